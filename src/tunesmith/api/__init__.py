@@ -1,0 +1,1 @@
+"""The doors: OpenAI's wire, one file per resource."""

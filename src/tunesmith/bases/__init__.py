@@ -1,0 +1,1 @@
+"""The base models shipped inside the package."""

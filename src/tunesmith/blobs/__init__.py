@@ -1,0 +1,1 @@
+"""Stores of bytes behind the Blobs port, one file each."""

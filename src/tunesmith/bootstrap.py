@@ -1,0 +1,1 @@
+"""The fuse box of the server: the only file that names concrete adapters."""

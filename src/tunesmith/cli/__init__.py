@@ -1,0 +1,1 @@
+"""The command line: thin clients of the public API, and the verbs that start a server."""

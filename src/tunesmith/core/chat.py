@@ -1,0 +1,1 @@
+"""Chat messages and tools as the wire has them, checked once for training rows and chat completions alike."""

@@ -1,0 +1,108 @@
+"""Errors a client can see: each is declared once here with its status and OpenAI code, and rendered once by the API.
+
+Raise them from any floor. To add one, subclass `ApiError` and write the message a user needs: the field, the value, the
+way out. Errors that never reach a client do not belong here.
+"""
+
+from typing import ClassVar
+
+
+class ApiError(Exception):
+    """An error with an HTTP status and the four keys of OpenAI's error object."""
+
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "invalid_request_error"
+    code: ClassVar[str | None] = None
+    param: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_param = param if param is not None else self.param
+        self.error_code = code if code is not None else self.code
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """Return the response body in OpenAI's shape, all four keys present."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.error_param,
+                "code": self.error_code,
+            }
+        }
+
+
+class InvalidRequest(ApiError):
+    """The request cannot be served as it is (400)."""
+
+
+class NotAvailable(ApiError):
+    """The contract has it, this release does not yet (400 `not_available`)."""
+
+    code = "not_available"
+
+
+class StateConflict(ApiError):
+    """The object's state forbids the call (400: the SDKs retry a 409)."""
+
+
+class NotFound(ApiError):
+    """No such object in this scope (404)."""
+
+    status = 404
+
+
+class FileNotFound(NotFound):
+    """No such file object (404)."""
+
+    param = "id"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"No such File object: {file_id}")
+
+
+class JobNotFound(NotFound):
+    """No such fine-tuning job (404 `fine_tune_not_found`)."""
+
+    param = "fine_tune_id"
+    code = "fine_tune_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Could not find fine tune: {job_id}")
+
+
+class ModelNotFound(NotFound):
+    """No such model (404 `model_not_found`)."""
+
+    param = "model"
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model '{model}' does not exist")
+
+
+class Forbidden(ApiError):
+    """The caller may not do this (403)."""
+
+    status = 403
+
+
+class TooLarge(ApiError):
+    """The body is larger than the limit (413)."""
+
+    status = 413
+
+
+class Unavailable(ApiError):
+    """The server cannot serve this now; trying again may help (503)."""
+
+    status = 503
+    type = "server_error"
+
+
+class InternalError(ApiError):
+    """A fault of the server (500); its details are in the log under the request id."""
+
+    status = 500
+    type = "server_error"

@@ -1,0 +1,61 @@
+"""Identifiers in OpenAI's alphabets and lengths, made from an injected source of randomness."""
+
+import random
+import string
+
+_ALPHANUMERIC = string.ascii_letters + string.digits
+_HEX = "0123456789abcdef"
+
+
+class Ids:
+    """Makes ids; give it a seeded `random.Random` and it repeats itself."""
+
+    def __init__(self, randomness: random.Random | None = None) -> None:
+        self._random = randomness if randomness is not None else random.SystemRandom()
+
+    def _text(self, alphabet: str, length: int) -> str:
+        return "".join(self._random.choice(alphabet) for _ in range(length))
+
+    def file(self) -> str:
+        """Return `file-` and 22 alphanumerics."""
+        return "file-" + self._text(_ALPHANUMERIC, 22)
+
+    def job(self) -> str:
+        """Return `ftjob-` and 24 alphanumerics."""
+        return "ftjob-" + self._text(_ALPHANUMERIC, 24)
+
+    def event(self) -> str:
+        """Return `ftevent-` and 24 alphanumerics."""
+        return "ftevent-" + self._text(_ALPHANUMERIC, 24)
+
+    def checkpoint(self) -> str:
+        """Return `ftckpt_` and 24 alphanumerics."""
+        return "ftckpt_" + self._text(_ALPHANUMERIC, 24)
+
+    def request(self) -> str:
+        """Return `req_` and 32 hexadecimal digits."""
+        return "req_" + self._text(_HEX, 32)
+
+    def chat(self) -> str:
+        """Return `chatcmpl-` and 29 alphanumerics."""
+        return "chatcmpl-" + self._text(_ALPHANUMERIC, 29)
+
+    def tool_call(self) -> str:
+        """Return `call_` and 24 alphanumerics."""
+        return "call_" + self._text(_ALPHANUMERIC, 24)
+
+    def outbox(self) -> str:
+        """Return `evt_` and 24 alphanumerics."""
+        return "evt_" + self._text(_ALPHANUMERIC, 24)
+
+    def model_tail(self) -> str:
+        """Return the 8 alphanumerics that end a tuned model's name."""
+        return self._text(_ALPHANUMERIC, 8)
+
+    def token(self) -> str:
+        """Return a secret of 48 alphanumerics that authorises an attempt on the channel."""
+        return self._text(_ALPHANUMERIC, 48)
+
+    def seed(self) -> int:
+        """Return a training seed, 0 to 2147483647."""
+        return self._random.randrange(2**31)

@@ -1,0 +1,66 @@
+"""Every setting of the server in one class: flags first, then `TUNESMITH_*`, then `tunesmith.toml`, then the default."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+MEGABYTE = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The server's settings; `tunesmith serve --help` shows the flags, `tunesmith.toml` uses the field names."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNESMITH_", toml_file="tunesmith.toml", extra="forbid")
+
+    host: str = "127.0.0.1"
+    """Address to bind. Until keys exist only loopback addresses are accepted."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+    data_dir: Path = Path("tunesmith-data")
+    """Folder of everything the server keeps."""
+    database_url: str | None = None
+    """SQLAlchemy URL; None is SQLite in the data folder."""
+    default_base: str | None = None
+    """Base model that answers for any unknown base name; None refuses unknown names."""
+    organization_slug: str = "tunesmith"
+    """The slug in tuned model names, `ft:BASE:SLUG:SUFFIX:ID`."""
+    training_slots: int = Field(default=1, ge=1)
+    """Training attempts that run at the same time."""
+    validation_slots: int = Field(default=2, ge=1)
+    """Validations that run at the same time; they take no training slot."""
+    training_threads: int | None = Field(default=None, ge=1)
+    """CPU threads of one training attempt; None is the cores divided by the slots."""
+    sampler_threads: int | None = Field(default=None, ge=1)
+    """CPU threads of a sampler; None is half of the cores, at least one."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Attempts of one job before a lost worker fails it."""
+    max_file_bytes: int = Field(default=512 * MEGABYTE, ge=1)
+    """Largest file accepted by `POST /v1/files`."""
+    max_line_bytes: int = Field(default=64 * MEGABYTE, ge=1)
+    """Largest line of a training file."""
+    max_body_bytes: int = Field(default=32 * MEGABYTE, ge=1)
+    """Largest JSON body."""
+    results_base64: bool = False
+    """Serve result files base64-encoded, as OpenAI once did."""
+    sampler_idle_s: float | None = None
+    """Seconds after which an unused sampler is unloaded; None keeps it."""
+    hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
+    """Token for gated repositories of the Hugging Face hub."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes all four by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: flags, environment, file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

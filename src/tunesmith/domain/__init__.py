@@ -1,0 +1,1 @@
+"""The nouns of the product and their laws, free of any database, web or tensor library."""

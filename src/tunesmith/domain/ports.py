@@ -1,0 +1,156 @@
+"""The sockets of the house, one page: what the floors above may ask of an adapter, and no more."""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from tunesmith.core.channel import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a put wrote."""
+
+    bytes: int
+    sha256: str
+
+
+class Blobs(Protocol):
+    """Bytes by key. Keys look like paths (`files/…`, `jobs/{id}/attempts/{n}/…`) and never climb out of the store."""
+
+    @property
+    def url(self) -> str:
+        """Where the store is, for another process to open."""
+        ...
+
+    def put(self, key: str, chunks: Iterable[bytes], *, create_only: bool = False) -> Stored:
+        """Write an object durably and atomically; with `create_only` an existing one raises `FileExistsError`."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for reading; an absent one raises `FileNotFoundError`."""
+        ...
+
+    def path(self, key: str) -> Path:
+        """Return a local path of an object or a prefix, fetching it first where the store is remote."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete an object, or everything under a prefix; absent is fine."""
+        ...
+
+    def keys(self, prefix: str) -> list[str]:
+        """List the objects under a prefix, sorted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A placed attempt's supervisor, recognisable after a restart: a pid alone can be somebody else's by then."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+
+class Executor(Protocol):
+    """Places attempts and kills them; it decides nothing and is idempotent."""
+
+    def start(self, task: Task) -> Handle:
+        """Start a supervisor for the task and return at once."""
+        ...
+
+    def stop(self, handle: Handle) -> None:
+        """Kill the attempt's whole tree, at once, without asking it; returns before it is gone."""
+        ...
+
+    def alive(self, handle: Handle) -> bool:
+        """Say whether the supervisor still runs."""
+        ...
+
+    def sweep(self, job_id: str, attempt: int | None = None) -> int:
+        """Kill whatever still carries the job's (and attempt's) environment tag; return how many were found."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter a sampler can load."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prompt, `n` samples. Token ids in, token ids out; text is the service's business."""
+
+    prompt: list[int]
+    n: int = 1
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    adapter: Adapter | None = None
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One sampled token of sample `index`; `finish` is `stop` or `length` on its last one."""
+
+    index: int
+    token: int
+    logprob: float
+    finish: str | None = None
+
+
+class Inference(Protocol):
+    """Answers for one or more bases. Closing the iterator stops the generation at the next token."""
+
+    def stream(self, base_path: str, request: GenerateRequest) -> AsyncIterator[Sampled]:
+        """Sample tokens as they are computed; raises `Unavailable` when the base or adapter cannot be loaded."""
+        ...
+
+    async def warm(self, base_path: str) -> None:
+        """Make the base resident ahead of the first request."""
+        ...
+
+    async def forget(self, adapter_name: str) -> None:
+        """Drop an adapter wherever it is loaded."""
+        ...
+
+    async def close(self) -> None:
+        """Stop every sampler process."""
+        ...
+
+
+class Reporter(Protocol):
+    """The worker's news, told outward; every call returns at once."""
+
+    def started(self, *, total_steps: int, step: int) -> None:
+        """Say that training goes on from `step`."""
+        ...
+
+    def metrics(self, step: int, total_steps: int, values: dict[str, Any]) -> None:
+        """Report one optimizer step."""
+        ...
+
+    def message(self, text: str, *, level: str = "info", key: str | None = None) -> None:
+        """Put a line into the job's events."""
+        ...
+
+    def checkpoint(self, step: int, key: str, sha256: str, metrics: dict[str, Any]) -> None:
+        """Say that a checkpoint is complete in the blob store."""
+        ...
+
+
+class Control(Protocol):
+    """What the outside asks of a worker; cancel needs no asking."""
+
+    def pause_asked(self) -> bool:
+        """Say whether the job is to pause at the next step boundary."""
+        ...

@@ -1,0 +1,56 @@
+"""What a worker is told: the `spec` of a task, by kind. Paths are local to the worker; keys are the blob store's."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateSpec:
+    """Read the files, count, resolve `auto`."""
+
+    method: str
+    method_config: dict[str, Any]
+    base_path: str
+    context_length: int
+    #: Where blobs are: a URL such as `file:///data/blobs`.
+    blobs: str
+    training_file: str
+    training_key: str
+    validation_file: str | None
+    validation_key: str | None
+    max_line_bytes: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the spec for `Task.spec`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """Train an adapter on validated files."""
+
+    method: str
+    #: Hyperparameters with every `auto` resolved.
+    hyperparameters: dict[str, Any]
+    method_config: dict[str, Any]
+    seed: int
+    base_path: str
+    base_name: str
+    context_length: int
+    pins: dict[str, str]
+    blobs: str
+    training_key: str
+    validation_key: str | None
+    #: Blob prefix under which this attempt writes: `jobs/{id}/attempts/{n}`.
+    output_key: str
+    #: Adapter to start from (continued tuning), a blob prefix.
+    start_adapter: str | None
+    #: Checkpoint to go on from (an earlier attempt's), a blob prefix.
+    resume_key: str | None
+    threads: int
+    max_line_bytes: int
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the spec for `Task.spec`."""
+        return asdict(self)

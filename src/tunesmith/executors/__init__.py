@@ -1,0 +1,1 @@
+"""Places where attempts run, behind the Executor port, one file each."""

@@ -1,0 +1,1 @@
+"""Graders, one file each; they arrive with reinforcement fine-tuning."""

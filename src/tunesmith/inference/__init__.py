@@ -1,0 +1,1 @@
+"""The server's side of inference, behind the Inference port; never loads torch."""

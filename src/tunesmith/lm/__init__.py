@@ -1,0 +1,1 @@
+"""The only hands on the model: loading, attention, LoRA, head, scoring, decoding."""

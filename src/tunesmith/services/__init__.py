@@ -1,0 +1,1 @@
+"""What the product does, one file per resource; the doors call these."""

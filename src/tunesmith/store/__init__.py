@@ -1,0 +1,1 @@
+"""The database: tables and one file of queries per noun; every query takes a scope."""

@@ -1,0 +1,1 @@
+"""The compute side of an attempt: one process, one task."""
