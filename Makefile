@@ -4,7 +4,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := -m pip install --quiet --disable-pip-version-check
 STAMP := .venv/.installed
+SDK_OLD := .venv-sdk/1/.installed .venv-sdk/2/.installed
+# One test process is one of several on the machine; torch's own threads would fight for the same cores.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help install demo test run check bench soak docs
 
@@ -12,11 +18,47 @@ help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tunesmith needs Python 3.11 or newer: run make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tunesmith needs Python 3.11 or newer, for example: make $@ PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing Tunesmith into .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $(STAMP)
+	@$(BIN)/python $(PIP) -c constraints.txt torch
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The tests walk the wire with the last release of each earlier major version of the openai client too.
+.venv-sdk/1/.installed: OPENAI := openai==1.109.1
+.venv-sdk/2/.installed: OPENAI := openai==2.54.0
+$(SDK_OLD): Makefile
+	@$(PYTHON) -m venv $(@D)
+	@echo "Installing $(OPENAI) into $(@D) ..."
+	@$(@D)/bin/python $(PIP) '$(OPENAI)'
+	@touch $@
 
 install: $(STAMP) ## Make .venv with the development set
+
+demo: $(STAMP) ## Tune the embedded base model as a user would, on this machine, in under two minutes
+	@$(BIN)/tunesmith demo
+
+run: $(STAMP) ## Start the server on http://127.0.0.1:8000/v1
+	@$(BIN)/tunesmith serve
+
+check: $(STAMP) ## Lint, format, types, import contracts, house tests
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/lint-imports --no-logo --no-timing --no-cache | tail -n 1
+	@$(BIN)/pyright --warnings | tail -n 1
+	@$(BIN)/pytest tests/house
+
+test: $(STAMP) $(SDK_OLD) ## Run all tests on the CPU, without a network
+	@TUNESMITH_SDK_VENVS=.venv-sdk/1:.venv-sdk/2 $(BIN)/pytest --cov --cov-report= tests
+	@$(BIN)/coverage report --precision=1 --fail-under=90 --format=total \
+	  --include='src/tunesmith/core/*,src/tunesmith/data/*,src/tunesmith/methods/*,src/tunesmith/domain/*,src/tunesmith/store/*,src/tunesmith/services/*'
+
+bench: $(STAMP) ## Measure the figures of benchmarks/README.md on this machine
+	@$(BIN)/python -m benchmarks
+
+soak: $(STAMP) ## Run the life-cycle tests again and again for ten minutes
+	@end=$$((SECONDS + 600)); while [ $$SECONDS -lt $$end ]; do $(BIN)/pytest tests/flow tests/store; done
+
+docs: $(STAMP) ## Check that every link and every code block of the docs is true
+	@$(BIN)/pytest tests/house/test_docs.py
