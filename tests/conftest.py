@@ -20,3 +20,9 @@ def _no_settings_of_the_person_who_runs_the_tests(monkeypatch: pytest.MonkeyPatc
     for name in list(os.environ):
         if name.startswith("TUNESMITH_") and not name.startswith(("TUNESMITH_TEST_", "TUNESMITH_SDK_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run `@pytest.mark.anyio` tests on asyncio, the product's only event loop."""
+    return "asyncio"
