@@ -29,6 +29,11 @@ class Base:
     #: `ready`, `loading` (a download is running) or `failed`; `detail` tells more.
     status: str = "ready"
     detail: str | None = None
+    #: Sizes and times of the weight files when they were hashed: while they stay, the hashes need no second reading.
+    fingerprint: str = ""
+    #: Progress of a download; None for a folder.
+    downloaded_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
