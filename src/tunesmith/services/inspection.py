@@ -1,0 +1,124 @@
+"""Runs the two processes that look at base models, inspecting a folder and fetching one from the hub; no torch in this one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tunesmith.core.failpoint import failpoint
+
+#: What the processes may see of the server's environment; the hub's token goes to the download alone.
+ENVIRONMENT: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TMPDIR",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "HF_HOME",
+        "HF_ENDPOINT",
+        "HF_HUB_OFFLINE",
+        "OMP_NUM_THREADS",
+    }
+    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
+)
+INSPECT_S: Final = 600.0
+
+
+class BaseRefused(Exception):
+    """A folder or a repository is no base model for this product; the message is the reason."""
+
+
+def inspect_folder(path: Path) -> dict[str, Any]:
+    """Inspect a folder and return its facts: `architecture`, `context_length`, `n_parameters`, `weights_bytes`, `pins`, …
+
+    Raises:
+        BaseRefused: with the reason.
+    """
+    command = [sys.executable, "-m", "tunesmith.lm.inspect", str(path)]
+    environment = {**_environment(), "HF_HUB_OFFLINE": "1"}
+    try:
+        answer = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=INSPECT_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BaseRefused(f"Looking at {path} took longer than {INSPECT_S:.0f} s.") from error
+    return _facts(answer.stdout.splitlines(), answer.stderr)
+
+
+@dataclass(slots=True)
+class Download:
+    """A running download; `run` waits for its end in the caller's thread, `stop` ends it from another."""
+
+    hub_id: str
+    folder: Path
+    token: str | None
+    stopped: bool = False
+    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    def run(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Download and inspect, calling `progress(downloaded_bytes, total_bytes)` as it goes; return the folder's facts.
+
+        Raises:
+            BaseRefused: with the reason, also when the download was stopped.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = {**_environment(), **({"HF_TOKEN": self.token} if self.token else {})}
+        failpoint("fetch.spawn")
+        with (
+            (self.folder.parent / f"{self.folder.name}.log").open("w+") as log,
+            subprocess.Popen(
+                [sys.executable, "-m", "tunesmith.lm.fetch", self.hub_id, str(self.folder)],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            ) as process,
+        ):
+            self._process = process
+            if self.stopped:
+                process.kill()
+            assert process.stdout is not None
+            lines: list[str] = []
+            for line in process.stdout:
+                lines = [line]
+                message = json.loads(line)
+                if "downloaded_bytes" in message:
+                    progress(int(message["downloaded_bytes"]), int(message["total_bytes"]))
+            process.wait()
+            log.seek(0)
+            return _facts(lines, log.read())
+
+    def stop(self) -> None:
+        """End the download, if it has not ended by itself; its files stay where they are."""
+        self.stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+
+def _facts(lines: list[str], errors: str) -> dict[str, Any]:
+    """Read a process's last word."""
+    message = json.loads(lines[-1]) if lines else {}
+    if "refused" in message:
+        raise BaseRefused(str(message["refused"]))
+    if "pins" not in message:
+        told = errors.strip().splitlines()
+        raise BaseRefused(f"Looking at it ended without an answer: {told[-1] if told else 'the process was killed'}")
+    return message
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")}
