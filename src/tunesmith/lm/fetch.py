@@ -1,8 +1,8 @@
 """Downloads a base model from the Hugging Face hub into a folder and inspects it; run as a process of its own.
 
 `python -m tunesmith.lm.fetch HUB_ID FOLDER` prints lines of JSON: `{"downloaded_bytes", "total_bytes"}` as it goes, then the
-facts that `lm.inspect` prints, or `{"refused": "the reason"}` and exit code 1. Only safetensors, tokenizer, configuration and
-template are fetched, and what the configuration forbids is refused before the weights are. The process ends when its
+facts that `lm.inspect` prints, or `{"refused": "the reason"}` and exit code 1. Only safetensors, tokenizer, configuration
+and template are fetched, and what the configuration forbids is refused before the weights are. The process ends when its
 standard input is closed, so it cannot outlive the server that holds the other end.
 """
 

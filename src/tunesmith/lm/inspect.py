@@ -37,7 +37,7 @@ def check_config(config: dict[str, Any]) -> None:
     model_type = str(config.get("model_type", ""))
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise Refused(
-            f"The architecture {model_type or 'without a name'!s} is not one that transformers loads with AutoModelForCausalLM."
+            f"The architecture {model_type or 'without a name'} is not one that transformers loads as AutoModelForCausalLM."
         )
 
 
@@ -68,8 +68,8 @@ def inspect(path: Path) -> dict[str, Any]:
     check_memory(folder.weights_bytes)
     if not chat_template(path):
         raise Refused(
-            f"{path} has no chat template, so messages cannot be turned into tokens. An instruction-tuned variant of the model "
-            "has one; or put yours into chat_template.jinja."
+            f"{path} has no chat template, so messages cannot be turned into tokens. An instruction-tuned variant of the "
+            "model has one; or put yours into chat_template.jinja."
         )
     _check_template(path)
     _check_engine(path)

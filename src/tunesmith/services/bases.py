@@ -126,8 +126,8 @@ class Bases:
         if changed:
             raise ModelNotAvailable(
                 f"Base model {base.name} cannot be used: its {' and '.join(changed)} in {base.path} changed since it was "
-                "added, and jobs and tuned models hold on to the files they were made with. Bring those back, or add the new ones "
-                f"under another name: `tunesmith models add NEW-NAME {base.path}`."
+                "added, and jobs and tuned models hold on to the files they were made with. Bring those back, or add the "
+                f"new ones under another name: `tunesmith models add NEW-NAME {base.path}`."
             )
         with self._db.begin() as tx:
             return models.swap_base(tx, SERVER, base.name, fingerprint=seen) or base

@@ -1,4 +1,4 @@
-"""Runs the two processes that look at base models, inspecting a folder and fetching one from the hub; no torch in this one."""
+"""Runs the two processes that look at base models: one inspects a folder, one fetches it from the hub; no torch in here."""
 
 import json
 import os
