@@ -16,7 +16,9 @@ MEGABYTE = 1024 * 1024
 class Settings(BaseSettings):
     """The server's settings; `tunesmith serve --help` shows the flags, `tunesmith.toml` uses the field names."""
 
-    model_config = SettingsConfigDict(env_prefix="TUNESMITH_", toml_file="tunesmith.toml", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_", toml_file="tunesmith.toml", extra="forbid", use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
     """Address to bind. Until keys exist only loopback addresses are accepted."""

@@ -1,0 +1,58 @@
+"""The command line's way to a server: HTTP calls whose failures become one line on stderr and an exit code.
+
+Exit codes of every verb: 0 done, 1 the server or the machine said no, 2 wrong usage, 3 no server answers, 130 interrupted.
+"""
+
+import os
+from typing import Any, Final, NoReturn
+
+import httpx2
+import typer
+
+REFUSED: Final = 1
+NO_SERVER: Final = 3
+DEFAULT_BASE_URL: Final = "http://127.0.0.1:8000/v1"
+#: Inspecting a folder hashes its weights; connecting takes no time on a machine that has the server.
+TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
+
+
+class Client:
+    """Calls of one server's own paths; `base_url` is the one that the `openai` package gets, ending in `/v1`."""
+
+    def __init__(self, base_url: str) -> None:
+        root = base_url.rstrip("/").removesuffix("/v1")
+        key = os.environ.get("TUNESMITH_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.root = root
+        try:
+            self._http = httpx2.Client(base_url=root, headers=headers, timeout=TIMEOUT, trust_env=False)
+        except httpx2.InvalidURL as error:
+            fail(f"'{base_url}' is no address of a server: {error}. It looks like {DEFAULT_BASE_URL}.", 2)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request and return the JSON object of the answer; anything else ends the command with one line."""
+        try:
+            response = self._http.request(method, path, json=body)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol):
+            fail(
+                f"No server answers at {self.root}. Start one with `tunesmith serve`, or name yours with --base-url.",
+                NO_SERVER,
+            )
+        except httpx2.HTTPError as error:
+            fail(f"The server at {self.root} did not answer: {error or type(error).__name__}.", NO_SERVER)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            fail(f"{self.root} answered {response.status_code} and no JSON object: is it a Tunesmith server?")
+        if response.is_error:
+            error = answer.get("error")
+            fail(str(error.get("message") if isinstance(error, dict) else response.status_code))
+        return answer
+
+
+def fail(message: str, code: int = REFUSED) -> NoReturn:
+    """End the command with one line on stderr."""
+    typer.echo(f"tunesmith: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""The demonstration that `tunesmith demo` runs: its data, its steps, its screen."""

@@ -1,0 +1,121 @@
+"""`tunesmith doctor`: settings with their source, the machine, versions, the server; then what is wrong and the way out."""
+
+import importlib.metadata
+import importlib.resources
+import ipaddress
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import typer
+
+from tunesmith.cli.client import REFUSED
+from tunesmith.cli.flags import explain
+from tunesmith.core.machine import free_disk_bytes, gpus, memory_bytes, n_cores, readable_bytes
+from tunesmith.core.settings import Settings
+
+PACKAGES: Final = ("torch", "transformers", "peft", "tokenizers", "fastapi", "sqlalchemy", "openai")
+N_MIN_FREE_BYTES: Final = 2 * 10**9
+N_MIN_MEMORY_BYTES: Final = 3 * 10**9
+
+
+def examine(settings: Settings, flags: dict[str, Any]) -> int:
+    """Print everything; return 0 when nothing is wrong, else 1."""
+    typer.echo("Settings")
+    for setting in explain(settings, flags):
+        typer.echo(f"  {setting.name:<20} {setting.value:<28} {setting.source}")
+    typer.echo("Machine")
+    for name, value in _machine(settings):
+        typer.echo(f"  {name:<20} {value}")
+    typer.echo("Versions")
+    typer.echo(f"  {'python':<20} {platform.python_version()}")
+    for package in ("tunesmith", *PACKAGES):
+        typer.echo(f"  {package:<20} {_version(package) or 'not installed'}")
+    answer, bases = _server(settings)
+    typer.echo("Server")
+    typer.echo(f"  {_root(settings):<20} {answer}")
+    problems = list(_problems(settings, bases))
+    typer.echo("Problems" if problems else "No problems found.")
+    for problem in problems:
+        typer.echo(f"  - {problem}")
+    return REFUSED if problems else 0
+
+
+def _machine(settings: Settings) -> Iterator[tuple[str, str]]:
+    yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
+    yield "cores", str(n_cores())
+    yield "memory", readable_bytes(memory_bytes())
+    yield "free disk", f"{readable_bytes(free_disk_bytes(settings.data_dir.absolute()))} at {settings.data_dir.absolute()}"
+    found = gpus()
+    yield "gpus", ", ".join(f"{gpu.name} ({readable_bytes(gpu.memory_bytes)})" for gpu in found) or "none"
+
+
+def _server(settings: Settings) -> tuple[str, list[str] | None]:
+    """Ask a server at the settings' address; return what it said and the names of its bases (None without an answer)."""
+    try:
+        with httpx2.Client(base_url=_root(settings), timeout=5.0, trust_env=False) as client:
+            ready = client.get("/readyz")
+            if ready.status_code != 200:
+                return f"answers, but is not ready ({ready.status_code})", None
+            bases: list[dict[str, Any]] = client.get("/tunesmith/v1/models").json()["data"]
+    except httpx2.HTTPError:
+        return "does not answer: not running, or on another port (`tunesmith serve` starts it)", None
+    except (ValueError, KeyError):
+        return "answers, but is not a Tunesmith server", None
+    names = [name for base in bases for name in (base["name"], *base["aliases"])]
+    return f"is ready; base models: {', '.join(names) or 'none'}", names
+
+
+def _problems(settings: Settings, bases: list[str] | None) -> Iterator[str]:
+    yield from _data_folder(settings.data_dir.absolute())
+    if not _is_loopback(settings.host):
+        yield f"host is {settings.host}: only loopback addresses are served until keys exist. Use 127.0.0.1."
+    if memory_bytes() < N_MIN_MEMORY_BYTES:
+        yield f"{readable_bytes(memory_bytes())} of memory: training needs {readable_bytes(N_MIN_MEMORY_BYTES)} or more."
+    if settings.training_slots > n_cores() and not gpus():
+        yield f"training_slots is {settings.training_slots} on {n_cores()} cores: jobs will wait for one another's core."
+    embedded = Path(str(importlib.resources.files("tunesmith"))) / "bases" / "tunesmith-nano" / "config.json"
+    if not embedded.is_file():
+        yield f"the embedded base model is not in {embedded.parent}: install Tunesmith again."
+    if settings.default_base and bases is not None and settings.default_base not in bases:
+        yield f"default_base is {settings.default_base}, which the server does not have: {', '.join(bases)}."
+    torch = _version("torch")
+    if torch is None:
+        yield "torch is not installed, so nothing can be trained: install Tunesmith again."
+    elif torch.endswith("+cpu") and gpus():
+        yield f"torch {torch} cannot use this machine's GPU: install torch {torch.removesuffix('+cpu')} for CUDA."
+    if sys.platform != "linux":
+        yield f"on {platform.system()} jobs are ended by process group only; Linux alone has the full guarantee of cancel."
+
+
+def _data_folder(folder: Path) -> Iterator[str]:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        yield f"data_dir {folder} cannot be written: choose another with --data-dir or TUNESMITH_DATA_DIR."
+    elif free_disk_bytes(folder) < N_MIN_FREE_BYTES:
+        yield f"{folder} has {readable_bytes(free_disk_bytes(folder))} free: files and checkpoints need more."
+
+
+def _root(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,93 @@
+"""The settings as flags of a command, and where each setting's value came from."""
+
+import inspect
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Optional
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from tunesmith.cli.client import fail
+from tunesmith.core.settings import Settings
+
+FILE: Final = "tunesmith.toml"
+#: A secret on a command line is seen by everyone on the machine.
+SECRET: Final = frozenset({"hf_token"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting with its value and source (`flag`, a variable, `tunesmith.toml`, `default`)."""
+
+    name: str
+    value: str
+    source: str
+
+
+def with_flags(command: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
+    """Make a command of a function that takes the given flags as a mapping: one flag for every setting that is no secret."""
+    parameters: list[inspect.Parameter] = []
+    for name, field in Settings.model_fields.items():
+        if name not in SECRET:
+            kind = Annotated[_flag_type(field), typer.Option(help=_help(field), show_default=False)]
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
+
+    def run(**flags: Any) -> None:
+        command({name: value for name, value in flags.items() if value is not None})
+
+    run.__doc__ = command.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess] - what typer reads
+    return run
+
+
+def load(flags: dict[str, Any]) -> Settings:
+    """Return the settings; a value that cannot be is one line on stderr and exit code 2."""
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            fail(f"{FILE}: there is no setting '{name}'. `tunesmith doctor` lists them all.", 2)
+        where = setting_source(name, flags)
+        fail(f"{name} cannot be {first.get('input')!r} ({where}): {first['msg']}.", 2)
+    except tomllib.TOMLDecodeError as error:
+        fail(f"{FILE} is not TOML: {error}.", 2)
+
+
+def explain(settings: Settings, flags: dict[str, Any]) -> list[Setting]:
+    """Return every setting with its source; secrets are not shown."""
+    told: list[Setting] = []
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        text = "(set, not shown)" if name in SECRET and value else str(value)
+        told.append(Setting(name=name, value=text, source=setting_source(name, flags)))
+    return told
+
+
+def setting_source(name: str, flags: dict[str, Any]) -> str:
+    """Return which of flag, environment, file and default gave a setting its value."""
+    if name in flags:
+        return "flag"
+    alias = Settings.model_fields[name].validation_alias if name in Settings.model_fields else None
+    variable = alias if isinstance(alias, str) else f"TUNESMITH_{name.upper()}"
+    if any(known.upper() == variable.upper() for known in os.environ):
+        return variable
+    if Path(FILE).is_file() and name in tomllib.loads(Path(FILE).read_text()):
+        return FILE
+    return "default"
+
+
+def _flag_type(field: FieldInfo) -> Any:
+    return Optional[field.annotation]  # noqa: UP045 - built at run time
+
+
+def _help(field: FieldInfo) -> str:
+    default = "" if field.default is None else f" (default: {field.default})"
+    return f"{field.description or ''}{default}"

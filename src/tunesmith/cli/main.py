@@ -1,0 +1,68 @@
+"""The `tunesmith` command: its verbs; what a verb does lives in a file of its own that is imported when it is asked for."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunesmith.cli import models
+from tunesmith.cli.flags import load, with_flags
+
+app = typer.Typer(
+    help="A self-hosted, drop-in replacement for OpenAI's fine-tuning service on open-weight models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(models.app, name="models")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tunesmith {importlib.metadata.version('tunesmith')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Hold what stands before every verb."""
+
+
+def serve(flags: dict[str, Any]) -> None:
+    """Start the server. Every flag is also a variable TUNESMITH_… and a line of tunesmith.toml."""
+    settings = load(flags)
+    from tunesmith.cli.serve import serve as start
+
+    raise typer.Exit(start(settings))
+
+
+app.command("serve")(with_flags(serve))
+
+
+def doctor(flags: dict[str, Any]) -> None:
+    """Show settings with their source, the machine, versions, whether the server answers, and what is wrong."""
+    settings = load(flags)
+    from tunesmith.cli.doctor import examine
+
+    raise typer.Exit(examine(settings, flags))
+
+
+app.command("doctor")(with_flags(doctor))
+
+
+@app.command()
+def demo(
+    keep: Annotated[Path | None, typer.Option(help="Keep the data folder here instead of deleting it at the end.")] = None,
+) -> None:
+    """Tune the embedded base model as a user would: upload, train, cancel a job, compare answers. Under two minutes."""
+    from tunesmith.cli.demo.story import tell
+
+    raise typer.Exit(tell(keep))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,128 @@
+"""`tunesmith models`: add, list and remove base models through a running server."""
+
+import sys
+import time
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import typer
+
+from tunesmith.cli.client import DEFAULT_BASE_URL, Client, fail
+from tunesmith.core.machine import readable_bytes
+
+PATH: Final = "/tunesmith/v1/models"
+POLL_S: Final = 0.5
+
+app = typer.Typer(help="Add, list and remove base models of a running server.", no_args_is_help=True)
+
+BaseUrl = Annotated[
+    str, typer.Option(envvar="TUNESMITH_BASE_URL", help="The server's address, as the openai package gets it.")
+]
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name jobs will ask for: letters, digits, '.', '_' and '-'.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder in Hugging Face format, or a hub id, OWNER/MODEL[@REVISION]. Leave out for more aliases."
+        ),
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="A further name for it, such as gpt-4o-mini; may be repeated.")
+    ] = None,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+    wait: Annotated[bool, typer.Option(help="Wait for a download to end; it goes on without you, too.")] = True,
+) -> None:
+    """Register a base model, or give one that is registered more aliases."""
+    client = Client(base_url)
+    base = client.call("POST", PATH, {"name": name, "source": _absolute(source), "aliases": alias or []})
+    if base["status"] == "loading" and wait:
+        base = _watch(client, base)
+    if base["status"] == "failed":
+        fail(str(base["detail"]))
+    if base["status"] == "loading":
+        typer.echo(f"{base['name']} is being downloaded; `tunesmith models list` shows how far it is.")
+        return
+    also = f" (also {', '.join(base['aliases'])})" if base["aliases"] else ""
+    typer.echo(f"{base['name']}{also} is ready: {_describe(base)}.")
+
+
+@app.command("list")
+def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
+    """List the base models of the server."""
+    bases: list[dict[str, Any]] = Client(base_url).call("GET", PATH)["data"]
+    rows = [[base["name"], ", ".join(base["aliases"]), _state(base), _describe(base), base["source"]] for base in bases]
+    headings = ["name", "aliases", "status", "model", "source"]
+    if not sys.stdout.isatty():
+        for row in [headings, *rows]:
+            typer.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A base model's name, or one of its aliases to remove only that.")],
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Remove a base model or an alias. What was downloaded is deleted; your own folders are not touched."""
+    Client(base_url).call("DELETE", f"{PATH}/{quote(name, safe='')}")
+    typer.echo(f"{name} is removed.")
+
+
+def _absolute(source: str | None) -> str | None:
+    """Return a folder of this machine by its whole path, since the server stands in another folder."""
+    from pathlib import Path
+
+    if source is not None and Path(source).expanduser().is_dir():
+        return str(Path(source).expanduser().resolve())
+    return source
+
+
+def _watch(client: Client, base: dict[str, Any]) -> dict[str, Any]:
+    """Follow a download to its end: a bar in a terminal, a line for each tenth otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    told = -1
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Downloading {base['name']}", total=None)
+        while base["status"] == "loading":
+            time.sleep(POLL_S)
+            base = client.call("GET", f"{PATH}/{quote(base['name'], safe='')}")
+            done, total = base["downloaded_bytes"] or 0, base["total_bytes"]
+            bar.update(task, completed=done, total=total)
+            if total and not console.is_terminal and 10 * done // total > told:
+                told = 10 * done // total
+                typer.echo(f"Downloading {base['name']}: {readable_bytes(done)} of {readable_bytes(total)}", err=True)
+    return base
+
+
+def _state(base: dict[str, Any]) -> str:
+    if base["status"] == "loading" and base["total_bytes"]:
+        return f"loading {100 * (base['downloaded_bytes'] or 0) // base['total_bytes']} %"
+    return f"{base['status']}: {base['detail']}" if base["status"] == "failed" else base["status"]
+
+
+def _describe(base: dict[str, Any]) -> str:
+    if not base["n_parameters"]:
+        return "-"
+    millions = base["n_parameters"] / 1e6
+    size = f"{millions / 1000:.1f}B" if millions >= 1000 else f"{millions:.1f}M"
+    facts = [
+        base["architecture"],
+        f"{size} parameters",
+        f"{base['context_length']} tokens",
+        readable_bytes(base["weights_bytes"]),
+    ]
+    return ", ".join(facts)
