@@ -47,7 +47,7 @@ class House:
                 return self
         self._stop()
         last = (self._folder / "server.log").read_text(errors="replace").strip().splitlines()
-        fail(f"The server did not start: {last[-1] if last else 'it said nothing'}")
+        return fail(f"The server did not start: {last[-1] if last else 'it said nothing'}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop()

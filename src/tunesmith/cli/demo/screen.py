@@ -1,6 +1,6 @@
 """What the demonstration shows: colours and a bar in a terminal, plain lines anywhere else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -74,7 +74,7 @@ class Screen:
             self.line("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
     @contextmanager
-    def bar(self) -> Iterator[Bar]:
+    def bar(self) -> Generator[Bar]:
         """Show a job's steps for as long as the context lasts."""
         if not self._console.is_terminal:
             yield _Lines(self)

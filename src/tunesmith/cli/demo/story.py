@@ -1,5 +1,6 @@
 """What the demonstration does, in order, with the unmodified `openai` package: ask, upload, train, cancel, ask again."""
 
+import itertools
 import shutil
 import tempfile
 import time
@@ -39,7 +40,7 @@ class Answers:
 
 
 def tell(keep: Path | None) -> int:
-    """Run the demonstration; return 0 when the tuned model beats the base by 20 points and cancel left no process, else 1."""
+    """Run the demonstration; return 0 when the tuned model beats the base by 20 points and cancel leaves no process."""
     try:
         import openai
     except ImportError:
@@ -84,7 +85,7 @@ class Story:
         screen.chapter(f"A server, a client: OpenAI(base_url={self._house.base_url!r})")
         screen.line(f"Base models: {', '.join(model.id for model in self._client.models.list())}")
         screen.chapter(
-            f"The base model routes {len(tickets.held_out)} support tickets; labels and an example are in its prompt"
+            f"The base model routes {len(tickets.held_out)} support tickets, with labels and an example in its prompt"
         )
         base = self._ask(BASE)
         self._show(base)
@@ -173,13 +174,10 @@ class Story:
         with self._screen.bar() as bar:
             while time.monotonic() < limit:
                 status = self._client.fine_tuning.jobs.retrieve(job_id).status
-                fresh = [
-                    event
-                    for event in self._client.fine_tuning.jobs.list_events(job_id, limit=100).data
-                    if event.id not in seen
-                ]
+                newest_first = self._client.fine_tuning.jobs.list_events(job_id, limit=100)
+                fresh = list(itertools.takewhile(lambda event: event.id not in seen, newest_first))
+                seen.update(event.id for event in fresh)
                 for event in reversed(fresh):
-                    seen.add(event.id)
                     data = event.data if isinstance(event.data, dict) else {}
                     if event.type == "metrics" and "train_loss" in data:
                         step = int(str(data["step"]))
