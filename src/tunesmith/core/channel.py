@@ -83,6 +83,8 @@ class Task:
     folder: str
     spec: dict[str, Any]
     version: int = PROTOCOL
+    #: Seconds of silence from the server after which the supervisor kills its tree; None: it works on and spools.
+    silence_limit_s: float | None = None
 
     def to_json(self) -> str:
         """Return the task as JSON."""

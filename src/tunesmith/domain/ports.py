@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from tunesmith.core.channel import Task
+from tunesmith.core.channel import Report, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,21 @@ class Handle:
     boot_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt's worker ended, as its supervisor recorded it once the whole tree was gone."""
+
+    #: The worker's exit code; None when a signal ended it.
+    exit_code: int | None
+    #: The signal that ended it; None when it exited.
+    signal: int | None
+    #: Whether the supervisor killed the tree itself (cancelled, fenced, or asked to).
+    killed: bool = False
+    #: Whether the kernel reported an out-of-memory kill meanwhile.
+    out_of_memory: bool = False
+    stderr_tail: str = ""
+
+
 class Executor(Protocol):
     """Places attempts and kills them; it decides nothing and is idempotent."""
 
@@ -71,6 +86,18 @@ class Executor(Protocol):
 
     def sweep(self, job_id: str, attempt: int | None = None) -> int:
         """Kill whatever still carries the job's (and attempt's) environment tag; return how many were found."""
+        ...
+
+    def strays(self) -> frozenset[tuple[str, int]]:
+        """Return the (job, attempt) of every process that still carries a tag, by one look over the machine."""
+        ...
+
+    def outcome(self, job_id: str, attempt: int) -> Outcome | None:
+        """Return how an attempt ended; None while it runs, and when its supervisor died without a record."""
+        ...
+
+    def rest(self, job_id: str, attempt: int) -> list[Report]:
+        """Return the reports that an ended attempt had not yet delivered, oldest first."""
         ...
 
 

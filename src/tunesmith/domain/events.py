@@ -1,0 +1,87 @@
+"""The wording of a job's events, in OpenAI's own words where a recording has them; scripts wait for these sentences."""
+
+from typing import Any, Final
+
+from tunesmith.domain.job import Job, NewEvent
+
+#: The key of the one event that ends a job; the store takes it once.
+TERMINAL_KEY: Final = "terminal"
+
+
+def created(job: Job) -> NewEvent:
+    """Return the first event of every job."""
+    return NewEvent("created", f"Created fine-tuning job: {job.id}", data={})
+
+
+def validating(job: Job) -> NewEvent:
+    """Return the event of a validation that starts."""
+    also = f" and validation file: {job.validation_file}" if job.validation_file else ""
+    return NewEvent("validating", f"Validating training file: {job.training_file}{also}", data={})
+
+
+def validated() -> NewEvent:
+    """Return the event of files that are good."""
+    return NewEvent("validated", "Files validated, moving job to queued state", data={})
+
+
+def warning(number: int, text: str) -> NewEvent:
+    """Return what validation wants its reader to know although the files are good."""
+    return NewEvent(f"warning-{number}", text, level="warn", data={})
+
+
+def started(attempt: int, step: int) -> NewEvent:
+    """Return the event of a loaded model that is about to take its next step."""
+    text = "Fine-tuning job started" if step == 0 else f"Fine-tuning job continues after step {step}"
+    return NewEvent(f"started-{attempt}", text)
+
+
+def step(data: dict[str, Any], created_at: float) -> NewEvent:
+    """Return the metrics event of one optimizer step; `data` holds `step`, `total_steps` and the losses measured."""
+    parts = [
+        f"{name}={_loss(data[key])}"
+        for name, key in (
+            ("training loss", "train_loss"),
+            ("validation loss", "valid_loss"),
+            ("full validation loss", "full_valid_loss"),
+        )
+        if key in data
+    ]
+    number = int(data["step"])
+    text = f"Step {number}/{data['total_steps']}: {', '.join(parts)}"
+    return NewEvent(f"s{number}", text, type="metrics", data=data, created_at=created_at)
+
+
+def _loss(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.2f}"
+
+
+def checkpoint(step: int, model_name: str, created_at: float) -> NewEvent:
+    """Return the event of an earlier checkpoint that can be used from now on."""
+    text = f"Checkpoint created at step {step} with Snapshot ID: {model_name}"
+    return NewEvent(f"ckpt-{step}", text, data={}, created_at=created_at)
+
+
+def model_created(model_name: str) -> NewEvent:
+    """Return the event that names the tuned model."""
+    return NewEvent("model", f"New fine-tuned model created: {model_name}", data={})
+
+
+def succeeded() -> NewEvent:
+    """Return the last event of a job that went well."""
+    return NewEvent(TERMINAL_KEY, "The job has successfully completed", data={})
+
+
+def failed(message: str) -> NewEvent:
+    """Return the last event of a job that failed."""
+    return NewEvent(TERMINAL_KEY, message, level="error", data={})
+
+
+def cancelled() -> NewEvent:
+    """Return the last event of a cancelled job."""
+    return NewEvent(TERMINAL_KEY, "The job was cancelled", data={})
+
+
+def lost(attempt: int, reason: str, resume_step: int | None) -> NewEvent:
+    """Return the event of a worker that was lost while its job has attempts left."""
+    onward = "the job starts again" if resume_step is None else f"the job goes on from its checkpoint at step {resume_step}"
+    return NewEvent(f"lost-{attempt}", f"{reason}; {onward}", level="warn", data={})
