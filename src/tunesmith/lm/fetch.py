@@ -156,7 +156,7 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def _end_with_the_parent() -> None:
-    while sys.stdin.buffer.read(1024):
+    while os.read(0, 1024):
         pass
     os._exit(3)
 

@@ -98,11 +98,15 @@ def _check_template(path: Path) -> None:
 def _check_engine(path: Path) -> None:
     from transformers import AutoConfig  # noqa: PLC0415 - slow to import
 
-    from tunesmith.lm.load import refusals  # noqa: PLC0415 - loads torch
+    from tunesmith.lm.load import BaseRefused, load, prove, refusals  # noqa: PLC0415 - loads torch
 
     reasons = refusals(AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True))
     if reasons:
-        raise Refused("The engine cannot train it exactly: " + "; ".join(reasons) + ".")
+        raise Refused(f"The engine cannot train it exactly. {' '.join(reasons)}")
+    try:
+        prove(load(path))
+    except (BaseRefused, OSError, ValueError, RuntimeError) as error:
+        raise Refused(f"It cannot be loaded and run as it should be: {error}") from error
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -75,7 +75,9 @@ class Download:
             BaseRefused: with the reason, also when the download was stopped.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        environment = {**_environment(), **({"HF_TOKEN": self.token} if self.token else {})}
+        environment = {**_environment(), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        if self.token:
+            environment["HF_TOKEN"] = self.token
         failpoint("fetch.spawn")
         with (
             (self.folder.parent / f"{self.folder.name}.log").open("w+") as log,
