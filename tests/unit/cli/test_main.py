@@ -1,0 +1,137 @@
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunesmith.cli.main import app
+from tunesmith.core.settings import Settings
+
+CLOSED = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def other_server() -> Iterator[str]:
+    """Serve something that is no Tunesmith."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        do_DELETE = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_version_is_the_package_s() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("tunesmith 0.")
+
+
+def test_the_command_line_starts_without_heavy_packages() -> None:
+    heavy = {"torch", "transformers", "fastapi", "sqlalchemy", "openai", "tokenizers", "huggingface_hub"}
+    probe = f"import sys; import tunesmith.cli.main; print(sorted({heavy!r} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_setting_but_secrets_is_a_flag_with_its_meaning() -> None:
+    result = CliRunner().invoke(app, ["serve", "--help"])
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        assert (flag in result.output) == (name != "hf_token")
+        assert field.description
+
+
+@pytest.mark.parametrize("verb", [["list"], ["add", "x", "y"], ["remove", "x"]])
+def test_no_server_is_one_line_with_the_way_out_and_code_3(verb: list[str]) -> None:
+    result = CliRunner().invoke(app, ["models", *verb, "--base-url", CLOSED])
+    assert result.exit_code == 3
+    assert result.stderr.splitlines() == [
+        "tunesmith: No server answers at http://127.0.0.1:9. Start one with `tunesmith serve`, or name yours with --base-url."
+    ]
+
+
+def test_the_address_comes_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_BASE_URL", "http://127.0.0.1:10/v1")
+    assert "127.0.0.1:10" in CliRunner().invoke(app, ["models", "list"]).stderr
+
+
+def test_another_server_is_told(other_server: str) -> None:
+    result = CliRunner().invoke(app, ["models", "remove", "x", "--base-url", other_server])
+    assert result.exit_code == 1
+    assert "is it a Tunesmith server?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "toml", "expected"),
+    [
+        (["--port", "70000"], {}, "", "port cannot be '70000' (flag)"),
+        ([], {"TUNESMITH_PORT": "seven"}, "", "port cannot be 'seven' (TUNESMITH_PORT)"),
+        ([], {}, "training_slots = 0", "training_slots cannot be 0 (tunesmith.toml)"),
+        ([], {}, "colour = 'red'", "there is no setting 'colour'"),
+        ([], {}, "port = ", "tunesmith.toml is not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_its_source(
+    flags: list[str], variables: dict[str, str], toml: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    Path("tunesmith.toml").write_text(toml)
+    result = CliRunner().invoke(app, ["doctor", *flags])
+    assert result.exit_code == 2
+    assert expected.replace("'70000'", "70000") in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_doctor_tells_where_each_setting_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("tunesmith.toml").write_text("validation_slots = 3\nport = 1\n")
+    monkeypatch.setenv("TUNESMITH_TRAINING_SLOTS", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    result = CliRunner().invoke(app, ["doctor", "--port", "9"])
+    told = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line.startswith("  ")}
+    assert told["port"] == ["9", "flag"]
+    assert told["training_slots"] == ["1", "TUNESMITH_TRAINING_SLOTS"]
+    assert told["validation_slots"] == ["3", "tunesmith.toml"]
+    assert told["host"] == ["127.0.0.1", "default"]
+    assert told["hf_token"][-1] == "HF_TOKEN"
+    assert "hf_secret" not in result.output
+    assert "does not answer" in result.output
+
+
+def test_the_doctor_says_what_is_wrong_and_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    flags = ["--port", "9", "--host", "0.0.0.0", "--data-dir", str(tmp_path / "file" / "data")]
+    result = CliRunner().invoke(app, ["doctor", *flags])
+    assert result.exit_code == 1
+    problems = result.output.partition("Problems\n")[2]
+    assert "host is 0.0.0.0" in problems
+    assert "cannot be written: choose another with --data-dir" in problems
+
+
+def test_the_doctor_knows_another_server(other_server: str) -> None:
+    port = other_server.removesuffix("/v1").rpartition(":")[2]
+    assert "is not a Tunesmith server" in CliRunner().invoke(app, ["doctor", "--port", port]).output
