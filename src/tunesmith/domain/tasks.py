@@ -50,6 +50,8 @@ class TrainSpec:
     threads: int
     max_line_bytes: int
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: Unix time of the job's creation: what templates that print the date see in every attempt.
+    created_at: float = 0.0
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the spec for `Task.spec`."""

@@ -1,0 +1,34 @@
+# pyright: basic
+"""How many tokens go through the model at once, from what the machine has free; nothing is recomputed while they fit."""
+
+from typing import Any, Final
+
+import torch
+
+from tunesmith.lm.load import Base
+
+#: Tokens of a micro-batch on a CPU: larger ones are no faster there and take more memory.
+CPU_TOKENS: Final = 2048
+_MAX_TOKENS: Final = 65536
+#: Share of the free memory of a GPU that activations may take.
+_SHARE: Final = 0.6
+#: Values kept for the backward pass per layer and token, in hidden sizes and in MLP sizes.
+_N_HIDDEN: Final = 16
+_N_MLP: Final = 5
+
+
+def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Return an estimate of what the backward pass keeps for each token."""
+    text = config.get_text_config()
+    hidden = int(text.hidden_size)
+    inner = int(getattr(text, "intermediate_size", 0) or 4 * hidden)
+    return int(text.num_hidden_layers) * (_N_HIDDEN * hidden + _N_MLP * inner) * dtype.itemsize
+
+
+def token_budget(base: Base) -> int:
+    """Return the tokens of a micro-batch: fixed on a CPU, by free memory on a GPU."""
+    if base.device.type != "cuda":
+        return CPU_TOKENS
+    free, _ = torch.cuda.mem_get_info(base.device)
+    fitting = int(free * _SHARE) // bytes_per_token(base.model.config, base.dtype)
+    return max(CPU_TOKENS, min(_MAX_TOKENS, fitting))

@@ -1,0 +1,108 @@
+# pyright: basic
+"""The optimizer of one job: AdamW, one clip, one schedule, and the only division of the loss.
+
+- AdamW: betas 0.9 and 0.999, eps 1e-8, no weight decay (what is trained is low-rank already).
+- Clip: the norm of a step's whole gradient is held to 1.0.
+- Schedule: the learning rate rises linearly over the first 5 % of the steps (at least 1, at most 50), then falls linearly,
+  to reach zero one step after the last.
+- Base learning rate: `2e-4 * sqrt(4096 / hidden size)`, between 5e-5 and 2e-3;
+  a job's `learning_rate_multiplier` multiplies it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+BETAS: Final = (0.9, 0.999)
+EPS: Final = 1e-8
+CLIP_NORM: Final = 1.0
+WARMUP_SHARE: Final = 0.05
+N_MAX_WARMUP: Final = 50
+
+
+def base_learning_rate(hidden_size: int) -> float:
+    """Return the learning rate that a multiplier of 1 means for a model of this width."""
+    return min(2e-3, max(5e-5, 2e-4 * (4096 / hidden_size) ** 0.5))
+
+
+def n_warmup(total_steps: int) -> int:
+    """Return the number of steps over which the learning rate rises."""
+    return max(1, min(N_MAX_WARMUP, round(total_steps * WARMUP_SHARE)))
+
+
+def rate_at(step: int, total_steps: int, peak: float) -> float:
+    """Return the learning rate of a step, counted from 1."""
+    rise = n_warmup(total_steps)
+    if step <= rise:
+        return peak * step / rise
+    return peak * (total_steps - step + 1) / (total_steps - rise + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an update did: the gradient's norm before the clip, and the learning rate."""
+
+    grad_norm: float
+    learning_rate: float
+
+
+class Optimizer:
+    """AdamW over one adapter's fp32 factors."""
+
+    def __init__(self, parameters: list[nn.Parameter], *, total_steps: int, peak: float) -> None:
+        self.parameters, self.total_steps, self.peak = parameters, total_steps, peak
+        self.n_updates = 0
+        self._adam = torch.optim.AdamW(parameters, lr=peak, betas=BETAS, eps=EPS, weight_decay=0.0, fused=True)
+
+    @torch.no_grad()
+    def update(self, count: float) -> Applied:
+        """Divide the summed gradients by `count`, clip, take a step, and clear the gradients.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; the parameters are as they were.
+        """
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(count)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient of step {self.n_updates + 1} is not finite")
+        rate = rate_at(self.n_updates + 1, self.total_steps, self.peak)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        self.n_updates += 1
+        return Applied(float(norm), rate)
+
+    def skip(self) -> None:
+        """Count a step that trained nothing: the schedule goes on, the parameters stay."""
+        self.n_updates += 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the moments by parameter number: `0.exp_avg`, `0.exp_avg_sq`, …; empty before the first update."""
+        named: dict[str, Tensor] = {}
+        for i, parameter in enumerate(self.parameters):
+            for name in ("exp_avg", "exp_avg_sq"):
+                if parameter in self._adam.state:
+                    named[f"{i}.{name}"] = self._adam.state[parameter][name]
+        return named
+
+    def restore(self, tensors: dict[str, Tensor], *, n_updates: int) -> None:
+        """Take up the moments of an earlier run after `n_updates` updates.
+
+        Raises:
+            ValueError: the moments are not those of these parameters.
+        """
+        self.n_updates = n_updates
+        if n_updates == 0:
+            return
+        state: dict[int, dict[str, Any]] = {}
+        for i, parameter in enumerate(self.parameters):
+            moments = {name: tensors.get(f"{i}.{name}") for name in ("exp_avg", "exp_avg_sq")}
+            if any(moment is None or moment.shape != parameter.shape for moment in moments.values()):
+                raise ValueError(f"the optimizer's state does not fit parameter {i} of shape {tuple(parameter.shape)}")
+            state[i] = {**moments, "step": torch.tensor(float(n_updates))}
+        self._adam.load_state_dict({"state": state, "param_groups": self._adam.state_dict()["param_groups"]})

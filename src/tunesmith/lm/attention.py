@@ -1,0 +1,136 @@
+# pyright: basic
+"""Our attention: packed documents side by side in one row of tokens, each attending causally to itself and to nothing else.
+
+It is registered with transformers under `NAME`, so every architecture that asks transformers' registry for its attention
+uses it unchanged. Every knob that an architecture may hand over is honoured here (`scaling`, `sliding_window`, `softcap`,
+`s_aux`) or refused by name: a knob ignored would be a model that trains wrongly and looks well.
+
+Shapes: H query heads, K key heads (H is a multiple of K), T tokens of the row, L tokens of one document, D, E head sizes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME: Final = "tunesmith"
+
+#: What transformers hands to every attention and what does not change its result for packed training.
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        "position_ids", "cache_position", "past_key_values", "use_cache", "output_attentions", "output_hidden_states",
+        "output_router_logits", "return_dict", "num_items_in_batch", "position_embeddings", "labels",
+    }
+)  # fmt: skip
+
+
+class UnsupportedKnob(ValueError):
+    """The architecture hands over an attention setting that this engine does not honour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a row of T tokens is cut into documents: their lengths, in order, summing to T."""
+
+    lengths: tuple[int, ...]
+    #: Called by each attention layer with its settings; for looking at an architecture, not for training.
+    watch: Callable[[Any, dict[str, Any]], None] | None = None
+
+
+def packed_attention(
+    module: Any,
+    query_1HTD: Tensor,
+    key_1KTD: Tensor,
+    value_1KTE: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tunesmith_layout: Layout | None = None,
+    **knobs: Any,
+) -> tuple[Tensor, None]:
+    """Attend within each document of `tunesmith_layout`; return the heads' outputs as (1, T, H, E).
+
+    Raises:
+        UnsupportedKnob: a setting that is not honoured, a mask, dropout, or a layer that is not causal.
+    """
+    scaling = knobs.pop("scaling", None)
+    window = knobs.pop("sliding_window", None)
+    softcap = knobs.pop("softcap", None)
+    sinks_H = knobs.pop("s_aux", None)
+    _refuse(module, attention_mask, knobs)
+    if tunesmith_layout is None:
+        raise UnsupportedKnob("packed attention was called without the layout of its documents")
+    if tunesmith_layout.watch is not None:
+        tunesmith_layout.watch(module, {"sliding_window": window, "softcap": softcap, "sinks": sinks_H is not None})
+    lengths = list(tunesmith_layout.lengths)
+    documents = zip(query_1HTD.split(lengths, 2), key_1KTD.split(lengths, 2), value_1KTE.split(lengths, 2), strict=True)
+    if softcap is None and sinks_H is None:
+        outputs = [_fused(q, k, v, scaling, window) for q, k, v in documents]
+    else:
+        scale = scaling if scaling is not None else query_1HTD.shape[-1] ** -0.5
+        outputs = [_explicit(q, k, v, scale, window, softcap=softcap, sinks_H=sinks_H) for q, k, v in documents]
+    joined_1HTE = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
+    return joined_1HTE.transpose(1, 2).contiguous(), None
+
+
+def _refuse(module: Any, attention_mask: Tensor | None, knobs: dict[str, Any]) -> None:
+    if knobs.pop("dropout", 0.0):
+        raise UnsupportedKnob("attention dropout is not honoured: set attention_dropout to 0 in config.json")
+    causal = knobs.pop("is_causal", None)
+    if causal is False or (causal is None and getattr(module, "is_causal", True) is False):
+        raise UnsupportedKnob("a layer attends to later tokens (it is not causal)")
+    if attention_mask is not None:
+        raise UnsupportedKnob("the architecture builds an attention mask of its own")
+    for name, value in knobs.items():
+        if value is not None and value is not False and name not in _WITHOUT_EFFECT:
+            raise UnsupportedKnob(f"the attention setting `{name}` is not honoured")
+
+
+def _fused(q_1HLD: Tensor, k_1KLD: Tensor, v_1KLE: Tensor, scaling: float | None, window: int | None) -> Tensor:
+    """One document by torch's fused kernels (on CUDA: flash attention where the head sizes allow it)."""
+    n_tokens = q_1HLD.shape[2]
+    grouped = q_1HLD.shape[1] != k_1KLD.shape[1]
+    if window is None or n_tokens <= window:
+        return F.scaled_dot_product_attention(
+            q_1HLD, k_1KLD, v_1KLE, is_causal=True, scale=scaling, enable_gqa=grouped
+        )  # fmt: skip
+    mask_LL = visible(n_tokens, window, q_1HLD.device)
+    return F.scaled_dot_product_attention(
+        q_1HLD, k_1KLD, v_1KLE, attn_mask=mask_LL, scale=scaling, enable_gqa=grouped
+    )  # fmt: skip
+
+
+def _explicit(
+    q_1HLD: Tensor, k_1KLD: Tensor, v_1KLE: Tensor, scale: float, window: int | None, *, softcap: float | None, sinks_H: Any
+) -> Tensor:
+    """One document by plain matrix products: for soft-capped scores and for sinks, which no fused kernel knows."""
+    n_tokens, n_groups = q_1HLD.shape[2], q_1HLD.shape[1] // k_1KLD.shape[1]
+    k_1HLD, v_1HLE = k_1KLD.repeat_interleave(n_groups, 1), v_1KLE.repeat_interleave(n_groups, 1)
+    scores_1HLL = torch.matmul(q_1HLD, k_1HLD.transpose(2, 3)) * scale
+    if softcap is not None:
+        scores_1HLL = torch.tanh(scores_1HLL / softcap) * softcap
+    scores_1HLL = scores_1HLL.float().masked_fill(~visible(n_tokens, window, q_1HLD.device), float("-inf"))
+    if sinks_H is None:
+        weights_1HLL = torch.softmax(scores_1HLL, -1)
+    else:
+        sinks_1HL1 = sinks_H.float().reshape(1, -1, 1, 1).expand(1, -1, n_tokens, 1)
+        weights_1HLL = torch.softmax(torch.cat([scores_1HLL, sinks_1HL1], -1), -1)[..., :-1]
+    return torch.matmul(weights_1HLL.to(v_1HLE.dtype), v_1HLE)
+
+
+def visible(n_tokens: int, window: int | None, device: torch.device) -> Tensor:
+    """Return the (L, L) booleans of who sees whom: oneself, and the `window - 1` tokens before (all of them when None)."""
+    row = torch.arange(n_tokens, device=device)
+    back_LL = row[:, None] - row[None, :]
+    return (back_LL >= 0) & (back_LL < (window if window is not None else n_tokens))
+
+
+def register() -> None:
+    """Make the attention known to transformers; calling it again changes nothing.
+
+    No mask function is registered beside it: transformers then builds none, and documents are kept apart by the layout.
+    """
+    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)

@@ -1,0 +1,54 @@
+# pyright: basic
+"""From packed tokens to log-probabilities at the asked positions, through base, adapters and head.
+
+Shapes: T tokens of the row, N asked positions, C hidden size.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tunesmith.lm.attention import Layout
+from tunesmith.lm.head import token_logp
+from tunesmith.lm.load import Base
+from tunesmith.lm.lora import LoraModel, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Documents side by side in one row, and where their tokens are to be predicted."""
+
+    tokens_T: Tensor
+    #: Position of each token in its document, from 0.
+    positions_T: Tensor
+    #: Lengths of the documents, in order; they sum to T.
+    lengths: tuple[int, ...]
+    #: Which adapter leads which tokens; empty is the bare base.
+    spans: tuple[Span, ...]
+    #: Indices into T of the tokens *after which* a prediction is asked.
+    asked_N: Tensor
+    #: The tokens that are to be predicted there.
+    targets_N: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says about the asked tokens."""
+
+    #: Log-probability in fp32; differentiable with respect to the adapters.
+    logp_N: Tensor
+    #: Whether the token was the most likely one.
+    correct_N: Tensor
+
+
+def score(base: Base, lora: LoraModel, packed: Packed) -> Scores:
+    """Score a packed row; one forward pass for all documents and all adapters in it."""
+    device = base.device
+    lora.route.spans = packed.spans
+    try:
+        hidden_TC = base.hidden(packed.tokens_T.to(device), packed.positions_T.to(device), Layout(packed.lengths))
+    finally:
+        lora.route.spans = ()
+    asked_NC = hidden_TC.index_select(0, packed.asked_N.to(device))
+    logp_N, correct_N = token_logp(asked_NC, base.head, packed.targets_N.to(device))
+    return Scores(logp_N, correct_N)

@@ -1,0 +1,56 @@
+# pyright: basic
+"""What a training method answers: which examples a row gives, and the loss of scored tokens as a sum and a count.
+
+A method is a strategy, not a trainer: the one loop (`engine/loop.py`) asks it and does everything else, dividing included.
+To add a method, write one file beside `supervised.py` and one line in `method.py`. Nothing here loads torch at import.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tunesmith.data.render import Example, Renderer
+    from tunesmith.data.rows import Row
+
+Auto = Literal["auto"]
+Epochs = Annotated[int, Field(ge=1, le=50)]
+BatchSize = Annotated[int, Field(ge=1, le=256)]
+Multiplier = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The trained tokens of one job in one micro-batch, with what the model said about them (N tokens)."""
+
+    logp_N: "Tensor"
+    correct_N: "Tensor"
+    weights_N: "Tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class LossSum:
+    """A loss before its division: the loop adds sums and counts over micro-batches and divides once."""
+
+    #: A differentiable scalar.
+    total: "Tensor"
+    count: float
+    #: Further figures of the step, each a sum and the count it is to be divided by.
+    metrics: "dict[str, tuple[Tensor, float]]" = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """A training method."""
+
+    name: ClassVar[str]
+
+    def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
+        """Return what a validated row of the training file is trained on, each cut to `max_tokens`."""
+        ...
+
+    def loss(self, scored: Scored) -> LossSum:
+        """Return the loss of scored tokens as a sum and a count."""
+        ...

@@ -1,0 +1,20 @@
+# pyright: basic
+"""The registry: every method that a job can name, and nothing else."""
+
+from typing import Final
+
+from tunesmith.methods.base import Method
+from tunesmith.methods.supervised import Supervised
+
+METHODS: Final[dict[str, type[Method]]] = {Supervised.name: Supervised}
+
+
+def method(name: str) -> Method:
+    """Return the method a job names.
+
+    Raises:
+        ValueError: there is none; the message lists those that exist.
+    """
+    if name not in METHODS:
+        raise ValueError(f"There is no training method `{name}`; there are: {', '.join(sorted(METHODS))}.")
+    return METHODS[name]()

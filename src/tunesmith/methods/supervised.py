@@ -1,0 +1,51 @@
+# pyright: basic
+"""Supervised fine-tuning: the assistant's tokens are to become likely; loss is the mean of `-log p` over trained tokens."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from tunesmith.methods.base import Auto, BatchSize, Epochs, LossSum, Multiplier, Scored
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import Example, Renderer
+    from tunesmith.data.rows import Row
+
+
+class SupervisedHyperparameters(BaseModel):
+    """The knobs of a supervised job as the wire has them; what is left out is `auto`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    batch_size: Auto | BatchSize = "auto"
+    """Rows of the training file per optimizer step."""
+    learning_rate_multiplier: Auto | Multiplier = "auto"
+    """Factor on the base learning rate of the model."""
+    n_epochs: Auto | Epochs = "auto"
+    """Times the whole training file is gone through."""
+
+
+class SupervisedConfig(BaseModel):
+    """The `supervised` block of a job's `method`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hyperparameters: SupervisedHyperparameters = SupervisedHyperparameters()
+
+
+class Supervised:
+    """The method `supervised`."""
+
+    name: ClassVar[str] = "supervised"
+
+    def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
+        """Render the row's chat; a template whose prefixes are not stable gives one example per assistant turn."""
+        (examples,) = renderer.examples_of([(row.messages, row.tools, row.parallel_tool_calls)], max_tokens=max_tokens)
+        return examples
+
+    def loss(self, scored: Scored) -> LossSum:
+        """Return the weighted sum of negative log-likelihoods, the sum of weights, and the token accuracy."""
+        total = -(scored.logp_N * scored.weights_N).sum()
+        hits = scored.correct_N.sum()
+        accuracy = (hits, float(scored.correct_N.numel()))
+        return LossSum(total, float(scored.weights_N.sum()), {"mean_token_accuracy": accuracy})

@@ -1,0 +1,156 @@
+# pyright: basic
+"""The task `train`: from a `TrainSpec` to a finished adapter; checks the base, reads rows from the blobs, runs the loop.
+
+`trained_tokens` is the number of tokens of all training examples, each cut at the base's context length, times the epochs.
+"""
+
+import errno
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+import torch
+
+from tunesmith.core.channel import Task
+from tunesmith.data.render import Renderer
+from tunesmith.domain.ports import Blobs, Control, Reporter
+from tunesmith.domain.tasks import TrainSpec
+from tunesmith.engine.checkpoints import CheckpointRefused
+from tunesmith.engine.loop import Data, Outcome, Run, train
+from tunesmith.engine.memory import token_budget
+from tunesmith.engine.rows import RowFile
+from tunesmith.lm.adapter_file import AdapterRefused
+from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, load, prove
+from tunesmith.lm.lora import LoraModel
+from tunesmith.methods.method import method
+
+log = structlog.get_logger()
+
+
+class TrainReporter(Reporter, Protocol):
+    """The reporter of a worker: the engine's news, and the end of the task."""
+
+    def finished(self, data: dict[str, Any], /) -> None:
+        """Say that the task is done."""
+        ...
+
+    def failed(self, code: str, param: str | None, message: str, /) -> None:
+        """Say why the task cannot be done."""
+        ...
+
+
+class _FixedClock:
+    """The time of the job's creation, for templates that print the date: every attempt sees the same."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+
+    def now(self) -> float:
+        return self._at
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def run(task: Task, spec: TrainSpec, reporter: TrainReporter, control: Control, blobs: Blobs) -> None:
+    """Train and report; whatever has a reason that a user can act on is reported as `failed` with its code.
+
+    Codes: `base_changed`, `base_not_supported`, `checkpoint_invalid`, `adapter_invalid`, `out_of_memory`, `disk_full`,
+    `diverged`. Anything else propagates as a crash of the worker.
+    """
+    try:
+        outcome = _train(task, spec, reporter, control, blobs)
+    except BaseChanged as error:
+        reporter.failed("base_changed", "model", str(error))
+    except BaseRefused as error:
+        reporter.failed("base_not_supported", "model", str(error))
+    except CheckpointRefused as error:
+        reporter.failed("checkpoint_invalid", None, str(error))
+    except AdapterRefused as error:
+        reporter.failed("adapter_invalid", "model", str(error))
+    except FloatingPointError as error:
+        reporter.failed(
+            "diverged", "learning_rate_multiplier",
+            f"Training diverged: {error}. Try a smaller learning_rate_multiplier than "
+            f"{spec.hyperparameters.get('learning_rate_multiplier')}.",
+        )  # fmt: skip
+    except (MemoryError, RuntimeError, OSError) as error:
+        failure = _resource(error)
+        if failure is None:
+            raise
+        reporter.failed(*failure)
+    else:
+        if outcome.finished:
+            saved = outcome.checkpoint
+            reporter.finished(
+                {
+                    "step": saved.step, "key": saved.key, "sha256": saved.sha256, "metrics": saved.metrics,
+                    "trained_tokens": outcome.trained_tokens,
+                }
+            )  # fmt: skip
+
+
+def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, blobs: Blobs) -> Outcome:
+    torch.set_num_threads(max(1, spec.threads))
+    folder = Path(spec.base_path)
+    check_pins(folder, spec.pins)
+    base = load(folder)
+    prove(base)
+    lora = LoraModel(base.model)
+    chosen = method(spec.method)
+    renderer = Renderer.load(folder, clock=_FixedClock(spec.created_at) if spec.created_at else None)
+
+    def rows(key: str) -> RowFile:
+        return RowFile(
+            blobs.path(key),
+            method=chosen,
+            renderer=renderer,
+            max_tokens=spec.context_length,
+            max_line_bytes=spec.max_line_bytes,
+        )
+
+    data = Data(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
+    log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
+    return train(
+        _plan(task, spec, token_budget(base)), base, lora=lora, data=data, blobs=blobs, reporter=reporter, control=control
+    )
+
+
+def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:
+    knobs = spec.hyperparameters
+    recipe = {
+        "job": task.job, "base": spec.base_name, "pins": spec.pins, "method": spec.method, "hyperparameters": knobs,
+        "seed": spec.seed, "training": spec.training_key, "validation": spec.validation_key, "start": spec.start_adapter,
+        "context_length": spec.context_length,
+    }  # fmt: skip
+    return Run(
+        method=method(spec.method),
+        n_epochs=int(knobs["n_epochs"]),
+        batch_size=int(knobs["batch_size"]),
+        learning_rate_multiplier=float(knobs["learning_rate_multiplier"]),
+        seed=spec.seed,
+        output_key=spec.output_key,
+        recipe=recipe,
+        token_budget=budget,
+        start_adapter=spec.start_adapter,
+        resume_key=spec.resume_key,
+    )
+
+
+def _resource(error: Exception) -> tuple[str, str | None, str] | None:
+    """Return code, param and message for an exhausted resource, None for anything else."""
+    words = str(error).lower()
+    short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in words or "out of memory" in words
+    if short:
+        return (
+            "out_of_memory",
+            None,
+            "The machine ran out of memory while training. Use a smaller base model or shorter examples.",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "disk_full",
+            None,
+            "The disk is full: a checkpoint could not be written. Free some space and create the job again.",
+        )
+    return None
