@@ -1,0 +1,223 @@
+"""One attempt's supervisor: runs the worker, forwards its reports, and leaves nothing of it alive.
+
+`python -m tunesmith.supervisor.main TASK_JSON`. SIGTERM and SIGINT kill the whole tree at once. When the tree is gone,
+`exit.json` in the task's folder tells how it ended; the report `exited` is the last line of the spool.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from typing import Any, Final
+
+from tunesmith.core.channel import EXITED, PROTOCOL, Report, Task
+from tunesmith.core.clock import Clock, SystemClock
+from tunesmith.core.failpoint import failpoint
+from tunesmith.supervisor import tree
+from tunesmith.supervisor.channel import Channel
+from tunesmith.supervisor.spool import Forwarder, Spool
+from tunesmith.supervisor.watchdog import Watchdog
+
+#: How long the supervisor of an ended worker waits for a server that is away; what is unsent then stays in the spool.
+LINGER_S: Final = 10.0
+_STDERR_TAIL: Final = 4000
+
+
+class Supervisor:
+    """The owner of one attempt's processes."""
+
+    def __init__(self, task: Task, clock: Clock) -> None:
+        self._task = task
+        self._clock = clock
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if tree.LINUX else _plain_pipe()
+        self._killing = False
+        self._refused = False
+        self._desired = "run"
+        self._report_read, self._report_write = os.pipe()
+        self._control_read, self._control_write = os.pipe()
+        self._torn = b""
+        self._spool = Spool(task.folder)
+        self._channel = Channel(task.socket, job=task.job, attempt=task.attempt, token=task.token)
+
+    def run(self, command: list[str]) -> int:
+        """Run the worker to its end, or kill it when asked; returns when its tree is gone and told of."""
+        tree.adopt_orphans()
+        self._listen_to_signals()
+        failpoint("supervisor.spawn")
+        worker = self._spawn(command)
+        forwarder = Forwarder(self._spool, self._channel, self._clock, on_desired=self._wish, on_refused=self._refuse)
+        watchdog = Watchdog(
+            self._channel,
+            self._clock,
+            silence_limit_s=self._task.silence_limit_s,
+            on_desired=self._wish,
+            on_refused=self._refuse,
+        )
+        forwarder.start()
+        watchdog.start()
+        try:
+            status = self._pump(worker)
+        finally:
+            tree.kill_descendants(None if tree.LINUX else worker)
+        self._drain_reports()
+        watchdog.end()
+        self._record(status)
+        if not self._killing:
+            self._spool.drain(LINGER_S)
+        return 0
+
+    def _listen_to_signals(self) -> None:
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._asked_to_end)
+        signal.signal(signal.SIGCHLD, self._child_ended)
+
+    def _child_ended(self, *_: object) -> None:
+        """Do nothing: that the signal is caught wakes the main loop, which collects the dead."""
+
+    def _asked_to_end(self, *_: object) -> None:
+        self._killing = True
+
+    def _refuse(self) -> None:
+        """Note, from another thread, that the server fenced this attempt."""
+        self._refused = True
+        self._wake()
+
+    def _wish(self, desired: str) -> None:
+        """Note, from another thread, what the job's owner wants; the main thread tells the worker."""
+        if desired != self._desired:
+            self._desired = desired
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def _spawn(self, command: list[str]) -> int:
+        """Start the worker in a session of its own, bound to this process by a death signal."""
+        environment = dict(os.environ)
+        environment["TUNESMITH_REPORT_FD"] = str(self._report_write)
+        environment["TUNESMITH_CONTROL_FD"] = str(self._control_read)
+        for descriptor in (self._report_write, self._control_read):
+            os.set_inheritable(descriptor, True)
+        log = os.open(f"{self._task.folder}/stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        parent = os.getpid()
+        worker = os.fork()
+        if worker == 0:
+            try:
+                os.setsid()
+                tree.die_with_parent(parent)
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                    signal.signal(number, signal.SIG_DFL)
+                os.dup2(nothing, 0)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                os.execve(command[0], command, environment)
+            except OSError as error:
+                os.write(2, f"{command[0]} does not start: {error}\n".encode())
+            finally:
+                os._exit(127)
+        for descriptor in (self._report_write, self._control_read, log, nothing):
+            os.close(descriptor)
+        return worker
+
+    def _pump(self, worker: int) -> int | None:
+        """Move reports to the spool until the worker ends or is to be killed; return its wait status, None if killed."""
+        told = "run"
+        watched = [self._wake_read, self._report_read]
+        while not self._killing and not self._refused:
+            ready, _, _ = select.select(watched, [], [], 60.0)
+            if self._wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            if self._killing or self._refused:
+                break
+            if self._desired != told:
+                told = self._desired
+                self._tell_worker(told)
+            if self._report_read in ready and not self._take_reports():
+                watched = [self._wake_read]
+            status = _reap(worker)
+            if status is not None:
+                return status
+        self._killing = True
+        return None
+
+    def _tell_worker(self, desired: str) -> None:
+        line = json.dumps({"version": PROTOCOL, "desired": desired}) + "\n"
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._control_write, line.encode())
+
+    def _take_reports(self) -> bool:
+        """Read what the worker wrote; False at the end of the pipe."""
+        text = os.read(self._report_read, 1 << 16)
+        *whole, self._torn = (self._torn + text).split(b"\n")
+        if whole:
+            self._spool.append(whole)
+        return bool(text)
+
+    def _drain_reports(self) -> None:
+        """Read what the dead worker left in the pipe; everyone who could write to it is gone."""
+        while self._take_reports():
+            pass
+
+    def _record(self, status: int | None) -> None:
+        ended = _ending(status)
+        ended["killed"] = self._killing
+        ended["stderr_tail"] = _tail(f"{self._task.folder}/stderr.log")
+        now = self._clock.now()
+        path = f"{self._task.folder}/exit.json"
+        with open(path + ".part", "w") as file:  # noqa: PTH123 - as in tree.py
+            json.dump({"version": PROTOCOL, "ended_at": now, **ended}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        failpoint("exit.rename")
+        os.rename(path + ".part", path)  # noqa: PTH104 - as in tree.py
+        report = Report(EXITED, self._task.job, self._task.attempt, f"exit-{self._task.attempt}", now, ended)
+        self._spool.append([report.to_json().encode()])
+
+
+def _plain_pipe() -> tuple[int, int]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    return reading, writing
+
+
+def _reap(worker: int) -> int | None:
+    """Collect the dead, adopted orphans among them; return the worker's wait status once it is one of them."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == worker:
+            return status
+        if pid == 0:
+            return None
+
+
+def _ending(status: int | None) -> dict[str, Any]:
+    if status is None:
+        return {"exit_code": None, "signal": int(signal.SIGKILL)}
+    if os.WIFSIGNALED(status):
+        return {"exit_code": None, "signal": os.WTERMSIG(status)}
+    return {"exit_code": os.WEXITSTATUS(status), "signal": None}
+
+
+def _tail(path: str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123 - as in tree.py
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _STDERR_TAIL))
+        return file.read().decode(errors="replace")
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise the task whose file is named; everything after it is the worker's command (the product's by default)."""
+    with open(arguments[0]) as file:  # noqa: PTH123 - as in tree.py
+        task = Task.from_json(file.read())
+    command = arguments[1:] or [sys.executable, "-m", "tunesmith.worker.run", arguments[0]]
+    return Supervisor(task, SystemClock()).run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
