@@ -21,7 +21,7 @@ class Client:
 
     def __init__(self, base_url: str) -> None:
         root = base_url.rstrip("/").removesuffix("/v1")
-        key = os.environ.get("TUNESMITH_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        key = os.environ.get("TUNESMITH_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.root = root
         try:
