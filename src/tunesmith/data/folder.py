@@ -46,8 +46,7 @@ def read_folder(path: Path) -> BaseFolder:
     Raises:
         BrokenFolder: a file is absent or malformed, or there are only pickled weights.
     """
-    if not path.is_dir():
-        raise BrokenFolder(f"There is no folder {path}.")
+    _exists(path)
     config = _json(path / CONFIG)
     if not (path / TOKENIZER).is_file():
         raise BrokenFolder(
@@ -76,6 +75,7 @@ def weight_files(path: Path) -> list[Path]:
     Raises:
         BrokenFolder: there are none, or one that the index names is absent.
     """
+    _exists(path)
     if (path / INDEX).is_file():
         named = {str(name) for name in _json(path / INDEX).get("weight_map", {}).values()}
         if any("/" in name for name in named):
@@ -155,6 +155,11 @@ def fingerprint(path: Path) -> str:
     except OSError as error:
         raise BrokenFolder(f"{path} cannot be read: {error}") from error
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _exists(path: Path) -> None:
+    if not path.is_dir():
+        raise BrokenFolder(f"There is no folder {path}.")
 
 
 def _json(file: Path) -> dict[str, Any]:

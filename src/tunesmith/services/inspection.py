@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ class Download:
             environment["HF_TOKEN"] = self.token
         failpoint("fetch.spawn")
         with (
-            (self.folder.parent / f"{self.folder.name}.log").open("w+") as log,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as log,
             subprocess.Popen(
                 [sys.executable, "-m", "tunesmith.lm.fetch", self.hub_id, str(self.folder)],
                 env=environment,

@@ -1,0 +1,96 @@
+"""Base models over HTTP, `/tunesmith/v1/models`: ours alone, since OpenAI has no way to bring a model."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from tunesmith.api.deps import Served
+from tunesmith.api.wire import WireRequest
+from tunesmith.domain.model import Base
+
+router = APIRouter(tags=["Base models"])
+
+PATH = "/tunesmith/v1/models"
+
+
+class AddBase(WireRequest):
+    """What to register, and the names it shall answer to."""
+
+    name: str
+    source: str | None = None
+    aliases: list[str] = []
+
+
+class WireBase(BaseModel):
+    """A base model as the wire shows it; the numbers are null while it is loading."""
+
+    object: Literal["tunesmith.base_model"] = "tunesmith.base_model"
+    name: str
+    kind: str
+    source: str
+    path: str
+    status: str
+    detail: str | None
+    aliases: list[str]
+    created_at: int
+    architecture: str | None
+    context_length: int | None
+    n_parameters: int | None
+    weights_bytes: int | None
+    pins: dict[str, str]
+    downloaded_bytes: int | None
+    total_bytes: int | None
+
+
+class WireBases(BaseModel):
+    """All base models, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WireBase]
+    has_more: Literal[False] = False
+
+
+@router.post(PATH)
+def add_base(body: AddBase, served: Served) -> WireBase:
+    """Register a folder (ready at once) or a hub repository (`loading` until it is downloaded), or add aliases."""
+    return _wire(served.bases.add(body.name, body.source, body.aliases))
+
+
+@router.get(PATH)
+def list_bases(served: Served) -> WireBases:
+    """List the base models."""
+    return WireBases(data=[_wire(base) for base in served.bases.list()])
+
+
+@router.get(f"{PATH}/{{name}}")
+def get_base(name: str, served: Served) -> WireBase:
+    """Retrieve a base model by its name or an alias."""
+    return _wire(served.bases.get(name))
+
+
+@router.delete(f"{PATH}/{{name}}")
+def delete_base(name: str, served: Served) -> dict[str, Any]:
+    """Remove a base model, or only the alias when `name` is one."""
+    served.bases.remove(name)
+    return {"id": name, "object": "tunesmith.base_model", "deleted": True}
+
+
+def _wire(base: Base) -> WireBase:
+    return WireBase(
+        name=base.name,
+        kind=base.kind,
+        source=base.source,
+        path=base.path,
+        status=base.status,
+        detail=base.detail,
+        aliases=base.aliases,
+        created_at=int(base.created_at),
+        architecture=base.architecture or None,
+        context_length=base.context_length or None,
+        n_parameters=base.n_parameters or None,
+        weights_bytes=base.weights_bytes or None,
+        pins=base.pins,
+        downloaded_bytes=base.downloaded_bytes,
+        total_bytes=base.total_bytes,
+    )
