@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tunesmith.api.deps import Served
 from tunesmith.api.wire import WireRequest
@@ -19,7 +19,7 @@ class AddBase(WireRequest):
 
     name: str
     source: str | None = None
-    aliases: list[str] = []
+    aliases: list[str] = Field(default_factory=list[str])
 
 
 class WireBase(BaseModel):
