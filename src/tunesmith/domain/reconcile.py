@@ -1,0 +1,257 @@
+"""The scheduler's mind, pure: from what the rows say and what still lives, what is to be done next.
+
+`step(state, seen) -> (state, effects)`. It knows no clock, no process and no database; the scheduler shows it the rows and
+carries out what it says, and an effect that was lost on the way is said again at the next step.
+
+An attempt *occupies* its job from its start until its processes are confirmed gone (`released_at`). Only then is its slot
+free, and only then can the job be started again, so two attempts of one job never live at the same time.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from tunesmith.domain.job import Job
+from tunesmith.domain.ports import Handle, Outcome
+from tunesmith.domain.states import TERMINAL, Desired, Status
+
+#: An attempt that reported its end by itself leaves within this time, or is killed.
+LEAVING_S: Final = 5.0
+#: A supervisor that was told to kill its tree and still lives after this time is swept away, its tree with it.
+STUBBORN_S: Final = 1.0
+#: Wait before a lost job's next start: this, doubled with every further loss, up to the longest.
+BACKOFF_S: Final = 1.0
+LONGEST_BACKOFF_S: Final = 60.0
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings allow."""
+
+    training_slots: int
+    validation_slots: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the scheduler remembers between steps; all of it may be forgotten in a restart."""
+
+    #: Attempts that this server started; the others' processes belonged to a server that is gone.
+    own: frozenset[Key] = frozenset()
+    #: Dead attempts whose last reports were taken from their spool.
+    settled: frozenset[Key] = frozenset()
+    #: Since when an attempt that is not wanted was seen alive.
+    leaving: Mapping[Key, float] = field(default_factory=dict[Key, float])
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the scheduler sees at one moment."""
+
+    now: float
+    #: Every job whose latest attempt occupies it.
+    occupied: tuple[Job, ...]
+    #: Jobs that wait for their validation, and for their training, in the order in which they are to start.
+    to_validate: tuple[Job, ...]
+    to_train: tuple[Job, ...]
+    #: Ids of occupied jobs whose supervisor lives.
+    alive: frozenset[str]
+    #: Ids of jobs of which some process still carries the tag.
+    strays: frozenset[str]
+    #: How ended attempts ended, by job id; a supervisor that was killed leaves nothing.
+    outcomes: Mapping[str, Outcome]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Claim the job with its next attempt and place it."""
+
+    job_id: str
+    kind: str
+    #: The attempt that the row must still have for the claim to hold.
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell the attempt's supervisor to kill its tree."""
+
+    job_id: str
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Kill whatever still carries the job's tag."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Take the reports that the dead attempt could not deliver; the row may be another one after it."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The attempt is gone and its job has moved on: free the slot."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """The attempt was lost: free the slot and let the job start again, not before a time."""
+
+    job_id: str
+    attempt: int
+    lost_attempts: int
+    not_before: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The attempt was lost and there is no use in another: free the slot, the job has failed."""
+
+    job_id: str
+    attempt: int
+    lost_attempts: int
+    code: str
+    message: str
+
+
+Effect = Start | Stop | Sweep | Settle | Release | Requeue | Fail
+
+
+def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
+    """Decide what to do now. Safe to repeat: what was carried out is seen in the rows of the next step."""
+    present = {_key(job) for job in seen.occupied}
+    # cancel raises the row's attempt: a remembered attempt of an occupied job stays remembered through that
+    occupied_ids = {job.id for job in seen.occupied}
+    leaving: dict[Key, float] = {}
+    settled = set(state.settled & present)
+    effects: list[Effect] = []
+    for job in seen.occupied:
+        key = _key(job)
+        if job.id in seen.alive:
+            effects += _tend_living(job, state, seen, leaving)
+        elif job.id in seen.strays:
+            effects.append(Sweep(job.id))
+        elif key not in settled:
+            settled.add(key)
+            effects.append(Settle(*key))
+        else:
+            effects.append(_bury(job, state, seen))
+    starts = _starts(seen)
+    own = {key for key in state.own if key[0] in occupied_ids} | {(start.job_id, start.attempt + 1) for start in starts}
+    return replace(state, own=frozenset(own), settled=frozenset(settled), leaving=leaving), [*effects, *starts]
+
+
+def _key(job: Job) -> Key:
+    return job.id, job.attempt
+
+
+def _wanted(job: Job, state: State) -> bool:
+    """Say whether the attempt is to go on: its job waits for its result, and this server started it."""
+    at_work = job.status in (Status.VALIDATING_FILES, Status.RUNNING)
+    return at_work and job.desired is Desired.RUN and _key(job) in state.own
+
+
+def _tend_living(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) -> Iterable[Effect]:
+    if _wanted(job, state):
+        return
+    since = leaving[_key(job)] = state.leaving.get(_key(job), seen.now)
+    patience_s = LEAVING_S if _ended_by_itself(job, state) else 0.0
+    if seen.now - since < patience_s or job.handle is None:
+        return
+    yield Stop(job.id, Handle(**job.handle))
+    if seen.now - since >= patience_s + STUBBORN_S:
+        yield Sweep(job.id)
+
+
+def _ended_by_itself(job: Job, state: State) -> bool:
+    """Say whether the attempt reported its own end, so that it is about to leave: cancel and older servers' are not."""
+    return _key(job) in state.own and job.status in (Status.QUEUED, Status.SUCCEEDED, Status.FAILED)
+
+
+def _bury(job: Job, state: State, seen: Seen) -> Effect:
+    """Decide about an attempt that is gone with everything it had to say."""
+    if job.status not in (Status.VALIDATING_FILES, Status.RUNNING):
+        return Release(*_key(job))
+    if _key(job) not in state.own:
+        return Requeue(*_key(job), job.lost_attempts, seen.now, "The server was restarted while the job was running")
+    outcome = seen.outcomes.get(job.id)
+    lost_attempts = job.lost_attempts + 1
+    reason = _reason(outcome)
+    if outcome is not None and outcome.out_of_memory:
+        return Fail(*_key(job), lost_attempts, "out_of_memory", f"{reason}. {_LESS_MEMORY}")
+    if lost_attempts >= seen.limits.max_attempts:
+        attempts = "once" if lost_attempts == 1 else f"{lost_attempts} times"
+        return Fail(
+            *_key(job), lost_attempts, "worker_lost", f"{reason}. The job lost its worker {attempts} and is given up."
+        )
+    backoff_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (lost_attempts - 1))
+    return Requeue(*_key(job), lost_attempts, seen.now + backoff_s, reason)
+
+
+_LESS_MEMORY: Final = "Use a smaller batch_size, shorter examples or a smaller base model."
+
+
+def _reason(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "The worker and its supervisor were killed"
+    if outcome.out_of_memory:
+        return "The worker was killed because the machine ran out of memory"
+    if outcome.signal is not None:
+        return f"The worker was killed by signal {outcome.signal}"
+    return f"The worker ended without a result, exit code {outcome.exit_code}"
+
+
+def _starts(seen: Seen) -> list[Start]:
+    """Fill the free slots in the order of the queues; an occupied job holds the slot of its last attempt's kind."""
+    n_training = sum(is_training(job) for job in seen.occupied)
+    n_validating = len(seen.occupied) - n_training
+    train = _first(seen.to_train, seen, seen.limits.training_slots - n_training)
+    validate = _first(seen.to_validate, seen, seen.limits.validation_slots - n_validating)
+    return [
+        *(Start(job.id, "validate", job.attempt) for job in validate),
+        *(Start(job.id, "train", job.attempt) for job in train),
+    ]
+
+
+def _first(waiting: Iterable[Job], seen: Seen, n_free: int) -> list[Job]:
+    occupied = {job.id for job in seen.occupied}
+    ready = [
+        job
+        for job in waiting
+        if job.id not in occupied
+        and job.not_before <= seen.now
+        and job.desired is Desired.RUN
+        and job.status not in TERMINAL
+    ]
+    return ready[: max(0, n_free)]
+
+
+def is_training(job: Job) -> bool:
+    """Say whether the attempt that occupies the job is a training: validation comes before the first start, never after."""
+    return job.started_at is not None
+
+
+def restless(state: State, effects: Iterable[Effect]) -> bool:
+    """Say whether the next step should come soon: something is dying, or is to be decided about."""
+    return bool(state.leaving) or any(not isinstance(effect, Start) for effect in effects)
+
+
+def undone(state: State, failed: Iterable[Effect]) -> State:
+    """Return the state after effects that could not be carried out: what they promised has not happened."""
+    unsettled = {(effect.job_id, effect.attempt) for effect in failed if isinstance(effect, Settle)}
+    return replace(state, settled=state.settled - unsettled)

@@ -1,0 +1,358 @@
+"""What an attempt reports, turned into rows and events: authorised by its token, fenced by its number, each report once."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+from tunesmith.core import channel
+from tunesmith.core.channel import Report
+from tunesmith.core.clock import Clock
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.domain import events as wording
+from tunesmith.domain.file import File
+from tunesmith.domain.job import Checkpoint, Job, NewEvent
+from tunesmith.domain.model import TunedModel, checkpoint_name, tuned_name
+from tunesmith.domain.ports import Blobs, Stored
+from tunesmith.domain.results import FILENAME, PURPOSE, results_csv
+from tunesmith.domain.scope import Everywhere, Project, Scope
+from tunesmith.domain.states import TERMINAL, Status
+from tunesmith.store import checkpoints, events, files, jobs, metrics, models, outbox
+from tunesmith.store.session import Database, Transaction
+
+log = structlog.get_logger()
+
+KEPT_CHECKPOINTS: Final = 3
+_SCOPE: Final = Everywhere("an attempt is known by its job's id and its token, not by a project")
+
+
+class Fenced(Exception):
+    """The attempt is no longer its job's: cancelled, or replaced by a newer one. It must stop."""
+
+
+class WrongToken(Exception):
+    """The caller is not the attempt that it says it is."""
+
+
+class Attempts:
+    """The server's side of the channel."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        blobs: Blobs,
+        clock: Clock,
+        ids: Ids,
+        settings: Settings,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+        self._on_change = on_change
+        #: First step and its time, by attempt: what the pace of a run is measured from.
+        self._pace: dict[tuple[str, int], tuple[int, float]] = {}
+
+    def report(self, job_id: str, attempt: int, token: str, reports: Sequence[Report]) -> str:
+        """Take an attempt's reports, in order, and return what the job's owner wants (`run`, `pause`).
+
+        Raises:
+            Fenced: the attempt is not the job's current one.
+            WrongToken: the token is not the attempt's.
+        """
+        self._authorise(job_id, attempt, token)
+        return self._take_all(job_id, attempt, reports)
+
+    def heartbeat(self, job_id: str, attempt: int, token: str) -> str:
+        """Return what the job's owner wants; raises as `report` does."""
+        return str(self._authorise(job_id, attempt, token).desired)
+
+    def settle(self, job_id: str, attempt: int, reports: Sequence[Report]) -> None:
+        """Take what a dead attempt had not yet delivered; what is fenced meanwhile is dropped."""
+        try:
+            self._take_all(job_id, attempt, reports)
+        except Fenced:
+            log.info("attempt.fenced", job=job_id, attempt=attempt, n_reports=len(reports))
+        self._pace.pop((job_id, attempt), None)
+
+    def _authorise(self, job_id: str, attempt: int, token: str) -> Job:
+        with self._db.read() as tx:
+            job = _current(tx, job_id, attempt)
+        if not hmac.compare_digest(token_sha256(token), job.token_sha256 or ""):
+            raise WrongToken(job_id)
+        return job
+
+    def _take_all(self, job_id: str, attempt: int, reports: Sequence[Report]) -> str:
+        """Commit the reports; one that finishes the job has a commit of its own, after the result file is written."""
+        batch: list[Report] = []
+        desired = "run"
+        for report in reports:
+            if report.kind != channel.FINISHED:
+                batch.append(report)
+                continue
+            self._commit(job_id, attempt, batch)
+            desired = self._finish(job_id, attempt, report)
+            batch = []
+        return self._commit(job_id, attempt, batch) if batch or not reports else desired
+
+    def _commit(self, job_id: str, attempt: int, reports: Sequence[Report]) -> str:
+        dropped: list[Checkpoint] = []
+        with self._db.begin() as tx:
+            job = _current(tx, job_id, attempt)
+            before = job.status
+            news: list[NewEvent] = []
+            for report in reports:
+                if job.status in TERMINAL:
+                    break
+                job = self._take(tx, job, report, news, dropped)
+            job = self._estimate(tx, job, reports)
+            if news:
+                events.append(tx, _scope(job), job.id, attempt, news)
+            failpoint("attempts.commit")
+        self._forget(dropped)
+        if job.status is not before or any(report.kind == channel.EXITED for report in reports):
+            self._on_change()
+        return str(job.desired)
+
+    def _take(self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]) -> Job:
+        """Apply one report inside the batch's transaction; events are collected in order."""
+        data = report.data
+        match report.kind:
+            case channel.VALIDATED if job.status is Status.VALIDATING_FILES:
+                return self._validated(tx, job, data, news)
+            case channel.STARTED:
+                news.append(wording.started(job.attempt, int(data["step"])))
+            case channel.METRICS:
+                metrics.add(tx, _scope(job), job.id, int(data["step"]), data)
+                news.append(wording.step(data, report.created_at))
+            case channel.MESSAGE:
+                news.append(NewEvent(report.idempotency_key, data["message"], level=data["level"], data={}))
+            case channel.CHECKPOINT if job.status is Status.RUNNING:
+                self._checkpoint(tx, job, report, news, dropped)
+            case channel.FAILED:
+                return self.fail(tx, job, data, news)
+            case _:
+                log.debug("attempt.report", job=job.id, kind=report.kind, data=data)
+        return job
+
+    def _validated(self, tx: Transaction, job: Job, data: dict[str, Any], news: list[NewEvent]) -> Job:
+        counts = {key: value for key, value in data.items() if key not in ("hyperparameters", "warnings")}
+        news += [wording.warning(number, text) for number, text in enumerate(data.get("warnings", []), start=1)]
+        news.append(wording.validated())
+        return _moved(
+            jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.VALIDATING_FILES},
+                expect_attempt=job.attempt,
+                status=Status.QUEUED,
+                queued_at=self._clock.now(),
+                resolved=data["hyperparameters"],
+                counts=counts,
+            )
+        )
+
+    def _estimate(self, tx: Transaction, job: Job, reports: Iterable[Report]) -> Job:
+        """Set `estimated_finish` from the pace since this attempt's first step."""
+        steps = [report for report in reports if report.kind == channel.METRICS]
+        if not steps or job.status is not Status.RUNNING:
+            return job
+        key = (job.id, job.attempt)
+        first_step, first_at = self._pace.setdefault(key, (int(steps[0].data["step"]), steps[0].created_at))
+        last = steps[-1]
+        n_steps = int(last.data["step"]) - first_step
+        if n_steps <= 0:
+            return job
+        step_s = (last.created_at - first_at) / n_steps
+        finish = last.created_at + step_s * (int(last.data["total_steps"]) - int(last.data["step"]))
+        return _moved(
+            jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.RUNNING},
+                expect_attempt=job.attempt,
+                estimated_finish=finish,
+            )
+        )
+
+    def _checkpoint(
+        self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]
+    ) -> None:
+        """Publish an earlier checkpoint under a name of its own; only the newest three stay."""
+        step = int(report.data["step"])
+        kept = _kept(tx, job)
+        if any(checkpoint.step == step for checkpoint in kept):
+            return
+        name = checkpoint_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail(), step)
+        self._publish(tx, job, report, name, step=step)
+        news.append(wording.checkpoint(step, name, report.created_at))
+        dropped += _retain(tx, job, kept, KEPT_CHECKPOINTS - 1)
+
+    def _publish(self, tx: Transaction, job: Job, report: Report, name: str, *, step: int | None) -> None:
+        data = report.data
+        checkpoint = Checkpoint(
+            id=self._ids.checkpoint(),
+            job_id=job.id,
+            project_id=job.project_id,
+            created_at=report.created_at,
+            step=int(data["step"]),
+            model_name=name,
+            key=data["key"],
+            sha256=data["sha256"],
+            metrics=data["metrics"],
+        )
+        model = TunedModel(
+            name=name,
+            project_id=job.project_id,
+            organization_id=job.organization_id,
+            job_id=job.id,
+            base=job.base,
+            created_at=report.created_at,
+            adapter_key=data["key"],
+            sha256=data["sha256"],
+            pins=job.pins,
+            step=step,
+        )
+        checkpoints.add(tx, _scope(job), checkpoint)
+        models.add(tx, _scope(job), model)
+
+    def _finish(self, job_id: str, attempt: int, report: Report) -> str:
+        """Write the result file, then make the job succeeded and its model visible in one commit."""
+        with self._db.read() as tx:
+            job = _current(tx, job_id, attempt)
+            if job.status is not Status.RUNNING:
+                return str(job.desired)
+            rows = metrics.all(tx, _scope(job), job_id)
+        key = f"jobs/{job_id}/attempts/{attempt}/results.csv"
+        stored = self._blobs.put(key, results_csv(rows))
+        with self._db.begin() as tx:
+            job = _current(tx, job_id, attempt)
+            dropped = self._succeed(tx, job, report, self._result_file(job, key, stored))
+            failpoint("attempts.finish")
+        self._forget(dropped)
+        self._pace.pop((job_id, attempt), None)
+        log.info("job.succeeded", job=job_id, attempt=attempt)
+        self._on_change()
+        return str(job.desired)
+
+    def _result_file(self, job: Job, key: str, stored: Stored) -> File:
+        return File(
+            id=self._ids.file(),
+            project_id=job.project_id,
+            organization_id=job.organization_id,
+            created_at=self._clock.now(),
+            filename=FILENAME,
+            purpose=PURPOSE,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            key=key,
+        )
+
+    def _succeed(self, tx: Transaction, job: Job, report: Report, result: File) -> list[Checkpoint]:
+        kept = _kept(tx, job)
+        last = [checkpoint for checkpoint in kept if checkpoint.step == int(report.data["step"])]
+        name = tuned_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail())
+        _moved(
+            jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.RUNNING},
+                expect_attempt=job.attempt,
+                status=Status.SUCCEEDED,
+                finished_at=self._clock.now(),
+                estimated_finish=None,
+                fine_tuned_model=name,
+                result_files=[result.id],
+                trained_tokens=int(report.data["trained_tokens"]),
+            )
+        )
+        files.add(tx, _scope(job), result)
+        dropped = _retain(tx, job, [checkpoint for checkpoint in kept if checkpoint not in last], KEPT_CHECKPOINTS - 1)
+        for checkpoint in last:
+            _drop(tx, job, checkpoint)
+        self._publish(tx, job, report, name, step=None)
+        events.append(tx, _scope(job), job.id, job.attempt, [wording.model_created(name), wording.succeeded()])
+        outbox.add(tx, _scope(job), job.id, "fine_tuning.job.succeeded")
+        return dropped
+
+    def fail(self, tx: Transaction, job: Job, error: dict[str, Any], news: list[NewEvent], **changes: Any) -> Job:
+        """Fail the job inside the caller's transaction: status, error, event, outbox; `changes` go into the same update."""
+        moved = _moved(
+            jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={job.status},
+                expect_attempt=job.attempt,
+                status=Status.FAILED,
+                finished_at=self._clock.now(),
+                estimated_finish=None,
+                error={key: error.get(key) for key in ("code", "param", "message")},
+                **changes,
+            )
+        )
+        news.append(wording.failed(str(error.get("message"))))
+        outbox.add(tx, _scope(job), job.id, "fine_tuning.job.failed")
+        log.info("job.failed", job=job.id, attempt=job.attempt, code=error.get("code"), reason=error.get("message"))
+        return moved
+
+    def _forget(self, dropped: Iterable[Checkpoint]) -> None:
+        """Delete the bytes of checkpoints that are listed no more; a failure leaves bytes behind, never a broken row."""
+        for checkpoint in dropped:
+            self._blobs.delete(checkpoint.key)
+
+
+def token_sha256(token: str) -> str:
+    """Return what the row keeps of an attempt's token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _scope(job: Job) -> Scope:
+    return Project(job.project_id, job.organization_id)
+
+
+def _current(tx: Transaction, job_id: str, attempt: int) -> Job:
+    job = jobs.get(tx, _SCOPE, job_id)
+    if job is None or job.attempt != attempt:
+        raise Fenced(job_id)
+    return job
+
+
+def _moved(job: Job | None) -> Job:
+    """Return the row after a swap that must hold because the row was read in the same transaction.
+
+    Under PostgreSQL a cancel may come between: then the attempt is fenced.
+    """
+    if job is None:
+        raise Fenced("the job changed meanwhile")
+    return job
+
+
+def _kept(tx: Transaction, job: Job) -> list[Checkpoint]:
+    """Return the listed checkpoints, newest first."""
+    found, _ = checkpoints.page(tx, _scope(job), job.id, after=None, limit=100)
+    return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
+
+
+def _retain(tx: Transaction, job: Job, kept: Sequence[Checkpoint], n_kept: int) -> list[Checkpoint]:
+    """Drop all but the newest `n_kept` of the listed checkpoints; return what was dropped."""
+    dropped = list(kept[n_kept:])
+    for checkpoint in dropped:
+        _drop(tx, job, checkpoint)
+    return [replace(checkpoint, kept=False) for checkpoint in dropped]
+
+
+def _drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:
+    checkpoints.drop(tx, _scope(job), checkpoint.id)
+    models.delete(tx, _scope(job), checkpoint.model_name)

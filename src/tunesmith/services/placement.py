@@ -1,0 +1,271 @@
+"""Attempts begun and ended from the server's side: claim, note the place, free the slot, requeue, give up."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from tunesmith.core.channel import Task
+from tunesmith.core.clock import Clock
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.ids import Ids
+from tunesmith.core.machine import n_cores
+from tunesmith.core.settings import Settings
+from tunesmith.domain import events as wording
+from tunesmith.domain import reconcile
+from tunesmith.domain.file import File
+from tunesmith.domain.job import Checkpoint, Job, NewEvent
+from tunesmith.domain.model import Base
+from tunesmith.domain.ports import Handle
+from tunesmith.domain.scope import Everywhere, Project, Scope
+from tunesmith.domain.states import Status
+from tunesmith.domain.tasks import TrainSpec, ValidateSpec
+from tunesmith.services.attempts import Attempts, token_sha256
+from tunesmith.store import checkpoints, events, files, jobs, models
+from tunesmith.store.session import Database, Transaction
+
+log = structlog.get_logger()
+
+_SCOPE: Final = Everywhere("the scheduler places every project's jobs")
+#: A supervisor dies after this silence where another server could start its job meanwhile.
+_SILENCE_LIMIT_S: Final = 10.0
+
+
+class _Gone(Exception):
+    """What a queued job needs is no longer there; `error` is what the job will show."""
+
+    def __init__(self, code: str, param: str, message: str) -> None:
+        super().__init__(message)
+        self.error = {"code": code, "param": param, "message": message}
+
+
+class Placement:
+    """The scheduler's hands on the rows; each method is one commit."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        attempts: Attempts,
+        clock: Clock,
+        ids: Ids,
+        settings: Settings,
+        blobs_url: str,
+        socket: Path,
+    ) -> None:
+        self._db = db
+        self._attempts = attempts
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+        self._blobs_url = blobs_url
+        self._socket = socket
+
+    def look(self, n_waiting: int) -> tuple[list[Job], list[Job], list[Job]]:
+        """Return the occupied jobs, and the first `n_waiting` that wait for validation and for training."""
+        now = self._clock.now()
+        with self._db.read() as tx:
+            return (
+                jobs.occupied(tx, _SCOPE),
+                jobs.waiting(tx, _SCOPE, Status.VALIDATING_FILES, now=now, limit=n_waiting),
+                jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=n_waiting),
+            )
+
+    def claim(self, start: reconcile.Start) -> Task | None:
+        """Give the job its next attempt and return its task; None when somebody was faster, or the job failed here."""
+        status = Status.VALIDATING_FILES if start.kind == "validate" else Status.QUEUED
+        token = self._ids.token()
+        with self._db.begin() as tx:
+            job = jobs.get(tx, _SCOPE, start.job_id)
+            if job is None or job.status is not status or job.attempt != start.attempt:
+                return None
+            try:
+                spec = self._validate_spec(tx, job) if start.kind == "validate" else self._train_spec(tx, job)
+            except _Gone as gone:
+                news: list[NewEvent] = []
+                self._attempts.fail(tx, job, gone.error, news)
+                events.append(tx, _scope(job), job.id, job.attempt, news)
+                return None
+            now = self._clock.now()
+            training = {"status": Status.RUNNING, "started_at": job.started_at or now} if start.kind == "train" else {}
+            claimed = jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={status},
+                expect_attempt=start.attempt,
+                attempt=start.attempt + 1,
+                token_sha256=token_sha256(token),
+                handle=None,
+                released_at=None,
+                **training,
+            )
+            if claimed is None:
+                return None
+            if start.kind == "validate":
+                events.append(tx, _scope(job), job.id, claimed.attempt, [wording.validating(job)])
+            failpoint("placement.claim")
+        return Task(
+            kind=start.kind,
+            job=claimed.id,
+            attempt=claimed.attempt,
+            token=token,
+            socket=str(self._socket),
+            folder=str(self._settings.data_dir.absolute() / "attempts" / claimed.id / str(claimed.attempt)),
+            spec=spec,
+            silence_limit_s=_SILENCE_LIMIT_S if self._others_may_start_jobs() else None,
+        )
+
+    def _others_may_start_jobs(self) -> bool:
+        return self._settings.database_url is not None and not self._settings.database_url.startswith("sqlite")
+
+    def placed(self, task: Task, handle: Handle) -> bool:
+        """Note where the attempt runs; False when its job was taken from it meanwhile."""
+        at_work = {Status.VALIDATING_FILES, Status.RUNNING, Status.QUEUED, Status.SUCCEEDED, Status.FAILED}
+        with self._db.begin() as tx:
+            moved = jobs.swap(
+                tx, _SCOPE, task.job, expect_status=at_work, expect_attempt=task.attempt, handle=asdict(handle)
+            )
+            failpoint("placement.placed")
+        return moved is not None
+
+    def release(self, release: reconcile.Release) -> None:
+        """Free the slot of an attempt that is gone."""
+        with self._db.begin() as tx:
+            job = jobs.get(tx, _SCOPE, release.job_id)
+            if job is None or job.attempt != release.attempt:
+                return
+            jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={job.status},
+                expect_attempt=release.attempt,
+                handle=None,
+                token_sha256=None,
+                released_at=self._clock.now(),
+            )
+            failpoint("placement.release")
+
+    def requeue(self, requeue: reconcile.Requeue) -> None:
+        """Let a job whose attempt was lost start again, from its newest checkpoint where it has one."""
+        with self._db.begin() as tx:
+            job = jobs.get(tx, _SCOPE, requeue.job_id)
+            if job is None or job.attempt != requeue.attempt:
+                return
+            training = job.status is Status.RUNNING
+            moved = jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.VALIDATING_FILES, Status.RUNNING},
+                expect_attempt=requeue.attempt,
+                status=Status.QUEUED if training else Status.VALIDATING_FILES,
+                lost_attempts=requeue.lost_attempts,
+                not_before=requeue.not_before,
+                estimated_finish=None,
+                handle=None,
+                token_sha256=None,
+                released_at=self._clock.now(),
+            )
+            if moved is None:
+                return
+            newest = _newest_checkpoint(tx, job)
+            event = wording.lost(job.attempt, requeue.reason, newest.step if newest is not None else None)
+            events.append(tx, _scope(job), job.id, job.attempt, [event])
+            failpoint("placement.requeue")
+        log.warning("attempt.lost", job=job.id, attempt=job.attempt, reason=requeue.reason)
+
+    def give_up(self, fail: reconcile.Fail) -> None:
+        """Fail a job whose attempts were lost."""
+        with self._db.begin() as tx:
+            job = jobs.get(tx, _SCOPE, fail.job_id)
+            if job is None or job.attempt != fail.attempt:
+                return
+            news: list[NewEvent] = []
+            error = {"code": fail.code, "param": None, "message": fail.message}
+            self._attempts.fail(
+                tx,
+                job,
+                error,
+                news,
+                lost_attempts=fail.lost_attempts,
+                handle=None,
+                token_sha256=None,
+                released_at=self._clock.now(),
+            )
+            events.append(tx, _scope(job), job.id, job.attempt, news)
+            failpoint("placement.give_up")
+
+    def _validate_spec(self, tx: Transaction, job: Job) -> dict[str, Any]:
+        base = _base(tx, job)
+        training, validation = _files(tx, job)
+        return ValidateSpec(
+            method=job.method,
+            method_config=job.method_config,
+            base_path=base.path,
+            context_length=base.context_length,
+            blobs=self._blobs_url,
+            training_file=training.id,
+            training_key=training.key,
+            validation_file=validation.id if validation is not None else None,
+            validation_key=validation.key if validation is not None else None,
+            max_line_bytes=self._settings.max_line_bytes,
+        ).to_mapping()
+
+    def _train_spec(self, tx: Transaction, job: Job) -> dict[str, Any]:
+        base = _base(tx, job)
+        training, validation = _files(tx, job)
+        newest = _newest_checkpoint(tx, job)
+        return TrainSpec(
+            method=job.method,
+            hyperparameters=job.resolved or {},
+            method_config=job.method_config,
+            seed=job.seed,
+            base_path=base.path,
+            base_name=base.name,
+            context_length=base.context_length,
+            pins=job.pins,
+            blobs=self._blobs_url,
+            training_key=training.key,
+            validation_key=validation.key if validation is not None else None,
+            output_key=f"jobs/{job.id}/attempts/{job.attempt + 1}",
+            start_adapter=job.start_adapter,
+            resume_key=newest.key if newest is not None else None,
+            threads=self._settings.training_threads or max(1, n_cores() // self._settings.training_slots),
+            max_line_bytes=self._settings.max_line_bytes,
+            created_at=job.created_at,
+        ).to_mapping()
+
+
+def _scope(job: Job) -> Scope:
+    return Project(job.project_id, job.organization_id)
+
+
+def _newest_checkpoint(tx: Transaction, job: Job) -> Checkpoint | None:
+    found, _ = checkpoints.page(tx, _scope(job), job.id, after=None, limit=100)
+    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def _base(tx: Transaction, job: Job) -> Base:
+    base = models.get_base(tx, Everywhere("bases belong to the server"), job.base)
+    if base is None:
+        message = (
+            f"The base model '{job.base}' was removed while the job waited. "
+            f"Add it again with `tunesmith models add {job.base} SOURCE` and create the job anew."
+        )
+        raise _Gone("model_not_available", "model", message)
+    return base
+
+
+def _files(tx: Transaction, job: Job) -> tuple[File, File | None]:
+    training = files.get(tx, _scope(job), job.training_file)
+    if training is None:
+        raise _Gone("deleted_training_file", "training_file", "The job failed because the training file was deleted")
+    if job.validation_file is None:
+        return training, None
+    validation = files.get(tx, _scope(job), job.validation_file)
+    if validation is None:
+        raise _Gone("deleted_validation_file", "validation_file", "The job failed because the validation file was deleted")
+    return training, validation

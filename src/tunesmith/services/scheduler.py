@@ -1,0 +1,147 @@
+"""The scheduler: a thread that looks, lets the reconciler decide, and carries out what it says."""
+
+import threading
+from typing import Final
+
+import structlog
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.settings import Settings
+from tunesmith.domain import reconcile
+from tunesmith.domain.job import Job
+from tunesmith.domain.ports import Executor, Handle, Outcome
+from tunesmith.domain.reconcile import Effect, Fail, Limits, Release, Requeue, Seen, Settle, Start, State, Stop, Sweep
+from tunesmith.services.attempts import Attempts
+from tunesmith.services.placement import Placement
+
+log = structlog.get_logger()
+
+CALM_S: Final = 0.5
+#: Between looks while something is dying or is about to be decided.
+RESTLESS_S: Final = 0.01
+
+
+class Scheduler:
+    """Ticks when woken, and every half second; the only caller of the executor besides cancel's immediate stop."""
+
+    def __init__(
+        self,
+        *,
+        placement: Placement,
+        attempts: Attempts,
+        executor: Executor,
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
+        self._placement = placement
+        self._attempts = attempts
+        self._executor = executor
+        self._clock = clock
+        self._limits = Limits(settings.training_slots, settings.validation_slots, settings.max_attempts)
+        self._state = State()
+        self._woken = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to schedule; attempts of an earlier server are killed, and their jobs go on from their checkpoints."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for a tick now; cheap, from any thread."""
+        self._woken.set()
+
+    def stop(self, *, timeout_s: float = 5.0) -> None:
+        """Stop scheduling and kill what runs, so that nothing outlives the server; the jobs go on at the next start."""
+        self._ending = True
+        self.wake()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        waiting = [job for job in self._placement.look(0)[0] if job.handle is not None]
+        end = self._clock.monotonic() + timeout_s
+        for job in waiting:
+            self._executor.stop(_handle(job))
+        while waiting and self._clock.monotonic() < end:
+            waiting = [job for job in waiting if self._executor.alive(_handle(job))]
+            threading.Event().wait(RESTLESS_S)
+        for job in waiting:
+            self._executor.sweep(job.id)
+
+    def _run(self) -> None:
+        while not self._ending:
+            self._woken.clear()
+            try:
+                soon = self.tick()
+            except Exception:  # whatever went wrong with the rows, the next tick must come
+                log.exception("scheduler.tick")
+                soon = False
+            self._woken.wait(RESTLESS_S if soon else CALM_S)
+
+    def tick(self) -> bool:
+        """Look, decide, act once; return whether the next tick should come soon."""
+        self._state, effects = reconcile.step(self._state, self._look())
+        failed: list[Effect] = []
+        for effect in effects:
+            if self._ending:
+                return False
+            try:
+                self._act(effect)
+            except Exception:  # one job's trouble (a full disk, say) is not another's
+                log.exception("scheduler.effect", effect=effect)
+                failed.append(effect)
+        self._state = reconcile.undone(self._state, failed)
+        return not failed and reconcile.restless(self._state, effects)
+
+    def _look(self) -> Seen:
+        occupied, to_validate, to_train = self._placement.look(
+            max(self._limits.training_slots, self._limits.validation_slots)
+        )
+        alive = frozenset(job.id for job in occupied if job.handle is not None and self._executor.alive(_handle(job)))
+        dead = [job for job in occupied if job.id not in alive]
+        strays = frozenset(job_id for job_id, _ in self._executor.strays()) if dead else frozenset[str]()
+        return Seen(
+            now=self._clock.now(),
+            occupied=tuple(occupied),
+            to_validate=tuple(to_validate),
+            to_train=tuple(to_train),
+            alive=alive,
+            strays=strays,
+            outcomes=self._outcomes(dead),
+            limits=self._limits,
+        )
+
+    def _outcomes(self, dead: list[Job]) -> dict[str, Outcome]:
+        found = {job.id: self._executor.outcome(job.id, job.attempt) for job in dead}
+        return {job_id: outcome for job_id, outcome in found.items() if outcome is not None}
+
+    def _act(self, effect: Effect) -> None:
+        match effect:
+            case Start():
+                self._start(effect)
+            case Stop(_, handle):
+                self._executor.stop(handle)
+            case Sweep(job_id):
+                self._executor.sweep(job_id)
+            case Settle(job_id, attempt):
+                self._attempts.settle(job_id, attempt, self._executor.rest(job_id, attempt))
+            case Release():
+                self._placement.release(effect)
+            case Requeue():
+                self._placement.requeue(effect)
+            case Fail():
+                self._placement.give_up(effect)
+
+    def _start(self, start: Start) -> None:
+        task = self._placement.claim(start)
+        if task is None:
+            return
+        handle = self._executor.start(task)
+        if not self._placement.placed(task, handle):
+            # cancelled between the claim and here, when nobody could know whom to kill
+            self._executor.stop(handle)
+
+
+def _handle(job: Job) -> Handle:
+    if job.handle is None:
+        raise ValueError(f"{job.id} has no handle")
+    return Handle(**job.handle)
