@@ -1,0 +1,54 @@
+"""The demonstration as a whole, run as its user runs it, without a terminal; its data is tested in tests/unit/cli."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunesmith.cli.demo.house import tagged_processes
+
+pytestmark = pytest.mark.slow
+#: Under two minutes is promised for two quiet cores; a busy machine gets more.
+LIMIT_S = 600
+
+
+def _command(temporary: Path) -> tuple[list[str], dict[str, str]]:
+    return [sys.executable, "-m", "tunesmith", "demo"], {**os.environ, "TMPDIR": str(temporary), "TUNESMITH_PORT": "1"}
+
+
+def test_the_demonstration_keeps_its_promises(tmp_path: Path) -> None:
+    command, environment = _command(tmp_path)
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "\x1b" not in told.stdout
+    assert "cancel answered 'cancelled'" in told.stdout
+    assert "the last process was gone" in told.stdout
+    assert "The job has successfully completed" in told.stdout
+    assert "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy" in told.stdout
+    base, tuned = re.findall(r": (\d+) % exactly right", told.stdout)[-2:]
+    assert int(tuned) >= int(base) + 20
+    for job in re.findall(r"ftjob-\w+", told.stdout):
+        assert tagged_processes(job) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupting_leaves_nothing_behind(tmp_path: Path) -> None:
+    command, environment = _command(tmp_path)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        text = ""
+        for line in process.stdout:
+            text += line
+            if re.search(r"step \d+/", line):
+                process.send_signal(signal.SIGINT)
+                break
+        text += process.stdout.read()
+        assert process.wait(60) == 130, text
+    assert "Interrupted" in text
+    [job] = set(re.findall(r"created (ftjob-\w+)", text))
+    assert tagged_processes(job) == []
+    assert list(tmp_path.iterdir()) == []
