@@ -21,7 +21,7 @@ def perform(task: Task, reporter: WorkerReporter, control: PipeControl) -> int:
     failpoint("worker.run")
     try:
         _dispatch(task, reporter, control)
-    except Exception as error:  # a crash becomes the job's error
+    except Exception as error:  # noqa: BLE001 - a crash becomes the job's error
         traceback.print_exc()
         if not reporter.ended:
             reporter.failed(*_explained(error))
