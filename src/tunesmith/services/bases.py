@@ -72,19 +72,17 @@ class Bases:
         Raises:
             ModelNotFound: no base has the name.
         """
-        with self._db.read() as tx:
-            base = models.get_base(tx, SERVER, name)
+        base = self._known(name)
         if base is None:
             raise ModelNotFound(name)
         return base
 
     def find(self, name: str) -> Base | None:
         """Return the base that a name stands for: its own, one of its aliases, or any name when there is a default base."""
-        with self._db.read() as tx:
-            base = models.get_base(tx, SERVER, name)
-            default = self._settings.default_base
-            if base is None and default is not None and not name.startswith("ft:"):
-                base = models.get_base(tx, SERVER, default)
+        default = self._settings.default_base
+        base = self._known(name)
+        if base is None and default is not None and not name.startswith("ft:"):
+            base = self._known(default)
         return base
 
     def resolve(self, name: str) -> Base:
@@ -146,8 +144,7 @@ class Bases:
                 raise InvalidRequest(
                     f"'{text}' cannot name a base model: use letters, digits, '.', '_' and '-' only - '{param}'", param=param
                 )
-        with self._db.read() as tx:
-            existing = models.get_base(tx, SERVER, name)
+        existing = self._known(name)
         if existing is not None:
             return self._add_again(existing, name=name, source=source, aliases=names[1:])
         if source is None:
@@ -173,7 +170,7 @@ class Bases:
             StateConflict: it is the embedded base, or an unfinished job stands on it.
         """
         with self._db.begin() as tx:
-            base = models.get_base(tx, SERVER, name)
+            base = models.get_base(tx, SERVER, name) if BASE_NAME.fullmatch(name) else None
             if base is None:
                 raise ModelNotFound(name)
             if base.name != name:
@@ -196,6 +193,12 @@ class Bases:
         if base.kind == "hub":
             shutil.rmtree(base.path, ignore_errors=True)
 
+    def _known(self, name: str) -> Base | None:
+        if not BASE_NAME.fullmatch(name):
+            return None
+        with self._db.read() as tx:
+            return models.get_base(tx, SERVER, name)
+
     def _unknown(self, name: str) -> str:
         known = self.list()
         message = f"Model {name} is not available for fine-tuning or does not exist."
@@ -209,10 +212,10 @@ class Bases:
 
     def _looked_at(self, name: str, source: str, aliases: Sequence[str]) -> Base:
         """Look at a source for the first time and return the base that it would make."""
-        folder = Path(source).expanduser()
-        if folder.is_dir():
-            return self._from_folder(name, "folder", folder.resolve(), aliases)
-        if folder.is_absolute() or source.startswith((".", "~")) or not HUB_ID.fullmatch(source):
+        folder = _folder(source)
+        if folder is not None:
+            return self._from_folder(name, "folder", folder, aliases)
+        if not HUB_ID.fullmatch(source):
             raise InvalidRequest(
                 f"'{source}' is neither a folder on the server's machine nor a model id of the Hugging Face hub (such as "
                 "OWNER/MODEL or OWNER/MODEL@REVISION) - 'source'",
@@ -254,7 +257,7 @@ class Bases:
             raise InvalidRequest(
                 f"{name} is an alias of {base.name}. `tunesmith models remove {name}` frees the name - 'name'", param="name"
             )
-        if source is not None and source != base.source and str(Path(source).expanduser().resolve()) != base.source:
+        if source is not None and source != base.source and str(_folder(source)) != base.source:
             raise InvalidRequest(
                 f"There is a base model {name} already, from {base.source}. Choose another name, or remove it first: "
                 f"`tunesmith models remove {name}` - 'name'",
@@ -333,6 +336,14 @@ class Bases:
             current = self._downloads.get(name)
             if current is not None and current[0] is download:
                 del self._downloads[name]
+
+
+def _folder(source: str) -> Path | None:
+    try:
+        path = Path(source).expanduser().resolve()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no such user, too long, a NUL in it
+        return None
 
 
 def _columns(facts: dict[str, Any]) -> dict[str, Any]:
