@@ -106,3 +106,11 @@ class InternalError(ApiError):
 
     status = 500
     type = "server_error"
+
+
+class StorageFull(ApiError):
+    """The disk that holds the data folder is full (507; the SDKs are told not to retry)."""
+
+    status = 507
+    type = "server_error"
+    code = "storage_full"

@@ -1,0 +1,44 @@
+"""The public app: its routes, and the layers around them. A new resource is a router included here."""
+
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Scope
+
+from tunesmith.api import bases, chat, errors, files, health, jobs, models, not_available
+from tunesmith.api.middleware import BodyLimit, Frame, LoopbackOnly
+from tunesmith.services.all import Services
+
+#: What a form may hold beside its file.
+FORM_BYTES: Final = 1024 * 1024
+
+
+def create_routes(services: Services) -> FastAPI:
+    """Return the routes with their errors rendered, without the layers around them."""
+    app = FastAPI(
+        title="Tunesmith",
+        version=version("tunesmith"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for router in (files.router, jobs.router, models.router, chat.router, bases.router, health.router):
+        app.include_router(router)
+    app.include_router(not_available.make_router())
+    errors.install(app)
+    return app
+
+
+def create_app(services: Services) -> ASGIApp:
+    """Return the app as it is served on loopback without keys."""
+    settings = services.settings
+
+    def limit(scope: Scope) -> int:
+        upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
+        return settings.max_file_bytes + FORM_BYTES if upload else settings.max_body_bytes
+
+    routes = create_routes(services)
+    limited = BodyLimit(LoopbackOnly(routes), clock=services.clock, limit=limit)
+    return Frame(limited, clock=services.clock, ids=services.ids)

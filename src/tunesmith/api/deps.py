@@ -1,0 +1,40 @@
+"""What an endpoint is handed: the services, and whose request it is."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Project
+from tunesmith.services.all import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller: the project whose objects a request sees and makes."""
+
+    organization_id: str
+    project_id: str
+
+    @property
+    def scope(self) -> Project:
+        """Return the scope of every query made for this request."""
+        return Project(self.project_id, self.organization_id)
+
+
+#: Without keys (loopback only) every caller is this one, whatever bearer token came along.
+EVERYBODY = Principal(organization_id=DEFAULT_ORGANIZATION, project_id=DEFAULT_PROJECT)
+
+
+async def caller() -> Principal:
+    """Return who asks."""
+    return EVERYBODY
+
+
+async def services(request: Request) -> Services:
+    """Return the services that the app was made with."""
+    return request.app.state.services
+
+
+Caller = Annotated[Principal, Depends(caller)]
+Served = Annotated[Services, Depends(services)]

@@ -1,0 +1,195 @@
+"""Fine-tuning jobs over HTTP: `/v1/fine_tuning/jobs`, and the job, event and checkpoint as the wire shows them."""
+
+import json
+from typing import Annotated, Any, Literal, cast
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field, ValidationError
+from starlette.responses import JSONResponse, Response
+
+from tunesmith.api.deps import Caller, Served
+from tunesmith.api.errors import explain
+from tunesmith.api.job_schema import CreateJobRequest
+from tunesmith.api.multipart import form_fields
+from tunesmith.api.wire import Page, page, unix
+from tunesmith.core.errors import InvalidRequest, NotAvailable
+from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
+
+
+class ListJobs(Page):
+    """Which jobs to list; `metadata` holds pairs that must all be there, or `null` for jobs without any."""
+
+    metadata: dict[str, str] | Literal["null"] | None = None
+
+
+class ListCheckpoints(Page):
+    """Which checkpoints to list."""
+
+    limit: int = Field(default=10, ge=1, le=Page.model_fields["limit"].metadata[1].le)
+
+
+async def no_body(request: Request) -> None:
+    """Accept an empty body or an empty object, which clients send with verbs that take nothing.
+
+    Raises:
+        InvalidRequest: the body says something.
+    """
+    body = await request.body()
+    if not body.strip():
+        return
+    try:
+        said: object = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequest("The body is not valid JSON; this call needs none.") from error
+    if said not in ({}, None):
+        names = ", ".join(f"'{name}'" for name in cast("dict[str, Any]", said)) if isinstance(said, dict) else "a value"
+        raise InvalidRequest(f"This call takes no parameters, but its body holds {names}.")
+
+
+async def listing(request: Request) -> ListJobs:
+    """Read the query of the list of jobs with its bracketed metadata."""
+    said = [name for name in request.query_params if name == "metadata" or name.startswith("metadata[")]
+    if "metadata" in said and len(said) > 1:
+        raise InvalidRequest("'metadata=null' and 'metadata[key]=value' cannot be combined.", param="metadata")
+    if said == ["metadata"] and request.query_params["metadata"] != "null":
+        raise InvalidRequest("'metadata' is filtered by 'metadata[key]=value', or by 'metadata=null'.", param="metadata")
+    fields = form_fields(dict(request.query_params))
+    try:
+        return ListJobs.model_validate(fields)
+    except ValidationError as error:
+        raise explain([{**fault, "loc": ("query", *fault["loc"])} for fault in error.errors()]) from error
+
+
+@router.post("")
+def create_job(body: CreateJobRequest, served: Served, caller: Caller) -> Response:
+    """Create a job."""
+    if body.hyperparameters is not None and body.method is not None:
+        raise InvalidRequest(
+            "'hyperparameters' cannot stand beside 'method': put them into the method's own block.", param="hyperparameters"
+        )
+    if body.method_type != "supervised":
+        raise NotAvailable(
+            f"The method '{body.method_type}' is not available in this release; 'supervised' is.", param="method.type"
+        )
+    if body.integrations:
+        raise NotAvailable("Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations")
+    job = served.jobs.create(
+        caller.scope,
+        CreateJob(
+            model=body.model,
+            training_file=body.training_file,
+            validation_file=body.validation_file,
+            suffix=body.suffix,
+            seed=body.seed,
+            method=body.method_type,
+            method_config=body.method_config(),
+            integrations=[],
+            metadata=body.metadata,
+        ),
+    )
+    return JSONResponse(wire_job(job))
+
+
+@router.get("")
+def list_jobs(query: Annotated[ListJobs, Depends(listing)], served: Served, caller: Caller) -> Response:
+    """List jobs, newest first."""
+    jobs, has_more = served.jobs.page(caller.scope, after=query.after, limit=query.limit, metadata=query.metadata)
+    return JSONResponse(page([wire_job(job) for job in jobs], has_more=has_more))
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, served: Served, caller: Caller) -> Response:
+    """Retrieve a job."""
+    return JSONResponse(wire_job(served.jobs.get(caller.scope, job_id)))
+
+
+@router.post("/{job_id}/cancel", dependencies=[Depends(no_body)])
+def cancel_job(job_id: str, served: Served, caller: Caller) -> Response:
+    """Cancel a job at once."""
+    return JSONResponse(wire_job(served.jobs.cancel(caller.scope, job_id)))
+
+
+@router.post("/{job_id}/pause", dependencies=[Depends(no_body)])
+@router.post("/{job_id}/resume", dependencies=[Depends(no_body)])
+def pause_or_resume_job(job_id: str, request: Request, served: Served, caller: Caller) -> Response:
+    """Say that pausing is not available yet."""
+    job = served.jobs.get(caller.scope, job_id)
+    verb = request.url.path.rsplit("/", 1)[1]
+    raise NotAvailable(f"Jobs cannot be paused in this release, so {job.id} cannot {verb}; they can be cancelled.")
+
+
+@router.get("/{job_id}/events")
+def list_events(job_id: str, query: Annotated[Page, Query()], served: Served, caller: Caller) -> Response:
+    """List a job's events, newest first."""
+    events, has_more = served.jobs.events(caller.scope, job_id, after=query.after, limit=query.limit)
+    return JSONResponse(page([wire_event(event) for event in events], has_more=has_more))
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(job_id: str, query: Annotated[ListCheckpoints, Query()], served: Served, caller: Caller) -> Response:
+    """List a job's checkpoints, highest step first."""
+    checkpoints, has_more = served.jobs.checkpoints(caller.scope, job_id, after=query.after, limit=query.limit)
+    return JSONResponse(page([wire_checkpoint(checkpoint) for checkpoint in checkpoints], has_more=has_more, ends=True))
+
+
+def wire_job(job: Job) -> dict[str, Any]:
+    """Return the job object: the keys of the recordings in their order, `auto` replaced once validation has resolved it."""
+    config = job.method_config
+    hyperparameters = {**config["hyperparameters"], **(job.resolved or {})}
+    return {
+        "object": "fine_tuning.job",
+        "id": job.id,
+        "model": job.model,
+        "created_at": unix(job.created_at),
+        "finished_at": unix(job.finished_at),
+        "fine_tuned_model": job.fine_tuned_model,
+        "organization_id": job.organization_id,
+        "result_files": job.result_files,
+        "status": job.status.value,
+        "validation_file": job.validation_file,
+        "training_file": job.training_file,
+        "hyperparameters": hyperparameters if job.method == "supervised" else None,
+        "trained_tokens": job.trained_tokens,
+        "error": _wire_error(job.error),
+        "user_provided_suffix": job.suffix,
+        "seed": job.seed,
+        "estimated_finish": unix(job.estimated_finish),
+        "integrations": job.integrations,
+        "metadata": job.metadata,
+        "usage_metrics": None,
+        "shared_with_openai": False,
+        "eval_id": None,
+        "method": {"type": job.method, job.method: {**config, "hyperparameters": hyperparameters}},
+    }
+
+
+def _wire_error(error: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if error is None else {key: error.get(key) for key in ("code", "message", "param")}
+
+
+def wire_event(event: Event) -> dict[str, Any]:
+    """Return the event object."""
+    return {
+        "object": "fine_tuning.job.event",
+        "id": event.id,
+        "created_at": unix(event.created_at),
+        "level": event.level,
+        "message": event.message,
+        "data": event.data,
+        "type": event.type,
+    }
+
+
+def wire_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the checkpoint object."""
+    return {
+        "object": "fine_tuning.job.checkpoint",
+        "id": checkpoint.id,
+        "created_at": unix(checkpoint.created_at),
+        "fine_tuned_model_checkpoint": checkpoint.model_name,
+        "fine_tuning_job_id": checkpoint.job_id,
+        "metrics": checkpoint.metrics,
+        "step_number": checkpoint.step,
+    }

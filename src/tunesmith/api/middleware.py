@@ -1,0 +1,160 @@
+"""What stands around every request, as plain ASGI: its id and headers, the cap on bodies, and who may knock while keyless."""
+
+import ipaddress
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunesmith.api.deps import EVERYBODY
+from tunesmith.api.errors import render
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import ApiError, Forbidden, InvalidRequest, TooLarge
+from tunesmith.core.ids import Ids
+
+#: A refused upload is read to its end up to here, so that its sender sees the answer instead of a reset connection.
+DRAINED_BYTES: Final = 2 * 1024**3
+DRAINED_S: Final = 20.0
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host name or address (without port) is this machine speaking to itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Frame:
+    """Gives every response its id, timing and OpenAI's headers; answers HEAD as GET without the body."""
+
+    def __init__(self, app: ASGIApp, *, clock: Clock, ids: Ids) -> None:
+        self._app = app
+        self._clock = clock
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._ids.request()
+        start = self._clock.monotonic()
+        head = scope["method"] == "HEAD"
+
+        async def framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-organization"] = EVERYBODY.organization_id
+                headers["openai-project"] = EVERYBODY.project_id
+                headers["openai-processing-ms"] = str(round((self._clock.monotonic() - start) * 1000))
+                headers["openai-version"] = "2020-10-01"
+                headers["x-content-type-options"] = "nosniff"
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        inner: dict[str, Any] = {**scope, "tunesmith.request_id": request_id}
+        if head:
+            inner["method"] = "GET"
+        await self._app(inner, receive, framed)
+
+
+class LoopbackOnly:
+    """Refuses what a web page in this machine's browser could send: a foreign Host (rebound DNS) or a foreign Origin."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it with 403."""
+        if scope["type"] == "http":
+            refusal = _refusal(Headers(scope=scope))
+            if refusal is None and "\x00" in f"{scope['path']}{scope['query_string'].replace(b'%00', bytes(1)).decode('latin-1')}":
+                refusal = InvalidRequest("The URL must not contain the character NUL.")
+            if refusal is not None:
+                await render(refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _refusal(headers: Headers) -> ApiError | None:
+    why = "While this server has no keys, only programs on its own machine may use it"
+    host = headers.get("host", "")
+    if not _is_local_authority(host):
+        return Forbidden(f"Host '{host}' refused. {why}: call it as localhost, 127.0.0.1 or [::1].")
+    origin = headers.get("origin")
+    if origin is not None and not (origin.startswith(("http://", "https://")) and _is_local_authority(origin.split("://")[1])):
+        return Forbidden(f"Origin '{origin}' refused. {why}, and no web page from elsewhere.")
+    return None
+
+
+def _is_local_authority(authority: str) -> bool:
+    """Say whether `host[:port]` names this machine and nothing else is written into it."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        _ = parts.port
+    except ValueError:
+        return False
+    if parts.netloc != authority or "@" in authority:
+        return False
+    return parts.hostname is not None and is_loopback(parts.hostname)
+
+
+class BodyLimit:
+    """Refuses bodies over the limit with 413, by their declared length at once, by their bytes otherwise."""
+
+    def __init__(self, app: ASGIApp, *, clock: Clock, limit: Callable[[Scope], int]) -> None:
+        self._app = app
+        self._clock = clock
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit(scope)
+        headers = Headers(scope=scope)
+        told = f"The body is larger than the limit of {limit} bytes for {scope['path']}."
+        declared = headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared) > limit:
+            if headers.get("expect", "").lower() != "100-continue":
+                await self._drain(receive)
+            await render(TooLarge(told), {"connection": "close"})(scope, receive, send)
+            return
+        n_received, complete = 0, False
+
+        async def counted() -> Message:
+            nonlocal n_received, complete
+            message = await receive()
+            n_received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if n_received > limit:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
+            return message
+
+        async def patient(message: Message) -> None:
+            refused = message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST
+            if refused and n_received and not complete:
+                await self._drain(receive)
+            await send(message)
+
+        await self._app(scope, counted, patient)
+
+    async def _drain(self, receive: Receive) -> None:
+        """Read and forget the rest of a body that was refused."""
+        end = self._clock.monotonic() + DRAINED_S
+        n_dropped = 0
+        while n_dropped < DRAINED_BYTES and self._clock.monotonic() < end:
+            message = await receive()
+            n_dropped += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return

@@ -1,0 +1,56 @@
+"""Paths of the contract that this release does not serve yet: each answers 400 `not_available`, saying what it would be.
+
+A path leaves this list when its resource gets a file of its own. What is not planned is no route at all, and so a 404.
+"""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from tunesmith.core.errors import NotAvailable
+
+PATHS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("POST", "/fine_tuning/alpha/graders/run", "Running a grader"),
+    ("POST", "/fine_tuning/alpha/graders/validate", "Validating a grader"),
+    ("GET", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
+    ("POST", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
+    ("DELETE", "/fine_tuning/checkpoints/{name:path}/permissions/{permission}", "Sharing checkpoints with other projects"),
+    ("GET", "/fine_tuning/model_limits", "Reading the limits of models"),
+    ("POST", "/uploads", "Uploading in parts"),
+    ("POST", "/uploads/{upload}/parts", "Uploading in parts"),
+    ("POST", "/uploads/{upload}/complete", "Uploading in parts"),
+    ("POST", "/uploads/{upload}/cancel", "Uploading in parts"),
+    ("GET", "/chat/completions", "Keeping chat completions"),
+    ("GET", "/chat/completions/{completion}", "Keeping chat completions"),
+    ("POST", "/chat/completions/{completion}", "Keeping chat completions"),
+    ("DELETE", "/chat/completions/{completion}", "Keeping chat completions"),
+    ("GET", "/chat/completions/{completion}/messages", "Keeping chat completions"),
+    ("POST", "/completions", "Completing a bare prompt"),
+    ("POST", "/embeddings", "Embedding text"),
+    ("POST", "/responses", "The Responses API"),
+    ("GET", "/responses/{response}", "The Responses API"),
+    ("DELETE", "/responses/{response}", "The Responses API"),
+    ("GET", "/webhook_endpoints", "Registering webhooks"),
+    ("POST", "/webhook_endpoints", "Registering webhooks"),
+    ("GET", "/webhook_endpoints/{endpoint}", "Registering webhooks"),
+    ("POST", "/webhook_endpoints/{endpoint}", "Registering webhooks"),
+    ("DELETE", "/webhook_endpoints/{endpoint}", "Registering webhooks"),
+    ("POST", "/webhook_endpoints/{endpoint}/rotate_secret", "Registering webhooks"),
+    ("POST", "/webhook_endpoints/{endpoint}/test", "Registering webhooks"),
+    ("GET", "/webhook_event_types", "Registering webhooks"),
+)
+
+
+def make_router() -> APIRouter:
+    """Return the routes of the list."""
+    router = APIRouter(prefix="/v1", include_in_schema=False)
+    for verb, path, what in PATHS:
+        router.add_api_route(path, _refusal(f"{what} ({verb} /v1{path.replace(':path', '')})"), methods=[verb])
+    return router
+
+
+def _refusal(what: str):  # noqa: ANN202 - an endpoint
+    async def refuse() -> None:
+        raise NotAvailable(f"{what} is not available in this release.")
+
+    return refuse

@@ -1,0 +1,26 @@
+"""What the doors of the product are handed: every service, made once by `bootstrap`."""
+
+from dataclasses import dataclass
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.services.bases import Bases
+from tunesmith.services.chat import Chat
+from tunesmith.services.files import Files
+from tunesmith.services.jobs import Jobs
+from tunesmith.services.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services, with the settings, clock and ids that the doors need themselves."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    files: Files
+    jobs: Jobs
+    models: Models
+    bases: Bases
+    chat: Chat
