@@ -140,7 +140,7 @@ class Bases:
         """
         names = [name, *aliases]
         for param, text in zip(["name", *["aliases"] * (len(names) - 1)], names, strict=True):
-            if not BASE_NAME.fullmatch(text):
+            if not BASE_NAME.fullmatch(text) or not any(map(str.isalnum, text)):
                 raise InvalidRequest(
                     f"'{text}' cannot name a base model: use letters, digits, '.', '_' and '-' only - '{param}'", param=param
                 )
