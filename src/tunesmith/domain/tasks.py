@@ -19,6 +19,10 @@ class ValidateSpec:
     validation_file: str | None
     validation_key: str | None
     max_line_bytes: int
+    #: For messages; empty says "the base model".
+    base_name: str = ""
+    #: Unix time of the job's creation: templates that print a date see the same one in validation and training.
+    created_at: float = 0.0
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the spec for `Task.spec`."""
