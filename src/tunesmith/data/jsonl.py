@@ -5,13 +5,21 @@ too, but counted: line numbers are those of an editor. A line over the limit is 
 """
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from pydantic_core import from_json
 
 _BOM: Final = b"\xef\xbb\xbf"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK_BYTES: Final = 1024 * 1024
+
+
+class Stream(Protocol):
+    """What a file is read from."""
+
+    def read(self, n_bytes: int, /) -> bytes:
+        """Return up to so many bytes, none at the end."""
+        ...
 
 
 class NotJson(ValueError):
@@ -82,7 +90,7 @@ class Lines:
         return Line(self._number, content if len(content) <= self._max else None)
 
 
-def read_lines(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Line]:
+def read_lines(stream: Stream, *, max_line_bytes: int) -> Iterator[Line]:
     """Yield the lines of a stream that are not blank."""
     lines = Lines(max_line_bytes=max_line_bytes)
     while chunk := stream.read(_CHUNK_BYTES):

@@ -32,6 +32,8 @@ _GENERATION_CONFIG: Final = "generation_config.json"
 _MODEL_CONFIG: Final = "config.json"
 #: Tokens after a span's end-of-turn token that a template adds for the next turn, at most.
 _N_MAX_TAIL: Final = 4
+#: Characters of a text that are tokenized in any case.
+_N_MAX_CHARS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,17 @@ class Example:
         return sum(1 for weight in self.weights if weight)
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What an example would count, without its tokens."""
+
+    #: Tokens after truncation, and how many of them are trained.
+    n_tokens: int
+    n_trained: int
+    #: Tokens before truncation; a lower bound for texts of more than a million characters.
+    n_whole: int
+
+
 class Renderer:
     """A base model's tokenizer and chat template; safe to use from several threads."""
 
@@ -63,6 +76,7 @@ class Renderer:
         #: sha256 of `tokenizer.json` and of the template's text, as a job pins them.
         self.tokenizer_sha256, self.template_sha256 = pins
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self._n_longest_token = max(map(len, tokenizer.get_vocab(with_added_tokens=True)), default=1)
         end_of_turn = self._end_of_turn()
         #: Ids that end an answer: the model's end-of-sequence ids and the token with which the template ends a turn.
         self.stop_ids: frozenset[int] = frozenset(eos_ids) | ({end_of_turn} if end_of_turn is not None else set())
@@ -148,8 +162,13 @@ class Renderer:
 
     def encode(self, drafts: Sequence[Draft], *, max_tokens: int) -> list[Example]:
         """Turn drafts into examples of at most `max_tokens` tokens."""
-        encodings = self._tokenizer.encode_batch([draft.text for draft in drafts], add_special_tokens=False)
+        encodings = self._encodings(drafts, max_tokens)
         return [self._example(draft, encoding, max_tokens) for draft, encoding in zip(drafts, encodings, strict=True)]
+
+    def measure(self, drafts: Sequence[Draft], *, max_tokens: int) -> list[Measure]:
+        """Count what `encode` would return."""
+        encodings = self._encodings(drafts, max_tokens)
+        return [self._measure(draft, encoding, max_tokens) for draft, encoding in zip(drafts, encodings, strict=True)]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of token ids."""
@@ -159,16 +178,34 @@ class Renderer:
         """Return a decoder that is fed one id at a time."""
         return TextStream(self._tokenizer, skip_special_tokens)
 
+    def _encodings(self, drafts: Sequence[Draft], max_tokens: int) -> list[Encoding]:
+        """Tokenize; of a text that is far longer than what is kept only the beginning, so that memory stays in bounds."""
+        n_chars = max(_N_MAX_CHARS, (max_tokens + 8) * self._n_longest_token)
+        texts = [draft.text if len(draft.text) <= n_chars else draft.text[:n_chars] for draft in drafts]
+        return self._tokenizer.encode_batch(texts, add_special_tokens=False)
+
     def _example(self, draft: Draft, encoding: Encoding, max_tokens: int) -> Example:
         ids = encoding.ids
-        weights: list[float] = [0.0] * len(ids)
+        weights = [0.0] * len(ids)
+        for first, last in self._trained(draft, encoding, ids):
+            weights[first:last] = [1.0] * (last - first)
+        return Example(tuple(ids[:max_tokens]), tuple(weights[:max_tokens]), truncated=len(ids) > max_tokens)
+
+    def _measure(self, draft: Draft, encoding: Encoding, max_tokens: int) -> Measure:
+        ids = encoding.ids
+        ranges = self._trained(draft, encoding, ids)
+        n_trained = sum(max(0, min(last, max_tokens) - first) for first, last in ranges)
+        return Measure(min(len(ids), max_tokens), n_trained, len(ids))
+
+    def _trained(self, draft: Draft, encoding: Encoding, ids: list[int]) -> list[tuple[int, int]]:
+        """Return the ranges of trained tokens; the first token is never in one: nothing precedes it to predict it from."""
+        ranges: list[tuple[int, int]] = []
         for start, end in draft.spans:
             first, last = _first_token(encoding, start), _first_token(encoding, end)
             first, last = self._fit_end(ids, first, last, by_prefix=draft.by_prefix)
-            weights[first:last] = [1.0] * (last - first)
-        if weights:
-            weights[0] = 0.0  # nothing precedes the first token that it could be predicted from
-        return Example(tuple(ids[:max_tokens]), tuple(weights[:max_tokens]), truncated=len(ids) > max_tokens)
+            if last > max(first, 1):
+                ranges.append((max(first, 1), last))
+        return ranges
 
     def _fit_end(self, ids: list[int], first: int, last: int, *, by_prefix: bool) -> tuple[int, int]:
         """Let a span end with the token that ends the turn, so that a tuned model learns to stop and nothing behind it.

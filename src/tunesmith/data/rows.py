@@ -6,10 +6,10 @@ is wrong with them; `read_rows` stops at the first. Rules that need a tokenizer 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from tunesmith.core.chat import InvalidMessage, Message, Tool, check_functions, check_messages, check_tools
-from tunesmith.data.jsonl import Line, NotJson, parse_object, read_lines
+from tunesmith.data.jsonl import Line, NotJson, Stream, parse_object, read_lines
 
 N_MIN_EXAMPLES: Final = 10
 _KEYS: Final = frozenset({"messages", "tools", "parallel_tool_calls", "functions"})
@@ -65,7 +65,7 @@ def place_of(example: int, line: int) -> str:
     return f"Example {example}" if example == line else f"Example {example} (line {line})"
 
 
-def scan_rows(stream: BinaryIO, *, max_line_bytes: int, problems: Problems, file_id: str = "") -> Iterator[Row]:
+def scan_rows(stream: Stream, *, max_line_bytes: int, problems: Problems, file_id: str = "") -> Iterator[Row]:
     """Yield the valid rows of a supervised file and add the others to `problems`.
 
     `file_id` is named when the file is in another method's format.
@@ -87,7 +87,7 @@ def scan_rows(stream: BinaryIO, *, max_line_bytes: int, problems: Problems, file
             problems.add(f"{place_of(example, line.number)}{_where(error)} {error.reason}")
 
 
-def read_rows(stream: BinaryIO, *, max_line_bytes: int) -> Iterator[Row]:
+def read_rows(stream: Stream, *, max_line_bytes: int) -> Iterator[Row]:
     """Yield the rows of a supervised file that is thought to be valid.
 
     Raises:
@@ -114,8 +114,8 @@ def _check_format(content: dict[str, Any], file_id: str) -> None:
         )
     if content.keys() == {"prompt", "completion"}:
         raise InvalidRows(
-            f"Invalid file format. {subject} holds prompt/completion pairs, the format of models that were retired. Put each "
-            "pair into chat messages: a user message with the prompt, an assistant message with the completion."
+            f"Invalid file format. {subject} holds prompt/completion pairs, the format of models that were retired. Put "
+            "each pair into chat messages: a user message with the prompt, an assistant message with the completion."
         )
     raise InvalidRows(_UNEXPECTED)
 
@@ -123,21 +123,22 @@ def _check_format(content: dict[str, Any], file_id: str) -> None:
 def _row(content: dict[str, Any], line: Line, example: int) -> Row:
     unknown = sorted(key for key in content.keys() - _KEYS if content[key] is not None)
     if unknown:
-        raise InvalidMessage(f"unknown keys: {', '.join(unknown)} (known: {', '.join(sorted(_KEYS))})", field="unknown")
+        known = ", ".join(sorted(_KEYS))
+        raise InvalidMessage(f"unknown keys: {', '.join(unknown)} (known: {known})")
     if "messages" not in content:
-        raise InvalidMessage("'messages' is missing", field="messages")
+        raise InvalidMessage("'messages' is missing")
     messages = check_messages(content["messages"], training=True)
     tools, functions = content.get("tools"), content.get("functions")
     if tools is not None and functions is not None:
-        raise InvalidMessage("it has both tools and functions; tools replace functions", field="functions")
+        raise InvalidMessage("it has both tools and functions; tools replace functions")
     checked = _tools(tools, functions)
     parallel = content.get("parallel_tool_calls")
     if not isinstance(parallel, bool | None):
-        raise InvalidMessage("parallel_tool_calls must be true or false", field="parallel_tool_calls")
+        raise InvalidMessage("parallel_tool_calls must be true or false")
     if not any(message["role"] == "assistant" and message.get("weight") != 0 for message in messages):
         silent = not any(message["role"] == "assistant" for message in messages)
         reason = "it has no assistant message" if silent else "every assistant message has weight 0"
-        raise InvalidMessage(f"trains on nothing: {reason}", field="messages")
+        raise InvalidMessage(f"trains on nothing: {reason}")
     return Row(line.number, example, messages, checked, parallel)
 
 

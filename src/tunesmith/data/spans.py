@@ -80,14 +80,24 @@ class Conversations:
         self, fitted: list[Message], tools: Sequence[Tool] | None, extra: Mapping[str, Any], trained: list[int]
     ) -> list[Draft]:
         whole = self._render(fitted, tools, extra)
-        ends = [index + 1 for index in trained]
-        texts = [whole if end == len(fitted) else self._render(fitted[:end], tools, extra) for end in ends]
-        spans = [
-            (self._start(fitted, tools, extra, turn, text), len(text)) for turn, text in zip(trained, texts, strict=True)
-        ]
-        if all(whole.startswith(text) for text in texts):
-            return [Draft(whole, tuple(spans), by_prefix=True)]
-        return [Draft(text, (span,), by_prefix=True) for text, span in zip(texts, spans, strict=True)]
+        stable: list[Span] = []
+        for turn in trained:
+            text = self._upto(fitted, tools, extra, turn, whole)
+            if not whole.startswith(text):
+                break
+            stable.append((self._start(fitted, tools, extra, turn, text), len(text)))
+        else:
+            return [Draft(whole, tuple(stable), by_prefix=True)]
+        drafts: list[Draft] = []
+        for turn in trained:
+            text = self._upto(fitted, tools, extra, turn, whole)
+            drafts.append(Draft(text, ((self._start(fitted, tools, extra, turn, text), len(text)),), by_prefix=True))
+        return drafts
+
+    def _upto(
+        self, fitted: list[Message], tools: Sequence[Tool] | None, extra: Mapping[str, Any], turn: int, whole: str
+    ) -> str:
+        return whole if turn + 1 == len(fitted) else self._render(fitted[: turn + 1], tools, extra)
 
     def _start(
         self, fitted: list[Message], tools: Sequence[Tool] | None, extra: Mapping[str, Any], turn: int, text: str

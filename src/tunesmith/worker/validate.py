@@ -1,0 +1,303 @@
+"""The task `validate`: both files read whole, every row checked and rendered, tokens counted, `auto` resolved; no torch.
+
+Rules about the text of a row are `data/rows.py`'s; here stand those that need the base's tokenizer and context. `tokens` are
+those of all training rows, each cut at the context: what one epoch trains on, and what `trained_tokens` is a multiple of.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, Protocol
+
+import structlog
+
+from tunesmith.core.channel import Task
+from tunesmith.core.clock import Clock, SystemClock
+from tunesmith.data.folder import BrokenFolder
+from tunesmith.data.render import Renderer, RenderError
+from tunesmith.data.rows import N_MIN_EXAMPLES, InvalidRows, Problems, Row, scan_rows
+from tunesmith.data.spans import Draft
+from tunesmith.domain.ports import Blobs, Control
+from tunesmith.domain.tasks import ValidateSpec
+from tunesmith.methods import auto
+
+log = structlog.get_logger()
+
+#: Rows that are tokenized together: at most this many, and at most about this many characters.
+_BATCH_ROWS: Final = 64
+_BATCH_CHARS: Final = 200_000
+#: Seconds between two looks whether the file still exists, and between two lines about the progress.
+_LOOK_EVERY_S: Final = 1.0
+_TELL_EVERY_S: Final = 15.0
+_N_SHOWN: Final = 5
+
+
+class ValidateReporter(Protocol):
+    """What validation says."""
+
+    def message(self, text: str, *, level: str = "info", key: str | None = None) -> None:
+        """Put a line into the job's events."""
+        ...
+
+    def validated(self, data: dict[str, Any], /) -> None:
+        """Say that the files are good."""
+        ...
+
+    def failed(self, code: str, param: str | None, message: str, /) -> None:
+        """Say why the job cannot be run."""
+        ...
+
+
+class InvalidFile(Exception):
+    """A file that the job cannot run with: the job's error."""
+
+    def __init__(self, code: str, param: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One of the job's two files."""
+
+    #: `training` or `validation`.
+    kind: str
+    file_id: str
+    key: str
+    n_min_examples: int
+
+    @property
+    def param(self) -> str:
+        return f"{self.kind}_file"
+
+    def invalid(self, reason: str) -> InvalidFile:
+        message = f"The job failed due to an invalid {self.kind} file. {reason}"
+        return InvalidFile(f"invalid_{self.param}", self.param, message)
+
+    def deleted(self) -> InvalidFile:
+        return InvalidFile(f"deleted_{self.param}", self.param, f"The job failed because the {self.kind} file was deleted")
+
+    def too_small(self, n_examples: int) -> InvalidFile:
+        subject = f"{self.kind.capitalize()} file has {n_examples} example(s)"
+        message = f"{subject}, but must have at least {self.n_min_examples} examples"
+        return InvalidFile("invalid_n_examples", self.param, message)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted in one file."""
+
+    n_examples: int = 0
+    tokens: int = 0
+    trainable_tokens: int = 0
+    #: Rows that lost their end, and the lines of the first few.
+    n_truncated: int = 0
+    truncated_lines: list[int] = field(default_factory=list[int])
+    #: The longest row: its tokens before truncation, and its line.
+    n_longest: int = 0
+    longest_line: int = 0
+
+
+def run(
+    task: Task,
+    spec: ValidateSpec,
+    reporter: ValidateReporter,
+    control: Control,  # noqa: ARG001 - every task is called alike; a validation that is paused is killed, and run again
+    blobs: Blobs,
+    *,
+    clock: Clock | None = None,
+) -> None:
+    """Validate and report: `validated` with counts and resolved hyperparameters, or `failed` with what is wrong.
+
+    Codes: `invalid_training_file`, `invalid_validation_file`, `invalid_n_examples`, `deleted_training_file`,
+    `deleted_validation_file`, `base_not_found`.
+    """
+    clock = clock or SystemClock()
+    started_at = clock.monotonic()
+    try:
+        data = _Validation(spec, reporter, blobs, clock).outcome()
+    except InvalidFile as error:
+        reporter.failed(error.code, error.param, str(error))
+    except BrokenFolder as error:
+        reporter.failed("base_not_found", "model", f"The job failed because the base model cannot be read: {error}")
+    else:
+        log.info("validate.done", job=task.job, n_examples=data["n_examples"], took_s=clock.monotonic() - started_at)
+        reporter.validated(data)
+
+
+class _FixedClock:
+    """The time of the job's creation, for templates that print the date."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+
+    def now(self) -> float:
+        return self._at
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+class _Validation:
+    """One run of the task."""
+
+    def __init__(self, spec: ValidateSpec, reporter: ValidateReporter, blobs: Blobs, clock: Clock) -> None:
+        self._spec, self._reporter, self._blobs, self._clock = spec, reporter, blobs, clock
+        self._base = spec.base_name or "the base model"
+        self._looked_at = self._told_at = clock.monotonic()
+
+    def outcome(self) -> dict[str, Any]:
+        """Read both files and return what `validated` reports.
+
+        Raises:
+            InvalidFile: a file is not fit for the job.
+            BrokenFolder: the base cannot be read.
+        """
+        spec = self._spec
+        self._renderer = Renderer.load(spec.base_path, clock=_FixedClock(spec.created_at) if spec.created_at else None)
+        sources = [_Source("training", spec.training_file, spec.training_key, N_MIN_EXAMPLES)]
+        if spec.validation_key is not None:
+            sources.append(_Source("validation", spec.validation_file or "", spec.validation_key, 1))
+        tallies = [self._read(source) for source in sources]
+        for source in sources:
+            self._look(source)
+        train, valid = tallies[0], tallies[1] if len(tallies) > 1 else None
+        resolved = auto.resolve(spec.method_config.get("hyperparameters") or {}, train.n_examples)
+        steps = auto.steps_per_epoch(train.n_examples, resolved["batch_size"])
+        return {
+            "n_examples": train.n_examples,
+            "n_validation_examples": valid.n_examples if valid else 0,
+            "tokens": train.tokens,
+            "trainable_tokens": train.trainable_tokens,
+            "trained_tokens_per_epoch": train.tokens,
+            "n_truncated": train.n_truncated,
+            "truncated_examples": train.truncated_lines,
+            "steps_per_epoch": steps,
+            "total_steps": steps * resolved["n_epochs"],
+            "hyperparameters": resolved,
+            "warnings": [
+                self._truncation(source, tally) for source, tally in zip(sources, tallies, strict=True) if tally.n_truncated
+            ],
+        }
+
+    def _read(self, source: _Source) -> Tally:
+        tally, problems = Tally(), Problems(n_shown=_N_SHOWN)
+        try:
+            stream = self._blobs.open(source.key)
+        except FileNotFoundError as error:
+            raise source.deleted() from error
+        with stream:
+            watched = _Watched(stream)
+            rows = scan_rows(watched, max_line_bytes=self._spec.max_line_bytes, problems=problems, file_id=source.file_id)
+            try:
+                for batch in _batches(self._drafted(rows, problems)):
+                    self._count(batch, tally, problems)
+                    self._attend(source, watched, tally)
+            except InvalidRows as error:
+                raise source.invalid(str(error)) from error
+        self._look(source)
+        if problems:
+            raise source.invalid(f"Invalid file format. {problems}")
+        if tally.n_examples < source.n_min_examples:
+            raise source.too_small(tally.n_examples)
+        return tally
+
+    def _drafted(self, rows: Iterator[Row], problems: Problems) -> Iterator[tuple[Row, list[Draft]]]:
+        """Render each row; one that the chat template does not take is a problem."""
+        for row in rows:
+            try:
+                yield row, self._renderer.drafts(row.messages, row.tools, row.parallel_tool_calls)
+            except RenderError as error:
+                number = error.message_number
+                problems.add(f"{row.place}{':' if number is None else f', message {number}'} {error.reason}")
+
+    def _count(self, batch: list[tuple[Row, list[Draft]]], tally: Tally, problems: Problems) -> None:
+        context = self._spec.context_length
+        flat = iter(self._renderer.measure([draft for _, drafts in batch for draft in drafts], max_tokens=context))
+        for row, drafts in batch:
+            measures = [next(flat) for _ in drafts]
+            n_trained, n_whole = sum(m.n_trained for m in measures), max(m.n_whole for m in measures)
+            if not n_trained:
+                problems.add(f"{row.place}: {self._nothing(n_whole)}")
+            tally.n_examples += 1
+            tally.tokens += sum(m.n_tokens for m in measures)
+            tally.trainable_tokens += n_trained
+            if n_whole > tally.n_longest:
+                tally.n_longest, tally.longest_line = n_whole, row.line
+            if n_whole > context:
+                tally.n_truncated += 1
+                if len(tally.truncated_lines) < _N_SHOWN:
+                    tally.truncated_lines.append(row.line)
+
+    def _nothing(self, n_whole: int) -> str:
+        """Say why a rendered row trains on nothing."""
+        context = self._spec.context_length
+        if n_whole <= context:
+            return "trains on nothing: the base's chat template leaves its assistant messages out"
+        return (
+            f"trains on nothing: the row has {n_whole:,} tokens, the context of {self._base} has {context:,}, and what is "
+            f"trained lies behind its end. {_WAY_OUT}"
+        )
+
+    def _truncation(self, source: _Source, tally: Tally) -> str:
+        more = tally.n_truncated - len(tally.truncated_lines)
+        lines = ", ".join(map(str, tally.truncated_lines)) + (f" and {more:,} more" if more else "")
+        return (
+            f"{tally.n_truncated:,} of {tally.n_examples:,} examples of the {source.kind} file exceed the context of "
+            f"{self._base} ({self._spec.context_length:,} tokens) and lose their end: line {lines}. The longest is line "
+            f"{tally.longest_line} with {tally.n_longest:,} tokens. {_WAY_OUT}"
+        )
+
+    def _attend(self, source: _Source, watched: "_Watched", tally: Tally) -> None:
+        """Now and then see whether the file is still there, and say how far it is read."""
+        now = self._clock.monotonic()
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._look(source)
+        if now - self._told_at >= _TELL_EVERY_S:
+            self._told_at = now
+            share = f" ({watched.share:.0%})" if watched.share is not None else ""
+            self._reporter.message(f"Validating {source.kind} file: {tally.n_examples:,} examples read{share}")
+
+    def _look(self, source: _Source) -> None:
+        try:
+            self._blobs.open(source.key).close()
+        except FileNotFoundError as error:
+            raise source.deleted() from error
+
+
+_WAY_OUT: Final = "For longer rows, register a base with a longer context (tunesmith models add NAME SOURCE) and use it."
+
+
+class _Watched:
+    """A stream that knows how far it was read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._n_read = 0
+        self._size = stream.seek(0, 2) if stream.seekable() else None
+        if self._size is not None:
+            stream.seek(0)
+
+    @property
+    def share(self) -> float | None:
+        """How much was read, 0 to 1, None where the size is not known."""
+        return None if not self._size else self._n_read / self._size
+
+    def read(self, n_bytes: int) -> bytes:
+        piece = self._stream.read(n_bytes)
+        self._n_read += len(piece)
+        return piece
+
+
+def _batches(rows: Iterator[tuple[Row, list[Draft]]]) -> Iterator[list[tuple[Row, list[Draft]]]]:
+    batch: list[tuple[Row, list[Draft]]] = []
+    n_chars = 0
+    for row, drafts in rows:
+        batch.append((row, drafts))
+        n_chars += sum(len(draft.text) for draft in drafts)
+        if len(batch) >= _BATCH_ROWS or n_chars >= _BATCH_CHARS:
+            yield batch
+            batch, n_chars = [], 0
+    if batch:
+        yield batch
