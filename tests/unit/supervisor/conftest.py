@@ -76,7 +76,7 @@ class _Door(http.server.BaseHTTPRequestHandler):
     def address_string(self) -> str:
         return "a supervisor"
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
+    def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
 

@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -145,6 +146,6 @@ def test_a_worker_that_does_not_start_says_why(attempt, server):
 def test_a_supervisor_is_small(attempt, server, eventually):
     pid = attempt.start("sleeps")
     eventually(lambda: server.n_beats > 0, "a heartbeat")
-    with open(f"/proc/{pid}/status") as status:
-        resident_kb = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    resident_kb = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     assert resident_kb < 20 * 1024

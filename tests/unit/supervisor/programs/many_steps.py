@@ -1,6 +1,9 @@
 """A worker that reports as many steps as it is told, flat out."""
 
-import json, os, sys, time
+import json
+import os
+import sys
+import time
 
 
 def report(kind, key, **data):

@@ -1,6 +1,8 @@
 """A worker that reports its start and then does nothing for long."""
 
-import json, os, sys, time
+import json
+import os
+import time
 
 
 def report(kind, key, **data):

@@ -1,6 +1,9 @@
 """A worker that reports three steps and ends."""
 
-import json, os, sys, time
+import json
+import os
+import sys
+import time
 
 
 def report(kind, key, **data):
@@ -23,4 +26,4 @@ def report(kind, key, **data):
 
 for step in (1, 2, 3):
     report("metrics", f"s{step}", step=step)
-print("a line for the log", file=sys.stderr)
+sys.stderr.write("a line for the log\n")

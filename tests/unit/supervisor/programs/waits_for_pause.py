@@ -1,6 +1,8 @@
 """A worker that tells what its owner wants as soon as it hears of it."""
 
-import json, os, sys, time
+import json
+import os
+import time
 
 
 def report(kind, key, **data):

@@ -3,7 +3,11 @@
 Each process says that it is there by a file in the folder that the first argument names.
 """
 
-import os, signal, sys, time
+import os
+import signal
+import sys
+import time
+from pathlib import Path
 
 folder = sys.argv[1]
 
@@ -11,7 +15,7 @@ folder = sys.argv[1]
 def deaf(name):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    open(f"{folder}/here-{name}", "w").close()
+    Path(folder, f"here-{name}").touch()
     while True:
         time.sleep(0.2)
 

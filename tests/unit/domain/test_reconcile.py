@@ -1,0 +1,215 @@
+from dataclasses import replace
+
+import pytest
+
+from tunesmith.domain.job import Job
+from tunesmith.domain.ports import Handle, Outcome
+from tunesmith.domain.reconcile import (
+    LEAVING_S,
+    STUBBORN_S,
+    Fail,
+    Limits,
+    Release,
+    Requeue,
+    Seen,
+    Settle,
+    Start,
+    State,
+    Stop,
+    Sweep,
+    restless,
+    step,
+    undone,
+)
+from tunesmith.domain.states import Desired, Status
+
+HANDLE = {"pid": 7, "start_time": 99, "boot_id": "b"}
+
+
+def job(name="j", **changes):
+    blank = Job(
+        id=name, project_id="p", organization_id="o", model="m", base="m", start_adapter=None, training_file="f",
+        validation_file=None, suffix=None, seed=1, method="supervised", method_config={}, resolved=None, integrations=[],
+        metadata=None, created_at=0.0,
+    )  # fmt: skip
+    return replace(blank, **changes)
+
+
+def running(name="j", **changes):
+    settled = {"status": Status.RUNNING, "attempt": 2, "handle": HANDLE, "started_at": 5.0, "queued_at": 4.0}
+    return job(name, **{**settled, **changes})
+
+
+def validating(name="j", **changes):
+    return job(name, **{"attempt": 1, "handle": HANDLE, **changes})
+
+
+def seen(**changes):
+    nothing = Seen(
+        now=100.0, occupied=(), to_validate=(), to_train=(), alive=frozenset(), strays=frozenset(), outcomes={},
+        limits=Limits(training_slots=1, validation_slots=2, max_attempts=3),
+    )  # fmt: skip
+    return replace(nothing, **changes)
+
+
+OWN = State(own=frozenset({("j", 2), ("j", 1)}))
+SETTLED = replace(OWN, settled=frozenset({("j", 2), ("j", 1)}))
+
+
+def test_nothing_to_do():
+    state, effects = step(State(), seen())
+    assert effects == []
+    assert not restless(state, effects)
+
+
+def test_validations_and_trainings_start_in_order_within_their_slots():
+    waiting = tuple(job(f"v{n}", created_at=n) for n in range(3))
+    queued = tuple(job(f"q{n}", status=Status.QUEUED, attempt=1, released_at=1.0, queued_at=n) for n in range(3))
+    state, effects = step(State(), seen(to_validate=waiting, to_train=queued))
+    assert effects == [Start("v0", "validate", 0), Start("v1", "validate", 0), Start("q0", "train", 1)]
+    assert state.own == {("v0", 1), ("v1", 1), ("q0", 2)}
+
+
+def test_an_attempt_holds_its_slot_until_it_is_released():
+    queued = job("q", status=Status.QUEUED, attempt=1, released_at=1.0)
+    cancelled = running(status=Status.CANCELLED, attempt=3)
+    for alive in (frozenset({"j"}), frozenset[str]()):
+        _, effects = step(OWN, seen(occupied=(cancelled,), to_train=(queued,), alive=alive))
+        assert not any(isinstance(effect, Start) for effect in effects)
+    _, effects = step(State(), seen(to_train=(queued,)))
+    assert effects == [Start("q", "train", 1)]
+
+
+def test_a_validation_takes_no_training_slot():
+    queued = job("q", status=Status.QUEUED, attempt=1, released_at=1.0)
+    _, effects = step(OWN, seen(occupied=(validating(),), to_train=(queued,), alive=frozenset({"j"})))
+    assert effects == [Start("q", "train", 1)]
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        job("q", status=Status.QUEUED, not_before=100.5),
+        job("q", status=Status.QUEUED, desired=Desired.PAUSE),
+        job("q", status=Status.CANCELLED),
+        running("j"),
+    ],
+    ids=["too early", "pause wanted", "terminal", "occupied"],
+)
+def test_a_job_that_may_not_start_does_not(waiting):
+    _, effects = step(OWN, seen(occupied=(running(),), alive=frozenset({"j"}), to_train=(waiting,), limits=Limits(5, 5, 3)))
+    assert effects == []
+
+
+def test_a_wanted_attempt_is_left_alone():
+    state, effects = step(OWN, seen(occupied=(running(),), alive=frozenset({"j"})))
+    assert effects == []
+    assert not restless(state, effects)
+
+
+def test_a_cancelled_attempt_is_stopped_at_every_look_and_swept_when_it_resists():
+    cancelled = running(status=Status.CANCELLED, desired=Desired.CANCEL, attempt=3)
+    state, effects = step(OWN, seen(occupied=(cancelled,), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE))]
+    assert restless(state, effects)
+    state, effects = step(state, seen(now=100.0 + STUBBORN_S / 2, occupied=(cancelled,), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE))]
+    _, effects = step(state, seen(now=100.0 + STUBBORN_S, occupied=(cancelled,), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE)), Sweep("j")]
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED])
+def test_an_attempt_that_told_its_end_may_leave_by_itself(status):
+    ended = running(status=status)
+    state, effects = step(OWN, seen(occupied=(ended,), alive=frozenset({"j"})))
+    assert effects == []
+    assert restless(state, effects)
+    _, effects = step(state, seen(now=100.0 + LEAVING_S, occupied=(ended,), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE))]
+
+
+def test_an_older_servers_attempt_is_stopped_whatever_its_job_says():
+    for status in (Status.RUNNING, Status.SUCCEEDED):
+        _, effects = step(State(), seen(occupied=(running(status=status),), alive=frozenset({"j"})))
+        assert effects == [Stop("j", Handle(**HANDLE))]
+
+
+def test_a_dead_supervisor_with_living_orphans_frees_nothing():
+    _, effects = step(OWN, seen(occupied=(running(),), strays=frozenset({"j"})))
+    assert effects == [Sweep("j")]
+
+
+def test_the_last_reports_are_taken_before_a_job_is_judged():
+    state, effects = step(OWN, seen(occupied=(running(),)))
+    assert effects == [Settle("j", 2)]
+    assert restless(state, effects)
+    forgetful = undone(state, effects)
+    assert step(forgetful, seen(occupied=(running(),)))[1] == [Settle("j", 2)]
+    _, effects = step(state, seen(occupied=(running(status=Status.SUCCEEDED),)))
+    assert effects == [Release("j", 2)]
+
+
+def test_a_finished_validation_frees_the_job_for_training():
+    done = validating(status=Status.QUEUED, queued_at=9.0)
+    assert step(SETTLED, seen(occupied=(done,)))[1] == [Release("j", 1)]
+
+
+def test_a_cancelled_job_that_was_never_placed_is_released():
+    never = job(status=Status.CANCELLED, attempt=1)
+    state, effects = step(State(), seen(occupied=(never,)))
+    assert effects == [Settle("j", 1)]
+    assert step(state, seen(occupied=(never,)))[1] == [Release("j", 1)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (None, "The worker and its supervisor were killed"),
+        (Outcome(None, 9), "The worker was killed by signal 9"),
+        (Outcome(0, None), "The worker ended without a result, exit code 0"),
+    ],
+)
+def test_a_lost_attempt_is_requeued_with_growing_patience(outcome, reason):
+    outcomes = {"j": outcome} if outcome else {}
+    _, effects = step(SETTLED, seen(occupied=(running(),), outcomes=outcomes))
+    assert effects == [Requeue("j", 2, 1, 101.0, reason)]
+    _, effects = step(SETTLED, seen(occupied=(running(lost_attempts=1),), outcomes=outcomes))
+    assert effects == [Requeue("j", 2, 2, 102.0, reason)]
+
+
+def test_patience_has_an_end():
+    limits = Limits(1, 1, 100)
+    _, effects = step(SETTLED, seen(occupied=(running(lost_attempts=50),), limits=limits))
+    assert effects == [Requeue("j", 2, 51, 160.0, "The worker and its supervisor were killed")]
+
+
+def test_the_last_lost_attempt_fails_the_job():
+    _, (effect,) = step(SETTLED, seen(occupied=(running(lost_attempts=2),), outcomes={"j": Outcome(None, 9)}))
+    assert effect == Fail(
+        "j", 2, 3, "worker_lost", "The worker was killed by signal 9. The job lost its worker 3 times and is given up."
+    )
+    _, (effect,) = step(SETTLED, seen(occupied=(running(),), limits=Limits(1, 1, 1)))
+    assert isinstance(effect, Fail)
+    assert "lost its worker once" in effect.message
+
+
+def test_memory_that_ran_out_once_will_run_out_again():
+    _, (effect,) = step(SETTLED, seen(occupied=(running(),), outcomes={"j": Outcome(None, 9, out_of_memory=True)}))
+    assert isinstance(effect, Fail)
+    assert effect.code == "out_of_memory"
+    assert "batch_size" in effect.message
+
+
+def test_a_restarted_server_requeues_what_ran_and_counts_no_loss():
+    state = State(settled=frozenset({("j", 2), ("v", 1)}))
+    occupied = (running(lost_attempts=2), validating("v"))
+    _, effects = step(state, seen(occupied=occupied))
+    reason = "The server was restarted while the job was running"
+    assert effects == [Requeue("j", 2, 2, 100.0, reason), Requeue("v", 1, 0, 100.0, reason)]
+
+
+def test_what_is_over_is_forgotten():
+    state = State(
+        own=frozenset({("a", 1), ("b", 1)}), settled=frozenset({("a", 1), ("b", 1)}), leaving={("a", 1): 3.0, ("b", 1): 3.0}
+    )
+    assert step(state, seen())[0] == State()
