@@ -88,7 +88,9 @@ class Placement:
                 events.append(tx, _scope(job), job.id, job.attempt, news)
                 return None
             now = self._clock.now()
-            training = {"status": Status.RUNNING, "started_at": job.started_at or now} if start.kind == "train" else {}
+            training: dict[str, Any] = (
+                {"status": Status.RUNNING, "started_at": job.started_at or now} if start.kind == "train" else {}
+            )
             claimed = jobs.swap(
                 tx,
                 _scope(job),
@@ -212,6 +214,8 @@ class Placement:
             validation_file=validation.id if validation is not None else None,
             validation_key=validation.key if validation is not None else None,
             max_line_bytes=self._settings.max_line_bytes,
+            base_name=base.name,
+            created_at=job.created_at,
         ).to_mapping()
 
     def _train_spec(self, tx: Transaction, job: Job) -> dict[str, Any]:
