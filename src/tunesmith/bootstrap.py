@@ -1,1 +1,106 @@
-"""The fuse box of the server: the only file that names concrete adapters."""
+"""The fuse box of the server: settings to adapters to services; no other file of the server's side names an adapter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from tunesmith.blobs.local import LocalBlobs
+from tunesmith.core.clock import Clock, SystemClock
+from tunesmith.core.data_folder import DataFolder
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.domain.ports import Inference
+from tunesmith.executors.local import LocalExecutor
+from tunesmith.inference.resident import Resident
+from tunesmith.services.all import Services
+from tunesmith.services.attempts import Attempts
+from tunesmith.services.bases import Bases
+from tunesmith.services.chat import Chat
+from tunesmith.services.files import Files
+from tunesmith.services.jobs import Jobs
+from tunesmith.services.models import Models
+from tunesmith.services.placement import Placement
+from tunesmith.services.scheduler import Scheduler
+from tunesmith.store.session import Database
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A server's parts, wired: what the doors serve, and what has to be started and stopped."""
+
+    settings: Settings
+    folder: DataFolder
+    db: Database
+    services: Services
+    attempts: Attempts
+    scheduler: Scheduler
+    inference: Inference
+
+    def start(self) -> None:
+        """Begin to work, once the channel's socket listens."""
+        self.services.bases.start()
+        self.scheduler.start()
+
+    async def close(self) -> None:
+        """Stop what was started and let go of the data folder."""
+        self.scheduler.stop()
+        self.services.bases.stop()
+        await self.inference.close()
+        self.db.close()
+        self.folder.close()
+
+
+def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None = None) -> Composed:
+    """Open the data folder and the database, bring its tables up to date, and wire every part.
+
+    Raises:
+        FolderRefused: another server holds the folder, a newer one wrote it, or it cannot be written.
+    """
+    clock = clock or SystemClock()
+    ids = ids or Ids()
+    folder = DataFolder(settings.data_dir)
+    settings = settings.model_copy(update={"data_dir": folder.path})
+    db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
+    db.migrate()
+    blobs = LocalBlobs(folder.path / "blobs")
+    executor = LocalExecutor(folder.path / "attempts")
+    inference = Resident(folder.run, settings=settings, clock=clock)
+    wake = _Later()
+    attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake)
+    placement = Placement(
+        db=db,
+        attempts=attempts,
+        clock=clock,
+        ids=ids,
+        settings=settings,
+        blobs_url=blobs.url,
+        socket=folder.run / "channel.sock",
+    )
+    scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
+    wake.call = scheduler.wake
+    bases = Bases(db=db, clock=clock, settings=settings)
+    services = Services(
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        files=Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings),
+        jobs=Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake),
+        models=Models(db=db, settings=settings),
+        bases=bases,
+        chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
+    )
+    return Composed(settings, folder, db, services, attempts, scheduler, inference)
+
+
+class _Later:
+    """A callback that is handed out before what it calls exists."""
+
+    def __init__(self) -> None:
+        self.call: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        if self.call is not None:
+            self.call()

@@ -4,9 +4,9 @@ Every body has OpenAI's shape with all four keys. To add an error declare it in 
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import cast
 
 import structlog
 from fastapi import FastAPI, Request
@@ -16,26 +16,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from tunesmith.api.wire import shown
-from tunesmith.core.errors import ApiError, InternalError, InvalidRequest, NotAvailable, NotFound, StorageFull, TooLarge
+from tunesmith.api.refusals import explain
+from tunesmith.core.errors import ApiError, InternalError, InvalidRequest, NotFound, StorageFull, TooLarge
 
 log = structlog.get_logger()
-
-#: What pydantic's type errors mean in JSON's words.
-_EXPECTED: Final[Mapping[str, str]] = {
-    "string_type": "a string",
-    "int_type": "an integer",
-    "int_from_float": "an integer",
-    "float_type": "a number",
-    "bool_type": "a boolean",
-    "list_type": "an array",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "model_attributes_type": "an object",
-    "mapping_type": "an object",
-}
-_QUOTE: Final = "'"
-_PARAMETER_OF: Final = frozenset({"body", "query", "path", "header"})
 
 
 class MethodNotAllowed(ApiError):
@@ -114,14 +98,14 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _system(request: Request, error: Exception) -> Response:
     if cast("OSError", error).errno in {errno.ENOSPC, errno.EDQUOT}:
         log.error("storage.full", path=request.url.path, reason=str(error))
-        return render(StorageFull("The server's disk is full: nothing was stored. Free space in its data folder, then try again."))
+        return render(StorageFull("The server's disk is full and nothing was stored. Free space there, then try again."))
     return await _crash(request, error)
 
 
 async def _crash(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("tunesmith.request_id", "unknown")
     log.error("request.crashed", request=request_id, verb=request.method, path=request.url.path, exc_info=error)
-    return render(InternalError(f"The server had an error while processing the request. Its log tells more under {request_id}."))
+    return render(InternalError(f"The server failed on this request. Its log tells why under {request_id}."))
 
 
 def _verbs(request: Request) -> list[str]:
@@ -132,77 +116,3 @@ def _verbs(request: Request) -> list[str]:
         if any(route.matches(scope)[0] == Match.FULL for route in request.app.routes):
             known.add(verb)
     return sorted(known | ({"HEAD"} if "GET" in known else set()))
-
-
-def explain(errors: Sequence[Mapping[str, Any]], body: object = None) -> ApiError:
-    """Return what to tell about a request that its schema refused: the first fault, or all unknown fields together."""
-    first = errors[0]
-    kind = first["type"]
-    if kind == "json_invalid":
-        return InvalidRequest(f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}.")
-    name = _field(first["loc"], body)
-    if not name and kind == "missing":
-        return InvalidRequest("The request needs a JSON object as its body.")
-    if not name:
-        return InvalidRequest(
-            f"The body must be a JSON object (content-type application/json), not {_kind(first.get('input'))}."
-        )
-    if kind == "missing":
-        return InvalidRequest(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
-    if kind == "extra_forbidden":
-        names = [_field(error["loc"], body) for error in errors if error["type"] == kind]
-        listed = ", ".join(f"'{unknown}'" for unknown in names)
-        return InvalidRequest(f"Unknown parameter{'s' * (len(names) > 1)}: {listed}.", param=name, code="unknown_parameter")
-    if kind == "not_available":
-        return NotAvailable(f"'{name}': {first['msg']}", param=name)
-    if kind == "union_tag_not_found":
-        return explain([{**first, "type": "missing", "loc": (*first["loc"], first["ctx"]["discriminator"].strip("'"))}], body)
-    if kind in _EXPECTED:
-        got = _kind(first.get("input"))
-        return InvalidRequest(f"'{name}' must be {_EXPECTED[kind]}, not {got}.", param=name, code="invalid_type")
-    told = _told(name, first)
-    got = first.get("input")
-    return InvalidRequest(told if isinstance(got, dict | list) else f"{told} (got {shown(got)})", param=name, code="invalid_value")
-
-
-def _told(name: str, error: Mapping[str, Any]) -> str:
-    message = str(error["msg"])
-    if error["type"] == "value":
-        return f"'{name}' {message}"
-    if error["type"] == "union_tag_invalid":
-        return f"'{name}.{error['ctx']['discriminator'].strip(_QUOTE)}' must be one of {error['ctx']['expected_tags']}"
-    message = message.replace("Input should", "should").replace("Value should", "should")
-    return f"'{name}' {message[:1].lower()}{message[1:]}"
-
-
-def _field(location: Sequence[str | int], body: object) -> str:
-    """Return the field's path as a client would write it; what pydantic adds to tell a union's branches apart is left out."""
-    steps = list(location[1:] if location and location[0] in _PARAMETER_OF else location)
-    name, here = "", body
-    for number, step in enumerate(steps):
-        last = number == len(steps) - 1
-        if isinstance(step, int):
-            name = f"{name}[{step}]"
-            here = here[step] if isinstance(here, list) and step < len(here) else None
-        elif isinstance(here, dict) and step in here:
-            name = f"{name}.{step}" if name else step
-            here = cast("dict[str, object]", here)[step]
-        elif last or location[0] != "body":
-            name = f"{name}.{step}" if name else step
-    return name
-
-
-def _kind(value: object) -> str:
-    """Return a JSON value's type with its article."""
-    for types, word in (
-        (type(None), "null"),
-        (bool, "a boolean"),
-        (int, "an integer"),
-        (float, "a number"),
-        (str, "a string"),
-        (bytes, "other content"),
-        (list, "an array"),
-    ):
-        if isinstance(value, types):
-            return word
-    return "an object"

@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tunesmith.api.deps import Caller, Principal, Served
-from tunesmith.api.errors import explain
 from tunesmith.api.multipart import Form, chunks, form_fields, read_form
+from tunesmith.api.refusals import explain
 from tunesmith.api.wire import N_PAGE, WireQuery, WireRequest, page, unix
 from tunesmith.domain.file import File
 from tunesmith.services.all import Services

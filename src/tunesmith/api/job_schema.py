@@ -1,86 +1,95 @@
 """What `POST /v1/fine_tuning/jobs` takes: the whole published schema, each field with its range."""
 
-import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, PlainValidator, WithJsonSchema, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, field_validator, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tunesmith.api.wire import Text, WireRequest
+from tunesmith.api.wire import Text, WireRequest, without_nul
 from tunesmith.graders.grader import Grader
 
 Auto = Literal["auto"]
 MethodType = Literal["supervised", "dpo", "reinforcement"]
 
+MAX_SEED: Final = 2**31 - 1
 N_METADATA: Final = 16
 N_METADATA_KEY: Final = 64
 N_METADATA_VALUE: Final = 512
 
 
-def _whole(low: int, high: int | None) -> Any:
-    """Return the type of a field that is `"auto"` or a whole number in a range; null means `"auto"`."""
-    span = f"from {low} to {high}" if high is not None else f"of at least {low}"
+#: Beyond it a multiplier is a slip of the keyboard, and 64-bit floats are near their end.
+N_LARGEST: Final = 1e30
 
-    def check(value: object) -> int | Auto:
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Marks a field as `"auto"` or a whole number from `low` to `high`; null means `"auto"`."""
+
+    low: int
+    high: int | None = None
+
+    def check(self, value: object) -> int | Auto:
+        """Return the value, or refuse it."""
         if value is None or value == "auto":
             return "auto"
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
-        if not fits or not isinstance(value, int):
-            raise PydanticCustomError("value", "must be 'auto' or a whole number {span}", {"span": span})
-        return value
+        if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= (self.high or MAX_SEED):
+            return value
+        span = f"of at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+        raise PydanticCustomError("value", "must be 'auto' or a whole number {span}", {"span": span})
 
-    number: dict[str, Any] = {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high})
-    return Annotated[int | Auto, PlainValidator(check), WithJsonSchema(_or_auto(number))]
+    def __get_pydantic_core_schema__(self, _source: object, _next: GetCoreSchemaHandler) -> CoreSchema:
+        number = core_schema.int_schema(ge=self.low, le=self.high)
+        return core_schema.no_info_plain_validator_function(self.check, json_schema_input_schema=_or_auto(number))
 
 
-def _number(above: float, high: float | None) -> Any:
-    """Return the type of a field that is `"auto"` or a number above a bound; null means `"auto"`."""
-    span = f"above {above:g}" + (f" and at most {high:g}" if high is not None else "")
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Marks a field as `"auto"` or a number above `above` and at most `high`; null means `"auto"`."""
 
-    def check(value: object) -> float | Auto:
+    above: float
+    high: float | None = None
+
+    def check(self, value: object) -> float | Auto:
+        """Return the value, or refuse it."""
         if value is None or value == "auto":
             return "auto"
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not isinstance(value, int | float) or not above < value or (high is not None and value > high):
-            raise PydanticCustomError("value", "must be 'auto' or a number {span}", {"span": span})
-        if value > N_LARGEST or not math.isfinite(value):
-            raise PydanticCustomError("value", "must be 'auto' or a number {span}, and finite", {"span": span})
-        return value
+        if isinstance(value, int | float) and not isinstance(value, bool) and self.above < value <= (self.high or N_LARGEST):
+            return value
+        span = f"above {self.above:g}" + ("" if self.high is None else f" and at most {self.high:g}")
+        raise PydanticCustomError("value", "must be 'auto' or a number {span}", {"span": span})
 
-    number: dict[str, Any] = {"type": "number", "exclusiveMinimum": above} | ({} if high is None else {"maximum": high})
-    return Annotated[float | Auto, PlainValidator(check), WithJsonSchema(_or_auto(number))]
-
-
-#: Beyond it a multiplier is a typing error, and 64-bit floats are near their end.
-N_LARGEST: Final = 1e30
+    def __get_pydantic_core_schema__(self, _source: object, _next: GetCoreSchemaHandler) -> CoreSchema:
+        number = core_schema.float_schema(gt=self.above, le=self.high)
+        return core_schema.no_info_plain_validator_function(self.check, json_schema_input_schema=_or_auto(number))
 
 
-def _or_auto(number: dict[str, Any]) -> dict[str, Any]:
-    return {"oneOf": [{"type": "string", "enum": ["auto"]}, number], "default": "auto"}
+def _or_auto(number: CoreSchema) -> CoreSchema:
+    return core_schema.union_schema([core_schema.literal_schema(["auto"]), number])
 
 
 class SupervisedHyperparameters(WireRequest):
     """How a supervised job trains."""
 
-    batch_size: _whole(1, 256) = "auto"
-    learning_rate_multiplier: _number(0, None) = "auto"
-    n_epochs: _whole(1, 50) = "auto"
+    batch_size: Annotated[int | Auto, Whole(1, 256)] = "auto"
+    learning_rate_multiplier: Annotated[float | Auto, Number(0)] = "auto"
+    n_epochs: Annotated[int | Auto, Whole(1, 50)] = "auto"
 
 
 class DpoHyperparameters(SupervisedHyperparameters):
     """How a preference job trains."""
 
-    beta: _number(0, 2) = "auto"
+    beta: Annotated[float | Auto, Number(0, 2)] = "auto"
 
 
 class ReinforcementHyperparameters(SupervisedHyperparameters):
     """How a reinforcement job trains."""
 
-    compute_multiplier: _number(1e-5, 10) = "auto"
-    eval_interval: _whole(1, None) = "auto"
-    eval_samples: _whole(1, None) = "auto"
+    compute_multiplier: Annotated[float | Auto, Number(1e-5, 10)] = "auto"
+    eval_interval: Annotated[int | Auto, Whole(1)] = "auto"
+    eval_samples: Annotated[int | Auto, Whole(1)] = "auto"
     reasoning_effort: Literal["default", "none", "minimal", "low", "medium", "high", "xhigh", "max"] = "default"
 
 
@@ -130,7 +139,7 @@ class Wandb(WireRequest):
     project: Text
     name: Text | None = None
     entity: Text | None = None
-    tags: list[Annotated[Text, Field(max_length=64)]] | None = Field(default=None, max_length=50)
+    tags: list[Annotated[str, Field(max_length=64)]] | None = Field(default=None, max_length=50)
 
 
 class Integration(WireRequest):
@@ -146,8 +155,8 @@ class CreateJobRequest(WireRequest):
     model: Text
     training_file: Text
     validation_file: Text | None = None
-    suffix: Annotated[Text, Field(min_length=1, max_length=64)] | None = None
-    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    suffix: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(without_nul)] | None = None
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     method: Method | None = None
     #: Deprecated in favour of `method`.
     hyperparameters: SupervisedHyperparameters | None = None

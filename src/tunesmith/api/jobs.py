@@ -8,9 +8,9 @@ from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Caller, Served
-from tunesmith.api.errors import explain
 from tunesmith.api.job_schema import CreateJobRequest
 from tunesmith.api.multipart import form_fields
+from tunesmith.api.refusals import explain
 from tunesmith.api.wire import Page, page, unix
 from tunesmith.core.errors import InvalidRequest, NotAvailable
 from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job
@@ -74,7 +74,9 @@ def create_job(body: CreateJobRequest, served: Served, caller: Caller) -> Respon
             f"The method '{body.method_type}' is not available in this release; 'supervised' is.", param="method.type"
         )
     if body.integrations:
-        raise NotAvailable("Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations")
+        raise NotAvailable(
+            "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
+        )
     job = served.jobs.create(
         caller.scope,
         CreateJob(

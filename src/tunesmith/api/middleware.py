@@ -1,4 +1,4 @@
-"""What stands around every request, as plain ASGI: its id and headers, the cap on bodies, and who may knock while keyless."""
+"""What stands around every request, as plain ASGI: its id and headers, the cap on bodies, who may knock without a key."""
 
 import ipaddress
 from collections.abc import Callable
@@ -77,7 +77,10 @@ class LoopbackOnly:
         """Serve one request, or refuse it with 403."""
         if scope["type"] == "http":
             refusal = _refusal(Headers(scope=scope))
-            if refusal is None and "\x00" in f"{scope['path']}{scope['query_string'].replace(b'%00', bytes(1)).decode('latin-1')}":
+            if (
+                refusal is None
+                and "\x00" in f"{scope['path']}{scope['query_string'].replace(b'%00', bytes(1)).decode('latin-1')}"
+            ):
                 refusal = InvalidRequest("The URL must not contain the character NUL.")
             if refusal is not None:
                 await render(refusal)(scope, receive, send)
@@ -91,7 +94,9 @@ def _refusal(headers: Headers) -> ApiError | None:
     if not _is_local_authority(host):
         return Forbidden(f"Host '{host}' refused. {why}: call it as localhost, 127.0.0.1 or [::1].")
     origin = headers.get("origin")
-    if origin is not None and not (origin.startswith(("http://", "https://")) and _is_local_authority(origin.split("://")[1])):
+    if origin is not None and not (
+        origin.startswith(("http://", "https://")) and _is_local_authority(origin.split("://")[1])
+    ):
         return Forbidden(f"Origin '{origin}' refused. {why}, and no web page from elsewhere.")
     return None
 

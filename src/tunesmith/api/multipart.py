@@ -1,4 +1,4 @@
-"""One uploaded file out of a multipart body, fields in any order, never held in memory: the file goes to disk as it comes."""
+"""One uploaded file out of a multipart body, fields in any order, not held in memory: the file goes to disk as it comes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -3,6 +3,7 @@
 A path leaves this list when its resource gets a file of its own. What is not planned is no route at all, and so a 404.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fastapi import APIRouter
@@ -49,7 +50,7 @@ def make_router() -> APIRouter:
     return router
 
 
-def _refusal(what: str):  # noqa: ANN202 - an endpoint
+def _refusal(what: str) -> Callable[[], Awaitable[None]]:
     async def refuse() -> None:
         raise NotAvailable(f"{what} is not available in this release.")
 

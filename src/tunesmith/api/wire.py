@@ -31,14 +31,15 @@ class Page(WireQuery):
     limit: int = Field(default=20, ge=1, le=N_PAGE)
 
 
-def _without_nul(text: str) -> str:
+def without_nul(text: str) -> str:
+    """Return the text, or refuse it."""
     if "\x00" in text:
         raise PydanticCustomError("value", "must not contain the character NUL")
     return text
 
 
 #: A string that every database can hold.
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(without_nul)]
 
 #: Longest value that an error message repeats.
 N_SHOWN: Final = 100

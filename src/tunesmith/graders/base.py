@@ -1,4 +1,4 @@
-"""What all graders share: strict schemas, names, templates. One grader is one file beside this one; `grader.py` lists them."""
+"""What all graders share: strict schemas and templates. A grader is one file beside this one; `grader.py` lists them."""
 
 from typing import Annotated, Final
 

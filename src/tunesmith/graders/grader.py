@@ -11,4 +11,6 @@ from tunesmith.graders.score_model import ScoreModel
 from tunesmith.graders.string_check import StringCheck
 from tunesmith.graders.text_similarity import TextSimilarity
 
-Grader = Annotated[StringCheck | TextSimilarity | PythonGrader | ScoreModel | LabelModel | Multi, Field(discriminator="type")]
+Grader = Annotated[
+    StringCheck | TextSimilarity | PythonGrader | ScoreModel | LabelModel | Multi, Field(discriminator="type")
+]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from tunesmith.graders.base import GraderSchema, Template
 
@@ -49,11 +49,25 @@ class InputAudio(GraderSchema):
 Block = Annotated[InputText | OutputText | InputImage | InputAudio, Field(discriminator="type")]
 
 
+def _form(content: object) -> str:
+    """Tell a message's three forms of content apart."""
+    if isinstance(content, str):
+        return "text"
+    return "blocks" if isinstance(content, list) else "block"
+
+
+Part = Annotated[Annotated[Template, Tag("text")] | Annotated[Block, Tag("block")], Discriminator(_form)]
+Content = Annotated[
+    Annotated[Template, Tag("text")] | Annotated[Block, Tag("block")] | Annotated[list[Part], Tag("blocks")],
+    Discriminator(_form),
+]
+
+
 class JudgeMessage(GraderSchema):
     """One message of the judge's prompt."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: Template | Block | list[Template | Block]
+    content: Content
     type: Literal["message"] | None = None
 
 

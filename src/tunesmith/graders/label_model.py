@@ -23,5 +23,5 @@ class LabelModel(GraderSchema):
     def _labels_are_known(self) -> Self:
         unknown = [label for label in self.passing_labels if label not in self.labels]
         if unknown:
-            raise PydanticCustomError("value", "has the passing label '{label}', which is not among its labels", {"label": unknown[0]})
+            raise PydanticCustomError("value", "passes '{label}', which is not among its labels", {"label": unknown[0]})
         return self

@@ -40,5 +40,5 @@ class Multi(GraderSchema):
     def _names_can_stand_in_a_formula(self) -> Self:
         wrong = [name for name in self.graders if not name.isidentifier()]
         if wrong:
-            raise PydanticCustomError("value", "names a grader '{name}', which cannot stand in a formula", {"name": wrong[0]})
+            raise PydanticCustomError("value", "calls a grader '{name}', which no formula can", {"name": wrong[0]})
         return self

@@ -1,0 +1,154 @@
+"""`tunesmith serve`: one process, one event loop; the public app on TCP, the attempts' channel on a Unix socket."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Generator
+from typing import Final
+
+import structlog
+import typer
+import uvicorn
+from starlette.types import ASGIApp
+
+from tunesmith.api.app import create_app
+from tunesmith.api.internal import create_internal_app
+from tunesmith.api.middleware import is_loopback
+from tunesmith.bootstrap import Composed, compose
+from tunesmith.core.data_folder import FolderRefused
+from tunesmith.core.settings import Settings
+
+REFUSED: Final = 1
+#: How long answers that are still being written at the end may take.
+FAREWELL_S: Final = 3
+
+log = structlog.get_logger()
+
+
+class CannotServe(Exception):
+    """The server cannot start; the text is for its user."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. What prevents the start is one line on stderr."""
+    _log_to_stderr()
+    try:
+        listener = _listen(settings.host, settings.port)
+        with contextlib.closing(listener):
+            composed = compose(settings)
+            asyncio.run(_serve(composed, listener))
+    except (CannotServe, FolderRefused) as error:
+        typer.echo(f"tunesmith: {error}", err=True)
+        return REFUSED
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind the public address; nothing listens on it yet.
+
+    Raises:
+        CannotServe: the address is not this machine's loopback, or it is taken.
+    """
+    if not is_loopback(host):
+        raise CannotServe(
+            f"refusing to listen on {host}: this release has no API keys, so whoever reaches that address could use and "
+            "delete everything. Use --host 127.0.0.1, and reach it from elsewhere through a tunnel such as ssh -L."
+        )
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise CannotServe(f"cannot listen on {host}: {error.strerror}.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Two sockets may be bound to an address that nobody listens on; listening settles it before anything else is done.
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise CannotServe(
+            f"port {port} on {host} cannot be used: {error.strerror}. Stop what holds it, or choose another with --port "
+            "(0 takes a free one)."
+        ) from error
+    return listener
+
+
+class _Door(uvicorn.Server):
+    """A server whose signals are somebody else's business."""
+
+    def __init__(self, app: ASGIApp, *, uds: str | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                uds=uds,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=FAREWELL_S,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone: two servers share this process."""
+        yield
+
+    async def opened(self, task: asyncio.Task[None]) -> None:
+        """Wait until the door is open."""
+        while not self.started:
+            if task.done():
+                await task
+                raise CannotServe("the server ended before it listened; the lines above tell why.")
+            await asyncio.sleep(0.002)
+
+
+async def _serve(composed: Composed, listener: socket.socket) -> None:
+    channel = composed.folder.run / "channel.sock"
+    inner, outer = _Door(create_internal_app(composed.attempts), uds=str(channel)), _Door(create_app(composed.services))
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    tasks = [asyncio.create_task(inner.serve())]
+    try:
+        await inner.opened(tasks[0])
+        channel.chmod(0o600)
+        await asyncio.to_thread(composed.start)
+        tasks.append(asyncio.create_task(outer.serve(sockets=[listener])))
+        await outer.opened(tasks[1])
+        host, port = listener.getsockname()[:2]
+        typer.echo(f"Tunesmith is ready at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        log.info("server.ready", data_dir=str(composed.folder.path))
+        waiting = asyncio.create_task(ended.wait())
+        await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        log.info("server.stopping")
+    finally:
+        for door in (outer, inner):
+            door.should_exit = True
+        await asyncio.gather(*tasks[1:])
+        await composed.close()
+        await tasks[0]
+    log.info("server.stopped")
+
+
+def _log_to_stderr() -> None:
+    """Send every log line to stderr: stdout holds the ready line alone."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -1,0 +1,91 @@
+"""The server's data folder: made when absent, versioned, and held by one server at a time."""
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+#: Raised when what lies in the folder changes its form; a newer one is refused.
+VERSION: Final = 1
+#: A Unix socket's path must fit into the kernel's 108 bytes, with the name of the longest socket.
+SOCKET_FOLDER_BYTES: Final = 70
+
+
+class FolderRefused(Exception):
+    """The folder cannot be used; the text tells why and the way out."""
+
+
+class DataFolder:
+    """A data folder, held until `close`; the kernel lets go of it when the process dies, however that happens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FolderRefused(f"The data folder {self.path} cannot be used: {error.strerror}.") from error
+        try:
+            self._hold()
+            self._check_version()
+            for name in ("blobs", "run", "attempts", "bases"):
+                (self.path / name).mkdir(exist_ok=True)
+            self.run = self._socket_folder()
+        except OSError as error:
+            self.close()
+            raise FolderRefused(f"The data folder {self.path} cannot be written: {error.strerror}.") from error
+        except FolderRefused:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _hold(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise FolderRefused(
+                f"The data folder {self.path} is in use by another server (process {holder}). Stop that one, or give this "
+                "one a folder of its own with --data-dir."
+            ) from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _check_version(self) -> None:
+        file = self.path / "VERSION"
+        if not file.exists():
+            written = self.path / "VERSION.new"
+            written.write_text(f"{VERSION}\n")
+            written.replace(file)
+            return
+        text = file.read_text(errors="replace").strip()
+        if not text.isdecimal():
+            raise FolderRefused(
+                f"{file} should hold a whole number but holds '{text[:40]}': this is not a data folder of Tunesmith."
+            )
+        if int(text) > VERSION:
+            raise FolderRefused(
+                f"The data folder {self.path} has version {text}, and this Tunesmith knows up to {VERSION}. Start it "
+                "with the newer Tunesmith that wrote it, or give this one another folder with --data-dir."
+            )
+
+    def _socket_folder(self) -> Path:
+        """Return the folder of the sockets, closed to other users: inside the data folder unless its path is too long."""
+        run = self.path / "run"
+        if len(os.fsencode(run)) > SOCKET_FOLDER_BYTES:
+            run = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+        run.chmod(0o700)
+        return run
