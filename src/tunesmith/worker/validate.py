@@ -4,7 +4,9 @@ Rules about the text of a row are `data/rows.py`'s; here stand those that need t
 those of all training rows, each cut at the context: what one epoch trains on, and what `trained_tokens` is a multiple of.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, Protocol
 
@@ -13,7 +15,7 @@ import structlog
 from tunesmith.core.channel import Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.data.folder import BrokenFolder
-from tunesmith.data.render import Renderer, RenderError
+from tunesmith.data.render import Measure, Renderer, RenderError
 from tunesmith.data.rows import N_MIN_EXAMPLES, InvalidRows, Problems, Row, scan_rows
 from tunesmith.data.spans import Draft
 from tunesmith.domain.ports import Blobs, Control
@@ -21,6 +23,9 @@ from tunesmith.domain.tasks import ValidateSpec
 from tunesmith.methods import auto
 
 log = structlog.get_logger()
+
+#: Rows with the texts of their examples.
+Batch = list[tuple[Row, list[Draft]]]
 
 #: Rows that are tokenized together: at most this many, and at most about this many characters.
 _BATCH_ROWS: Final = 64
@@ -190,8 +195,8 @@ class _Validation:
             watched = _Watched(stream)
             rows = scan_rows(watched, max_line_bytes=self._spec.max_line_bytes, problems=problems, file_id=source.file_id)
             try:
-                for batch in _batches(self._drafted(rows, problems)):
-                    self._count(batch, tally, problems)
+                for batch, measures in self._measured(_batches(self._drafted(rows, problems))):
+                    self._count(batch, measures, tally, problems)
                     self._attend(source, watched, tally)
             except InvalidRows as error:
                 raise source.invalid(str(error)) from error
@@ -211,11 +216,24 @@ class _Validation:
                 number = error.message_number
                 problems.add(f"{row.place}{':' if number is None else f', message {number}'} {error.reason}")
 
-    def _count(self, batch: list[tuple[Row, list[Draft]]], tally: Tally, problems: Problems) -> None:
+    def _measured(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Iterator[Measure]]]:
+        """Tokenize a batch while the next one is read and rendered: `tokenizers` works outside of Python's lock."""
+        ready: deque[tuple[Batch, Future[list[Measure]]]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for batch in batches:
+                drafts = [draft for _, drafts in batch for draft in drafts]
+                future = pool.submit(self._renderer.measure, drafts, max_tokens=self._spec.context_length)
+                ready.append((batch, future))
+                if len(ready) > 1:
+                    first, future = ready.popleft()
+                    yield first, iter(future.result())
+            for batch, future in ready:
+                yield batch, iter(future.result())
+
+    def _count(self, batch: Batch, measured: Iterator[Measure], tally: Tally, problems: Problems) -> None:
         context = self._spec.context_length
-        flat = iter(self._renderer.measure([draft for _, drafts in batch for draft in drafts], max_tokens=context))
         for row, drafts in batch:
-            measures = [next(flat) for _ in drafts]
+            measures = [next(measured) for _ in drafts]
             n_trained, n_whole = sum(m.n_trained for m in measures), max(m.n_whole for m in measures)
             if not n_trained:
                 problems.add(f"{row.place}: {self._nothing(n_whole)}")
@@ -290,8 +308,8 @@ class _Watched:
         return piece
 
 
-def _batches(rows: Iterator[tuple[Row, list[Draft]]]) -> Iterator[list[tuple[Row, list[Draft]]]]:
-    batch: list[tuple[Row, list[Draft]]] = []
+def _batches(rows: Iterator[tuple[Row, list[Draft]]]) -> Iterator[Batch]:
+    batch: Batch = []
     n_chars = 0
     for row, drafts in rows:
         batch.append((row, drafts))
