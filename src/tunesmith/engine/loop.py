@@ -24,6 +24,7 @@ from tunesmith.engine.step import Tally, Tuning, evaluate, forward_backward
 from tunesmith.lm import adapter_file
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import Adapter, LoraModel
+from tunesmith.methods.auto import steps_per_epoch
 from tunesmith.methods.base import Method
 
 #: Steps between two validation batches.
@@ -97,11 +98,6 @@ class _Session:
     @property
     def steps_per_epoch(self) -> int:
         return steps_per_epoch(len(self.data.train), self.run.batch_size)
-
-
-def steps_per_epoch(n_rows: int, batch_size: int) -> int:
-    """Return the optimizer steps of one epoch; the last one may be of fewer rows."""
-    return -(-n_rows // batch_size)
 
 
 def train(

@@ -102,11 +102,11 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
         folder, dtype=dtype, attn_implementation=attention.NAME, use_safetensors=True, trust_remote_code=False,
         local_files_only=True,
     )  # fmt: skip
-    return wrap(model.to(device))
+    return wrap(nn.Module.to(model, device))
 
 
 def wrap(model: Any) -> Base:
-    """Return a loaded transformers model (built with our attention) as a base, in training mode without dropout."""
+    """Return a loaded transformers model (built with our attention) as a base; evaluation mode, so that no dropout acts."""
     model.eval()
     decoder = getattr(model, model.base_model_prefix, None)
     if decoder is None or decoder is model:
@@ -144,7 +144,9 @@ def refusals(config: Any) -> list[str]:
     if odd:
         return [f"It has layers of the kind {', '.join(odd)}; only causal attention (full, or with a window) can be packed."]
     if getattr(text, "attention_dropout", 0.0):
-        return ["It asks for attention dropout; set attention_dropout to 0 in config.json."]
+        return [
+            "It asks for attention dropout, which this engine does not apply; set attention_dropout to 0 in config.json."
+        ]
     attention.register()
     try:
         with torch.device("meta"):

@@ -40,8 +40,7 @@ class Supervised:
 
     def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
         """Render the row's chat; a template whose prefixes are not stable gives one example per assistant turn."""
-        (examples,) = renderer.examples_of([(row.messages, row.tools, row.parallel_tool_calls)], max_tokens=max_tokens)
-        return examples
+        return renderer.examples(row.messages, row.tools, max_tokens=max_tokens, parallel_tool_calls=row.parallel_tool_calls)
 
     def loss(self, scored: Scored) -> LossSum:
         """Return the weighted sum of negative log-likelihoods, the sum of weights, and the token accuracy."""

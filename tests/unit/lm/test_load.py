@@ -73,7 +73,7 @@ def test_other_architectures_with_knobs_of_their_own_are_taken_and_proved(name: 
         (MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=61), "linear_attention"),
         (BloomConfig(hidden_size=32, n_layer=2, n_head=2, vocab_size=61), "Only 0 of its 2 layers"),
         (Llama4TextConfig(**SMALL), "chunked_attention"),
-        (Qwen2Config(**SMALL, attention_dropout=0.1), "dropout"),
+        (Qwen2Config(**SMALL, attention_dropout=0.1), "attention dropout"),
     ],
 )
 def test_what_cannot_be_packed_is_refused_with_the_reason(config: Any, told: str) -> None:

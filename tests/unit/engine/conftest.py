@@ -1,0 +1,118 @@
+"""A tiny base with random weights, documents of random tokens, and ports that remember what they were told."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers.utils import logging
+
+from tunesmith.blobs.local import LocalBlobs
+from tunesmith.data.render import Example
+from tunesmith.engine.batch import Document
+from tunesmith.engine.loop import Run
+from tunesmith.lm import attention
+from tunesmith.lm.load import Base, wrap
+from tunesmith.methods.supervised import Supervised
+
+N_VOCAB = 64
+
+
+class Told:
+    """A reporter and a control: keeps what was reported, asks for a pause once `pause_after` steps were reported."""
+
+    def __init__(self, pause_after: int | None = None) -> None:
+        self.pause_after = pause_after
+        self.start: tuple[int, int] | None = None
+        self.steps: dict[int, dict[str, Any]] = {}
+        self.checkpoints: list[tuple[int, str, str, dict[str, Any]]] = []
+        self.messages: list[str] = []
+
+    def started(self, *, total_steps: int, step: int) -> None:
+        self.start = (step, total_steps)
+
+    def metrics(self, step: int, total_steps: int, values: dict[str, Any]) -> None:
+        self.steps[step] = values
+
+    def message(self, text: str, *, level: str = "info", key: str | None = None) -> None:
+        self.messages.append(text)
+
+    def checkpoint(self, step: int, key: str, sha256: str, metrics: dict[str, Any]) -> None:
+        self.checkpoints.append((step, key, sha256, metrics))
+
+    def pause_asked(self) -> bool:
+        return self.pause_after is not None and len(self.steps) >= self.pause_after
+
+
+def make_document(length: int, trained: range, seed: int) -> Document:
+    randomness = random.Random(seed)
+    tokens = tuple(randomness.randrange(N_VOCAB) for _ in range(length))
+    return Document.of(Example(tokens, tuple(float(i in trained) for i in range(length)), truncated=False))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def document() -> Callable[[int, range, int], Document]:
+    return make_document
+
+
+@pytest.fixture
+def documents() -> list[list[Document]]:
+    """Seven rows; the third gives two documents."""
+    rows = [[make_document(6 + 3 * i, range(3, 6 + 3 * i), seed=i)] for i in range(7)]
+    rows[2].append(make_document(5, range(2, 4), seed=99))
+    return rows
+
+
+@pytest.fixture
+def make_base() -> Callable[..., Base]:
+    """Return a function that makes the same tiny base each time."""
+
+    def make(dtype: torch.dtype = torch.float32) -> Base:
+        attention.register()
+        logging.set_verbosity_error()
+        config = Qwen3Config(
+            vocab_size=N_VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=8, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        )  # fmt: skip
+        model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME, dtype=torch.float32)
+        generator = torch.Generator().manual_seed(5)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.data.normal_(0, 0.2, generator=generator)
+        model.tie_weights()
+        return wrap(model.to(dtype))
+
+    return make
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> LocalBlobs:
+    return LocalBlobs(tmp_path / "blobs")
+
+
+@pytest.fixture
+def told() -> type[Told]:
+    return Told
+
+
+@pytest.fixture
+def plan() -> Callable[..., Run]:
+    """Return a function that makes a run over seven rows: 2 steps of 4 rows an epoch, 3 epochs."""
+
+    def make(**changes: Any) -> Run:
+        settings: dict[str, Any] = {
+            "method": Supervised(), "n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 5.0, "seed": 1,
+            "output_key": "jobs/j/attempts/1", "recipe": {"base": "tiny", "pins": {"weights": "w"}, "seed": 1},
+            "token_budget": 40,
+        }  # fmt: skip
+        return Run(**(settings | changes))
+
+    return make
