@@ -88,7 +88,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
         ids=ids,
         files=Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings),
         jobs=Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake),
-        models=Models(db=db, settings=settings),
+        models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
     )

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.wire import WireQuery
+from tunesmith.services.models import Listed
 
 router = APIRouter(prefix="/v1/models", tags=["Models"])
 
@@ -30,6 +31,6 @@ def delete_model(model: str, served: Served, caller: Caller) -> Response:
     return JSONResponse({"id": model, "object": "model", "deleted": True})
 
 
-def wire_model(model: Any) -> dict[str, Any]:
+def wire_model(model: Listed) -> dict[str, Any]:
     """Return the model object."""
     return {"id": model.name, "object": "model", "created": int(model.created_at), "owned_by": model.owned_by}

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final
 
 import structlog
@@ -36,18 +36,18 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. What prevents the start is one line on stderr."""
     _log_to_stderr()
     try:
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
         with contextlib.closing(listener):
             composed = compose(settings)
-            asyncio.run(_serve(composed, listener))
+            asyncio.run(_until_signalled(composed, listener))
     except (CannotServe, FolderRefused) as error:
         typer.echo(f"tunesmith: {error}", err=True)
         return REFUSED
     return 0
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind the public address; nothing listens on it yet.
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on the public address; whoever knocks waits until the server is ready.
 
     Raises:
         CannotServe: the address is not this machine's loopback, or it is taken.
@@ -108,13 +108,14 @@ class _Door(uvicorn.Server):
             await asyncio.sleep(0.002)
 
 
-async def _serve(composed: Composed, listener: socket.socket) -> None:
+async def run(composed: Composed, listener: socket.socket, *, ended: asyncio.Event, ready: Callable[[str], None]) -> None:
+    """Serve until `ended` is set; `ready` is called with the base URL once the server answers.
+
+    Raises:
+        CannotServe: a door could not be opened.
+    """
     channel = composed.folder.run / "channel.sock"
     inner, outer = _Door(create_internal_app(composed.attempts), uds=str(channel)), _Door(create_app(composed.services))
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
     tasks = [asyncio.create_task(inner.serve())]
     try:
         await inner.opened(tasks[0])
@@ -123,18 +124,27 @@ async def _serve(composed: Composed, listener: socket.socket) -> None:
         tasks.append(asyncio.create_task(outer.serve(sockets=[listener])))
         await outer.opened(tasks[1])
         host, port = listener.getsockname()[:2]
-        typer.echo(f"Tunesmith is ready at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-        log.info("server.ready", data_dir=str(composed.folder.path))
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
         waiting = asyncio.create_task(ended.wait())
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        log.info("server.stopping")
     finally:
-        for door in (outer, inner):
-            door.should_exit = True
+        outer.should_exit = inner.should_exit = True
         await asyncio.gather(*tasks[1:])
         await composed.close()
         await tasks[0]
+
+
+async def _until_signalled(composed: Composed, listener: socket.socket) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+
+    def ready(base_url: str) -> None:
+        typer.echo(f"Tunesmith is ready at {base_url}")
+        log.info("server.ready", base_url=base_url, data_dir=str(composed.folder.path))
+
+    await run(composed, listener, ended=ended, ready=ready)
     log.info("server.stopped")
 
 

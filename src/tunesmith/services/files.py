@@ -1,0 +1,150 @@
+"""Files: stored as they come, checked while they pass, deleted with their bytes."""
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Final, Literal
+
+import structlog
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import FileNotFound, InvalidRequest, TooLarge
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.data.jsonl import JsonlCheck, NotJsonl
+from tunesmith.domain.file import File
+from tunesmith.domain.ports import Blobs
+from tunesmith.domain.scope import Everywhere, Project
+from tunesmith.store import files
+from tunesmith.store.session import Database
+
+PURPOSES: Final = ("fine-tune", "assistants", "batch", "user_data", "vision", "evals")
+#: Files of this purpose go after thirty days unless the upload says otherwise.
+BATCH_EXPIRES_AFTER_S: Final = 30 * 24 * 3600
+N_SWEPT: Final = 100
+
+log = structlog.get_logger()
+
+
+class Files:
+    """The files of every project."""
+
+    def __init__(self, *, db: Database, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+
+    def create(
+        self, scope: Project, *, filename: str, purpose: str, chunks: Iterable[bytes], expires_after_s: int | None
+    ) -> File:
+        """Store an upload and return its row; nothing is left of one that is refused.
+
+        Raises:
+            InvalidRequest: the purpose is not one that uploads have, the file is empty, or it is not JSONL but should be.
+            TooLarge: the file is over the limit.
+        """
+        if purpose not in PURPOSES:
+            raise InvalidRequest(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", param="purpose")
+        file_id = self._ids.file()
+        key = f"files/{file_id}"
+        try:
+            stored = self._blobs.put(key, self._checked(chunks, jsonl=purpose == "fine-tune"))
+        except NotJsonl as error:
+            raise InvalidRequest(str(error), param="file") from error
+        if expires_after_s is None and purpose == "batch":
+            expires_after_s = BATCH_EXPIRES_AFTER_S
+        created_at = self._clock.now()
+        file = File(
+            id=file_id,
+            project_id=scope.project_id,
+            organization_id=scope.organization_id,
+            created_at=created_at,
+            filename=filename,
+            purpose=purpose,
+            bytes=stored.bytes,
+            sha256=stored.sha256,
+            key=key,
+            expires_at=None if expires_after_s is None else int(created_at) + expires_after_s,
+        )
+        failpoint("files.stored")
+        with self._db.begin() as tx:
+            files.add(tx, scope, file)
+        log.info("file.created", file=file.id, purpose=purpose, bytes=file.bytes)
+        return file
+
+    def get(self, scope: Project, file_id: str) -> File:
+        """Return a file's row.
+
+        Raises:
+            FileNotFound: the project has no such file, or it has expired.
+        """
+        with self._db.read() as tx:
+            file = files.get(tx, scope, file_id)
+        if file is None:
+            raise FileNotFound(file_id)
+        return file
+
+    def page(
+        self, scope: Project, *, purpose: str | None, after: str | None, limit: int, order: Literal["asc", "desc"]
+    ) -> tuple[list[File], bool]:
+        """Return files by time of creation, and whether there are more.
+
+        Raises:
+            InvalidRequest: `after` names no file.
+        """
+        with self._db.read() as tx:
+            return files.page(tx, scope, purpose=purpose, after=after, limit=limit, order=order)
+
+    def open(self, scope: Project, file_id: str) -> tuple[File, BinaryIO]:
+        """Return a file's row and its bytes as a stream, which the caller closes.
+
+        Raises:
+            FileNotFound: the project has no such file.
+        """
+        file = self.get(scope, file_id)
+        try:
+            return file, self._blobs.open(file.key)
+        except FileNotFoundError as error:
+            raise FileNotFound(file_id) from error
+
+    def delete(self, scope: Project, file_id: str) -> None:
+        """Delete a file: first its row, then its bytes.
+
+        Raises:
+            FileNotFound: the project has no such file.
+        """
+        with self._db.begin() as tx:
+            file = files.delete_one(tx, scope, file_id)
+        if file is None:
+            raise FileNotFound(file_id)
+        failpoint("files.deleted")
+        self._blobs.delete(file.key)
+        log.info("file.deleted", file=file_id)
+
+    def sweep(self) -> int:
+        """Delete what has expired, every project's; return how many files that were."""
+        everywhere = Everywhere("retention is the server's own work")
+        with self._db.begin() as tx:
+            gone = files.expired(tx, everywhere, limit=N_SWEPT)
+            for file in gone:
+                files.forget(tx, everywhere, file.id)
+        for file in gone:
+            self._blobs.delete(file.key)
+        return len(gone)
+
+    def _checked(self, chunks: Iterable[bytes], *, jsonl: bool) -> Iterator[bytes]:
+        """Yield the chunks while they are within the limit and, for training files, JSONL."""
+        check = JsonlCheck(max_line_bytes=self._settings.max_line_bytes) if jsonl else None
+        n_bytes = 0
+        for chunk in chunks:
+            n_bytes += len(chunk)
+            if n_bytes > self._settings.max_file_bytes:
+                raise TooLarge(f"The file is larger than the limit of {self._settings.max_file_bytes} bytes.", param="file")
+            if check is not None:
+                check.feed(chunk)
+            yield chunk
+        if n_bytes == 0:
+            raise InvalidRequest("The file is empty.", param="file")
+        if check is not None:
+            check.finish()

@@ -1,0 +1,108 @@
+"""Models as clients list them: bases and their aliases, tuned models, kept checkpoints; and deleting tuned ones."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, StateConflict
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.settings import Settings
+from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.ports import Blobs
+from tunesmith.domain.scope import Project
+from tunesmith.domain.states import TERMINAL
+from tunesmith.store import checkpoints, jobs, models
+from tunesmith.store.session import Database, Transaction
+
+#: Who owns the base models, in OpenAI's word for its own.
+OWNER_OF_BASES: Final = "system"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A name that answers."""
+
+    name: str
+    created_at: float
+    owned_by: str
+
+
+class Models:
+    """The models that a project can name."""
+
+    def __init__(self, *, db: Database, blobs: Blobs, settings: Settings) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._settings = settings
+
+    def page(self, scope: Project) -> list[Listed]:
+        """Return every model that answers: bases with their aliases, oldest first, then what was tuned, newest first."""
+        with self._db.read() as tx:
+            bases = [base for base in models.bases(tx, scope) if base.status == "ready"]
+            tuned = models.tuned(tx, scope)
+        listed = [_of_base(name, base) for base in bases for name in (base.name, *base.aliases)]
+        return listed + [self._of_tuned(model) for model in tuned]
+
+    def get(self, scope: Project, name: str) -> Listed:
+        """Return a model by its name.
+
+        Raises:
+            ModelNotFound: nothing answers to the name.
+        """
+        with self._db.read() as tx:
+            base = models.get_base(tx, scope, name)
+            tuned = models.get(tx, scope, name)
+        if base is not None and base.status == "ready":
+            return _of_base(name, base)
+        if tuned is None:
+            raise ModelNotFound(name)
+        return self._of_tuned(tuned)
+
+    def delete(self, scope: Project, name: str) -> None:
+        """Delete a tuned model or a checkpoint: its name, its place in the job's list of checkpoints, its bytes.
+
+        Raises:
+            ModelNotFound: nothing answers to the name.
+            InvalidRequest: it is a base model.
+            StateConflict: an unfinished job needs it.
+        """
+        with self._db.begin() as tx:
+            model = models.get(tx, scope, name)
+            if model is None:
+                if models.get_base(tx, scope, name) is not None:
+                    raise InvalidRequest(
+                        f"'{name}' is a base model, which serves every project: `tunesmith models remove {name}` removes it.",
+                        param="model",
+                    )
+                raise ModelNotFound(name)
+            _refuse_needed(tx, scope, model)
+            models.delete(tx, scope, name)
+            listed, _ = checkpoints.page(tx, scope, model.job_id, limit=100)
+            for checkpoint in listed:
+                if checkpoint.model_name == name:
+                    checkpoints.drop(tx, scope, checkpoint.id)
+        failpoint("models.deleted")
+        self._blobs.delete(model.adapter_key)
+        log.info("model.deleted", model=name)
+
+    def _of_tuned(self, model: TunedModel) -> Listed:
+        return Listed(model.name, model.created_at, self._settings.organization_slug)
+
+
+def _of_base(name: str, base: Base) -> Listed:
+    return Listed(name, base.created_at, OWNER_OF_BASES)
+
+
+def _refuse_needed(tx: Transaction, scope: Project, model: TunedModel) -> None:
+    """Refuse to delete what an unfinished job stands on, or may have to go on from."""
+    maker = jobs.get(tx, scope, model.job_id)
+    if maker is not None and maker.status not in TERMINAL:
+        raise StateConflict(
+            f"'{model.name}' belongs to job {maker.id}, which is {maker.status}: cancel it or wait for its end."
+        )
+    for job in jobs.unfinished(tx, scope):
+        if job.start_adapter == model.adapter_key:
+            raise StateConflict(f"Job {job.id} is tuning '{model.name}' further: cancel it or wait for its end.")
