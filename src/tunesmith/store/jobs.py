@@ -1,0 +1,140 @@
+"""Queries on jobs. Every change of a job is `swap`: one compare-and-set that tells its caller who won."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Final, Literal
+
+from sqlalchemy import func, insert, or_, select, update
+
+from tunesmith.domain.job import Job, NewEvent
+from tunesmith.domain.scope import Scope
+from tunesmith.domain.states import TERMINAL, Desired, Status
+from tunesmith.store import events as event_rows
+from tunesmith.store.scoping import owned, past
+from tunesmith.store.session import Transaction
+from tunesmith.store.tables import job_metadata, jobs
+
+_COLUMNS: Final = [jobs.c[field.name] for field in fields(Job)]
+
+
+def _job(row: dict[str, Any]) -> Job:
+    row["status"], row["desired"] = Status(row["status"]), Desired(row["desired"])
+    return Job(**row)
+
+
+def add(tx: Transaction, scope: Scope, job: Job, events: Sequence[NewEvent] = ()) -> Job:
+    """Insert a job with its first events and return it as it is now.
+
+    Raises:
+        ValueError: the job is not of the scope.
+    """
+    project_id = getattr(scope, "project_id", job.project_id)
+    if project_id != job.project_id:
+        raise ValueError(f"job {job.id} is of {job.project_id}, not of {project_id}")
+    tx.execute(insert(jobs).values(**asdict(job)))
+    pairs = [
+        {"job_id": job.id, "key": key, "project_id": job.project_id, "value": value}
+        for key, value in (job.metadata or {}).items()
+    ]
+    if pairs:
+        tx.execute(insert(job_metadata), pairs)
+    event_rows.append(tx, scope, job.id, job.attempt, events)
+    stored = get(tx, scope, job.id)
+    assert stored is not None
+    return stored
+
+
+def get(tx: Transaction, scope: Scope, job_id: str) -> Job | None:
+    """Return a job, or None."""
+    row = tx.one(select(*_COLUMNS).where(jobs.c.id == job_id, owned(jobs, scope)))
+    return None if row is None else _job(row)
+
+
+def page(
+    tx: Transaction,
+    scope: Scope,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    metadata: dict[str, str] | Literal["null"] | None = None,
+) -> tuple[list[Job], bool]:
+    """Return jobs, newest first, and whether there are more.
+
+    `metadata` keeps the jobs that have all its pairs, or with `null` those that have none.
+
+    Raises:
+        InvalidRequest: `after` names no job of the scope.
+    """
+    query = select(*_COLUMNS).where(owned(jobs, scope))
+    if after is not None:
+        query = query.where(past(tx, scope, jobs, after, newest_first=True))
+    if metadata == "null":
+        query = query.where(jobs.c.metadata.is_(None))
+    elif metadata:
+        for key, value in metadata.items():
+            pair = select(job_metadata.c.job_id).where(
+                owned(job_metadata, scope), job_metadata.c.key == key, job_metadata.c.value == value
+            )
+            query = query.where(jobs.c.id.in_(pair))
+    rows = tx.every(query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit + 1))
+    return [_job(row) for row in rows[:limit]], len(rows) > limit
+
+
+def swap(
+    tx: Transaction,
+    scope: Scope,
+    job_id: str,
+    *,
+    expect_status: Collection[Status],
+    expect_attempt: int | None = None,
+    expect_desired: Desired | None = None,
+    **changes: Any,
+) -> Job | None:
+    """Change a job if it is still as expected: one UPDATE. None means that somebody else was first: read the truth."""
+    statement = update(jobs).where(jobs.c.id == job_id, owned(jobs, scope), jobs.c.status.in_(list(expect_status)))
+    if expect_attempt is not None:
+        statement = statement.where(jobs.c.attempt == expect_attempt)
+    if expect_desired is not None:
+        statement = statement.where(jobs.c.desired == expect_desired)
+    statement = statement.values(**changes, version=jobs.c.version + 1).returning(*_COLUMNS)
+    row = tx.one(statement)
+    return None if row is None else _job(row)
+
+
+def unfinished(tx: Transaction, scope: Scope) -> list[Job]:
+    """Return the jobs that have not ended, oldest first."""
+    query = select(*_COLUMNS).where(owned(jobs, scope), jobs.c.status.not_in(list(TERMINAL)))
+    return [_job(row) for row in tx.every(query.order_by(jobs.c.created_at, jobs.c.id))]
+
+
+def occupied(tx: Transaction, scope: Scope) -> list[Job]:
+    """Return the jobs, of any status, whose last attempt is not yet known to be gone."""
+    query = select(*_COLUMNS).where(owned(jobs, scope), jobs.c.released_at.is_(None), jobs.c.attempt > 0)
+    return [_job(row) for row in tx.every(query.order_by(jobs.c.created_at, jobs.c.id))]
+
+
+def waiting(tx: Transaction, scope: Scope, status: Status, *, now: float, limit: int) -> list[Job]:
+    """Return the first jobs that wait in a status for an attempt: first in, first out."""
+    query = (
+        select(*_COLUMNS)
+        .where(
+            owned(jobs, scope),
+            jobs.c.status == status,
+            jobs.c.desired == Desired.RUN,
+            jobs.c.not_before <= now,
+            or_(jobs.c.attempt == 0, jobs.c.released_at.is_not(None)),
+        )
+        .order_by(func.coalesce(jobs.c.queued_at, jobs.c.created_at), jobs.c.created_at, jobs.c.id)
+        .limit(limit)
+    )
+    return [_job(row) for row in tx.every(query)]
+
+
+def using_file(tx: Transaction, scope: Scope, file_id: str) -> list[Job]:
+    """Return the unfinished jobs that train or validate on a file, oldest first."""
+    query = select(*_COLUMNS).where(
+        owned(jobs, scope),
+        jobs.c.status.not_in(list(TERMINAL)),
+        or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id),
+    )
+    return [_job(row) for row in tx.every(query.order_by(jobs.c.created_at, jobs.c.id))]

@@ -1,0 +1,1 @@
+"""Migrations of the database, one file each under `versions/`; a new one gets the next number."""

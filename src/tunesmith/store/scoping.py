@@ -1,0 +1,29 @@
+"""The one place where a scope becomes SQL, and where a list's cursor becomes a position."""
+
+from sqlalchemy import ColumnElement, Table, and_, or_, select, true
+
+from tunesmith.core.errors import InvalidRequest
+from tunesmith.domain.scope import Everywhere, Scope
+from tunesmith.store.session import Transaction
+
+
+def owned(table: Table, scope: Scope) -> ColumnElement[bool]:
+    """Return the condition that a row is the scope's."""
+    if isinstance(scope, Everywhere):
+        return true()
+    return table.c.project_id == scope.project_id
+
+
+def past(tx: Transaction, scope: Scope, table: Table, after: str, *, newest_first: bool) -> ColumnElement[bool]:
+    """Return the condition that a row comes after the row with id `after` in a list by time of creation.
+
+    Raises:
+        InvalidRequest: the scope has no such row.
+    """
+    found = tx.execute(select(table.c.created_at).where(table.c.id == after, owned(table, scope))).one_or_none()
+    if found is None:
+        raise InvalidRequest(f"There is no object with id '{after}' to list after.", param="after")
+    at = found.created_at
+    if newest_first:
+        return or_(table.c.created_at < at, and_(table.c.created_at == at, table.c.id < after))
+    return or_(table.c.created_at > at, and_(table.c.created_at == at, table.c.id > after))

@@ -1,0 +1,162 @@
+"""The database: one write transaction at a time on SQLite (cancel first), plain transactions on PostgreSQL."""
+
+import threading
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import ApiError, Unavailable
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.ids import Ids
+from tunesmith.store import migrate
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A connection inside a transaction, with the clock and the ids that its rows are stamped with."""
+
+    connection: Connection
+    clock: Clock
+    ids: Ids
+
+    def execute(self, statement: Executable, rows: list[dict[str, Any]] | None = None) -> CursorResult[Any]:
+        """Execute a statement, once, or once a row."""
+        return self.connection.execute(statement, rows) if rows is not None else self.connection.execute(statement)
+
+    def one(self, statement: Executable) -> dict[str, Any] | None:
+        """Return the only row as a dictionary, or None; more than one is an error."""
+        row = self.connection.execute(statement).mappings().one_or_none()
+        return None if row is None else dict(row)
+
+    def every(self, statement: Executable) -> list[dict[str, Any]]:
+        """Return all rows as dictionaries."""
+        return [dict(row) for row in self.connection.execute(statement).mappings()]
+
+
+class Lanes:
+    """A fair lock with two lanes: whoever is urgent goes before all who are not, each lane in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._taken = False
+        self._urgent: deque[object] = deque()
+        self._ordinary: deque[object] = deque()
+
+    @contextmanager
+    def hold(self, *, urgent: bool) -> Generator[None]:
+        """Wait for the turn, hold the lock, give it back."""
+        ticket = object()
+        lane = self._urgent if urgent else self._ordinary
+        with self._condition:
+            lane.append(ticket)
+            self._condition.wait_for(lambda: not self._taken and self._next() is ticket)
+            lane.popleft()
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._taken = False
+                self._condition.notify_all()
+
+    def _next(self) -> object:
+        return self._urgent[0] if self._urgent else self._ordinary[0]
+
+
+class Database:
+    """A store by URL: `sqlite:///…` or `postgresql://…`.
+
+    Raises (at any use):
+        Unavailable: the database cannot be reached or cannot be written, a full disk for example.
+    """
+
+    def __init__(self, url: str, *, clock: Clock, ids: Ids) -> None:
+        self._clock = clock
+        self._ids = ids
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._lanes = Lanes()
+        if self.is_sqlite:
+            # One connection writes, others read beside it: that is what WAL allows.
+            self._writer = create_engine(parsed, pool_size=1, max_overflow=0)
+            self._reader = create_engine(parsed, pool_size=8, max_overflow=32)
+            _prepare_sqlite(self._writer, "BEGIN IMMEDIATE")
+            _prepare_sqlite(self._reader, "BEGIN")
+        else:
+            self._writer = self._reader = create_engine(parsed, pool_size=8, max_overflow=32, pool_pre_ping=True)
+
+    def migrate(self) -> None:
+        """Bring the tables up to date.
+
+        Raises:
+            migrate.NewerDatabase: a newer release wrote the database.
+        """
+        with _clear():
+            migrate.upgrade(self._writer)
+
+    @contextmanager
+    def begin(self, *, urgent: bool = False) -> Generator[Transaction]:
+        """Open a write transaction; it commits at the end of the block, an exception rolls it back."""
+        if not self.is_sqlite:
+            with _clear(), self._writer.begin() as connection:
+                yield Transaction(connection, self._clock, self._ids)
+                failpoint("store.commit")
+        else:
+            with self._lanes.hold(urgent=urgent), _clear(), self._writer.begin() as connection:
+                yield Transaction(connection, self._clock, self._ids)
+                failpoint("store.commit")
+        failpoint("store.committed")
+
+    @contextmanager
+    def read(self) -> Generator[Transaction]:
+        """Open a read transaction: everything read in it is of one moment (SQLite) or committed (PostgreSQL)."""
+        with _clear(), self._reader.connect() as connection, connection.begin():
+            yield Transaction(connection, self._clock, self._ids)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._writer.dispose()
+        self._reader.dispose()
+
+
+@contextmanager
+def _clear() -> Generator[None]:
+    """Turn the driver's operational errors into one that a client may see."""
+    try:
+        yield
+    except ApiError:
+        raise
+    except OperationalError as error:
+        raise Unavailable(
+            f"The database cannot serve this now ({error.orig}). If the disk is full, make room; then try again."
+        ) from error
+
+
+def _prepare_sqlite(engine: Engine, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction] - SQLAlchemy calls it
+        # The driver's own transaction handling would defer BEGIN; ours is explicit, below.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction] - SQLAlchemy calls it
+        connection.exec_driver_sql(begin)
