@@ -7,7 +7,7 @@ import importlib.resources
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,10 +40,18 @@ class ModelNotAvailable(InvalidRequest):
 class Bases:
     """The register of base models."""
 
-    def __init__(self, *, db: Database, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        inspect: Callable[[Path], dict[str, Any]] = inspect_folder,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._settings = settings
+        self._inspect = inspect
         self._downloads: dict[str, tuple[Download, threading.Thread]] = {}
 
     def start(self) -> None:
@@ -153,6 +161,8 @@ class Bases:
                 "the Hugging Face hub - 'source'",
                 param="source",
             )
+        with self._db.read() as tx:  # before the long look, and again when it is written down
+            self._refuse_taken(tx, names, owner=None)
         base = self._looked_at(name, source, list(dict.fromkeys(names[1:])))
         with self._db.begin() as tx:
             self._refuse_taken(tx, names, owner=None)
@@ -238,7 +248,7 @@ class Bases:
 
     def _from_folder(self, name: str, kind: str, folder: Path, aliases: Sequence[str]) -> Base:
         try:
-            facts = inspect_folder(folder)
+            facts = self._inspect(folder)
         except BaseRefused as error:
             raise InvalidRequest(f"{error} - 'source'", param="source") from error
         return Base(

@@ -1,7 +1,8 @@
-"""A hub served on loopback: the part of the Hugging Face hub's HTTP that a download needs, for folders on this disk."""
+"""A database, and a hub served on loopback: the part of the Hugging Face hub's HTTP that a download needs."""
 
 import hashlib
 import json
+import random
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from tunesmith.core.clock import SystemClock
+from tunesmith.core.ids import Ids
+from tunesmith.store.session import Database
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -108,3 +113,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Return a fresh SQLite database with every table."""
+    made = Database(f"sqlite:///{tmp_path / 'tunesmith.db'}", clock=SystemClock(), ids=Ids(random.Random(0)))
+    made.migrate()
+    yield made
+    made.close()
