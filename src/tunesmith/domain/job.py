@@ -63,6 +63,22 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateJob:
+    """What a caller asks for; ranges and types are checked by the door, the rest by the service."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    suffix: str | None = None
+    seed: int | None = None
+    method: str = "supervised"
+    #: The method's block, its hyperparameters completed with `auto`.
+    method_config: dict[str, Any] = field(default_factory=lambda: {"hyperparameters": {}})
+    integrations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    metadata: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of a job's event stream; `seq` counts from 1 without gaps."""
 

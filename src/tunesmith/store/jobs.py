@@ -88,14 +88,20 @@ def swap(
     expect_status: Collection[Status],
     expect_attempt: int | None = None,
     expect_desired: Desired | None = None,
+    fence: bool = False,
     **changes: Any,
 ) -> Job | None:
-    """Change a job if it is still as expected: one UPDATE. None means that somebody else was first: read the truth."""
+    """Change a job if it is still as expected: one UPDATE. None means that somebody else was first: read the truth.
+
+    `fence` raises the attempt, so that whatever the present one still sends is refused.
+    """
     statement = update(jobs).where(jobs.c.id == job_id, owned(jobs, scope), jobs.c.status.in_(list(expect_status)))
     if expect_attempt is not None:
         statement = statement.where(jobs.c.attempt == expect_attempt)
     if expect_desired is not None:
         statement = statement.where(jobs.c.desired == expect_desired)
+    if fence:
+        changes["attempt"] = jobs.c.attempt + 1
     statement = statement.values(**changes, version=jobs.c.version + 1).returning(*_COLUMNS)
     row = tx.one(statement)
     return None if row is None else _job(row)

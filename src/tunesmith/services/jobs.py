@@ -1,0 +1,219 @@
+"""Fine-tuning jobs: creating with every check that needs no reading of rows, looking, cancelling at once."""
+
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import structlog
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import InvalidRequest, JobNotFound, NotAvailable, StateConflict
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.domain import events as wording
+from tunesmith.domain.file import File
+from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job
+from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.ports import Executor, Handle
+from tunesmith.domain.scope import Project
+from tunesmith.domain.states import TERMINAL, Desired, Status
+from tunesmith.services.bases import Bases
+from tunesmith.store import checkpoints, events, files, jobs, models, outbox
+from tunesmith.store.session import Database, Transaction
+
+TRAINING_PURPOSE: Final = "fine-tune"
+_AUTO: Final = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
+_UNFINISHED: Final = frozenset(Status) - TERMINAL
+
+log = structlog.get_logger()
+
+
+class Jobs:
+    """The jobs of a project."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        bases: Bases,
+        clock: Clock,
+        ids: Ids,
+        settings: Settings,
+        executor: Executor,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._db = db
+        self._bases = bases
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+        self._executor = executor
+        self._on_change = on_change
+
+    def create(self, scope: Project, request: CreateJob) -> Job:
+        """Create a job in `validating_files`.
+
+        Raises:
+            InvalidRequest: a file or the model cannot be used; files are looked at before the model, as OpenAI does.
+            NotAvailable: the method or an integration comes with another release.
+        """
+        with self._db.read() as tx:
+            training = _usable(tx, scope, "training_file", request.training_file)
+            if request.validation_file is not None:
+                _usable(tx, scope, "validation_file", request.validation_file)
+            tuned = models.get(tx, scope, request.model) if request.model.startswith("ft:") else None
+        base = self._base(request.model, tuned)
+        if request.method != "supervised":
+            raise NotAvailable(
+                f"The method '{request.method}' is not available in this release; 'supervised' is.", param="method.type"
+            )
+        if request.integrations:
+            raise NotAvailable(
+                "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
+            )
+        job = self._new(scope, request, base, tuned)
+        with self._db.begin() as tx:
+            stored = jobs.add(tx, scope, job, [wording.created(job)])
+            failpoint("jobs.create")
+        log.info("job.created", job=job.id, model=job.model, base=job.base, bytes=training.bytes)
+        self._on_change()
+        return stored
+
+    def _base(self, model: str, tuned: TunedModel | None) -> Base:
+        """Return the base under the model, ready and unchanged."""
+        if tuned is None:
+            return self._bases.resolve(model)
+        base = self._bases.resolve(tuned.base)
+        changed = sorted(part for part, digest in tuned.pins.items() if base.pins.get(part) != digest)
+        if changed:
+            raise InvalidRequest(
+                f"{tuned.name} was tuned on another {' and '.join(changed)} than the base model {base.name} has now. "
+                "Bring the files that it was tuned on back, or tune from the base.",
+                param="model",
+            )
+        return base
+
+    def _new(self, scope: Project, request: CreateJob, base: Base, tuned: TunedModel | None) -> Job:
+        config: dict[str, Any] = {
+            **request.method_config,
+            "hyperparameters": {**_AUTO, **(request.method_config.get("hyperparameters") or {})},
+        }
+        return Job(
+            id=self._ids.job(),
+            project_id=scope.project_id,
+            organization_id=scope.organization_id,
+            model=request.model,
+            base=base.name,
+            start_adapter=None if tuned is None else tuned.adapter_key,
+            training_file=request.training_file,
+            validation_file=request.validation_file,
+            suffix=request.suffix,
+            seed=self._ids.seed() if request.seed is None else request.seed,
+            method=request.method,
+            method_config=config,
+            resolved=None,
+            integrations=request.integrations,
+            metadata=request.metadata,
+            created_at=self._clock.now(),
+            pins=base.pins,
+        )
+
+    def get(self, scope: Project, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            JobNotFound: the project has none of this id.
+        """
+        with self._db.read() as tx:
+            return _found(tx, scope, job_id)
+
+    def page(
+        self,
+        scope: Project,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        metadata: dict[str, str] | Literal["null"] | None = None,
+    ) -> tuple[list[Job], bool]:
+        """Return jobs, newest first, and whether there are more."""
+        with self._db.read() as tx:
+            return jobs.page(tx, scope, after=after, limit=limit, metadata=metadata)
+
+    def events(self, scope: Project, job_id: str, *, after: str | None = None, limit: int = 20) -> tuple[list[Event], bool]:
+        """Return a job's events, newest first, and whether there are more."""
+        with self._db.read() as tx:
+            _found(tx, scope, job_id)
+            return events.page(tx, scope, job_id, after=after, limit=limit)
+
+    def checkpoints(
+        self, scope: Project, job_id: str, *, after: str | None = None, limit: int = 10
+    ) -> tuple[list[Checkpoint], bool]:
+        """Return a job's checkpoints, highest step first, and whether there are more."""
+        with self._db.read() as tx:
+            _found(tx, scope, job_id)
+            return checkpoints.page(tx, scope, job_id, after=after, limit=limit)
+
+    def cancel(self, scope: Project, job_id: str) -> Job:
+        """Cancel a job: final in one commit, then its processes are killed; nobody's cooperation is needed.
+
+        A job that is cancelled already is returned as it is.
+
+        Raises:
+            JobNotFound: the project has none of this id.
+            StateConflict: it has succeeded or failed.
+        """
+        with self._db.begin(urgent=True) as tx:
+            job = _found(tx, scope, job_id)
+            cancelled = self._end(tx, scope, job)
+            failpoint("jobs.cancel")
+        if cancelled is None:
+            job = self.get(scope, job_id)
+            if job.status is Status.CANCELLED:
+                return job
+            raise StateConflict(f"Job {job.id} has already {job.status}, so it cannot be cancelled.")
+        log.info("job.cancelled", job=job.id, was=str(job.status), attempt=job.attempt)
+        if cancelled.handle is not None and cancelled.released_at is None:
+            self._executor.stop(Handle(**cancelled.handle))
+        self._on_change()
+        return cancelled
+
+    def _end(self, tx: Transaction, scope: Project, job: Job) -> Job | None:
+        """Make the job cancelled; the attempt's number goes up, so that whatever still runs can write no more."""
+        if job.status in TERMINAL:
+            return None
+        cancelled = jobs.swap(
+            tx,
+            scope,
+            job.id,
+            expect_status=_UNFINISHED,
+            fence=True,
+            status=Status.CANCELLED,
+            desired=Desired.CANCEL,
+            finished_at=self._clock.now(),
+            estimated_finish=None,
+        )
+        if cancelled is None:
+            return None
+        events.append(tx, scope, job.id, cancelled.attempt, [wording.cancelled()])
+        outbox.add(tx, scope, job.id, "fine_tuning.job.cancelled")
+        return cancelled
+
+
+def _found(tx: Transaction, scope: Project, job_id: str) -> Job:
+    job = jobs.get(tx, scope, job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> File:
+    file = files.get(tx, scope, file_id)
+    if file is None:
+        raise InvalidRequest(f"invalid {param}: {file_id}", param=param)
+    if file.purpose != TRAINING_PURPOSE:
+        raise InvalidRequest(
+            f"invalid {param}: {file_id} was uploaded with purpose '{file.purpose}'; upload it with purpose "
+            f"'{TRAINING_PURPOSE}'.",
+            param=param,
+        )
+    return file
