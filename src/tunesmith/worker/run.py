@@ -18,7 +18,7 @@ _OUT_OF_MEMORY: Final = "The worker ran out of memory. Use a smaller batch_size,
 
 def perform(task: Task, reporter: WorkerReporter, control: PipeControl) -> int:
     """Do the task and report its end; return the process's exit code."""
-    failpoint("worker.run")
+    failpoint(f"worker.{task.kind}")
     try:
         _dispatch(task, reporter, control)
     except Exception as error:  # noqa: BLE001 - a crash becomes the job's error

@@ -1,0 +1,207 @@
+"""A real server as its user starts it, a tiny base model, and the official client in front of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tunesmith.supervisor import tree
+
+#: Long enough for a busy machine that imports torch; whoever waits this long has found a fault.
+PATIENCE_S = 120.0
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}\n"
+    "{% else %}{{ message['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _eventually(condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"not within {within_s} s: {what}")
+
+
+class Server:
+    """`tunesmith serve` on a free port with a data folder of its own; `kill` and `start` as often as a test likes."""
+
+    def __init__(self, data_dir: Path, **settings: Any) -> None:
+        self.data_dir = data_dir
+        self.settings = settings
+        self.failpoints = ""
+        self.more: dict[str, str] = {}
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self.jobs: list[str] = []
+
+    def start(self) -> "Server":
+        named = {f"TUNESMITH_{name.upper()}": str(value) for name, value in self.settings.items()}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TUNESMITH_TRAINING_THREADS": "1", **named, **self.more}
+        if self.failpoints:
+            environment["TUNESMITH_FAILPOINTS"] = self.failpoints
+        with (self.data_dir.parent / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--data-dir", str(self.data_dir)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"ready at (\S+)", line)
+        assert found, line + (self.data_dir.parent / "server.log").read_text()
+        self.url = found[1]
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        return self
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for job in self.jobs:
+            tree.sweep(job)
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url, api_key="any", max_retries=0)
+
+    def upload(self, n_rows: int = 20) -> str:
+        rows = [
+            {"messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]}
+            for n in range(n_rows)
+        ]
+        body = "\n".join(json.dumps(row) for row in rows).encode()
+        with self.client as client:
+            return client.files.create(file=("rows.jsonl", body), purpose="fine-tune").id
+
+    def create(self, file: str, *, n_epochs: int = 2, seed: int = 7) -> str:
+        knobs = {"n_epochs": n_epochs, "batch_size": 2}
+        with self.client as client:
+            job = client.fine_tuning.jobs.create(
+                model="tiny", training_file=file, seed=seed,
+                method={"type": "supervised", "supervised": {"hyperparameters": knobs}},
+            )  # fmt: skip
+        self.jobs.append(job.id)
+        return job.id
+
+    def job(self, job: str) -> Any:
+        with self.client as client:
+            return client.fine_tuning.jobs.retrieve(job)
+
+    def cancel(self, job: str) -> Any:
+        with self.client as client:
+            return client.fine_tuning.jobs.cancel(job)
+
+    def status(self, job: str) -> str:
+        return self.job(job).status
+
+    def reaches(self, job: str, *statuses: str) -> Any:
+        """Wait until a job has one of the statuses; one that failed instead is shown."""
+        found = _eventually(lambda: self._at(job, statuses), f"{job} reaches {statuses}")
+        assert found.status in statuses, (found.error, self.texts(job))
+        return found
+
+    def _at(self, job: str, statuses: tuple[str, ...]) -> Any:
+        now = self.job(job)
+        return now if now.status in (*statuses, "succeeded", "failed", "cancelled") else None
+
+    def events(self, job: str) -> list[Any]:
+        """Return all events, oldest first."""
+        with self.client as client:
+            return list(client.fine_tuning.jobs.list_events(job, limit=100))[::-1]
+
+    def texts(self, job: str) -> list[str]:
+        return [event.message for event in self.events(job)]
+
+    def steps(self, job: str) -> list[int]:
+        return [int(event.data["step"]) for event in self.events(job) if event.type == "metrics"]
+
+    def results(self, job: str) -> str:
+        with self.client as client:
+            return client.files.content(self.job(job).result_files[0]).text
+
+    def task(self, job: str, attempt: int) -> dict[str, Any]:
+        return json.loads((self.data_dir / "attempts" / job / str(attempt) / "task.json").read_text())
+
+    def handle(self, job: str, attempt: int) -> dict[str, Any]:
+        return json.loads((self.data_dir / "attempts" / job / str(attempt) / "handle.json").read_text())
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    return _eventually
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer Llama with a tokenizer of bytes, in Hugging Face format."""
+    import torch
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bases") / "tiny"
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256,
+    }  # fmt: skip
+    LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, tiny_base: Path) -> Iterator[Callable[..., Server]]:
+    """Return a starter of servers; the first start on a data folder registers the base `tiny`."""
+    made: list[Server] = []
+
+    def make(*, failpoints: str = "", more: dict[str, str] | None = None, **settings: Any) -> Server:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        server = Server(folder / "data", **settings)
+        server.failpoints, server.more = failpoints, more or {}
+        made.append(server)
+        server.start()
+        with server.client as client:
+            client.post(
+                f"{server.url.removesuffix('/v1')}/tunesmith/v1/models",
+                cast_to=dict[str, Any],
+                body={"name": "tiny", "source": str(tiny_base)},
+                options={"timeout": PATIENCE_S},
+            )
+        return server
+
+    yield make
+    for server in made:
+        server.close()
