@@ -1,0 +1,29 @@
+"""What a child process gets of our environment: an allow-list, so that no secret of the server's reaches a worker."""
+
+import os
+from typing import Final
+
+_NAMES: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "PYTHONPATH",
+        "LD_LIBRARY_PATH",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "HF_HOME",
+        "HF_HUB_OFFLINE",
+        "TOKENIZERS_PARALLELISM",
+        "TUNESMITH_FAILPOINTS",
+    }
+)
+_PREFIXES: Final = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_")
+
+
+def passed_on() -> dict[str, str]:
+    """Return the part of the environment that a child process is given."""
+    return {name: value for name, value in os.environ.items() if name in _NAMES or name.startswith(_PREFIXES)}

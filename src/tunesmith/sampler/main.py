@@ -1,0 +1,152 @@
+# pyright: basic
+"""The sampler process: a Unix socket, one request a connection, one JSON object a line; closing the connection stops it.
+
+A request is `{"version": 1, "op": "generate", "prompt": […], …}` and is answered by lines `{"index", "token", "logprob",
+"finish"}`; `{"op": "forget", "name": …}` drops an adapter. Whatever goes wrong is one line `{"error": …, "kind": …}`. When
+the base is loaded and the socket listens, `ready` is printed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from tunesmith.core.channel import PROTOCOL
+from tunesmith.core.failpoint import failpoint
+from tunesmith.data.folder import read_folder
+from tunesmith.lm.load import BaseRefused, load
+from tunesmith.lm.lora import LoraModel
+from tunesmith.sampler.engine import Engine, PromptTooLong, Request, Token
+from tunesmith.supervisor.tree import die_with_parent
+
+_N_MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+
+
+class Server:
+    """Answers connections from an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def serve(self, socket: Path) -> None:
+        """Listen until the process ends."""
+        server = await asyncio.start_unix_server(self._connected, path=socket, limit=_N_MAX_LINE_BYTES)
+        print("ready", flush=True)  # noqa: T201 - the parent waits for this line
+        async with server:
+            await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            message = json.loads(await reader.readline())
+            if message.get("version") != PROTOCOL:
+                raise ValueError(f"version {message.get('version')!r} is not {PROTOCOL}")
+            if message.get("op") == "forget":
+                self._engine.forget(message["name"])
+            else:
+                await self._generate(message, reader, writer)
+        except (ValueError, KeyError, TypeError) as error:
+            await _say(writer, _wrong(error))
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    async def _generate(self, message: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[Token | Exception] = asyncio.Queue()
+        request = _request(message, lambda item: loop.call_soon_threadsafe(news.put_nowait, item))
+        gone = asyncio.ensure_future(reader.read(1))
+        gone.add_done_callback(lambda _: request.cancelled.set())
+        try:
+            self._engine.submit(request)
+            await self._answer(request, news, writer, gone)
+        finally:
+            request.cancelled.set()
+            gone.cancel()
+
+    async def _answer(
+        self,
+        request: Request,
+        news: asyncio.Queue[Token | Exception],
+        writer: asyncio.StreamWriter,
+        gone: asyncio.Future[bytes],
+    ) -> None:
+        n_open = request.n
+        while n_open and not gone.done():
+            getting = asyncio.ensure_future(news.get())
+            await asyncio.wait({getting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done():
+                getting.cancel()
+                return
+            item = getting.result()
+            if isinstance(item, Exception):
+                await _say(writer, _wrong(item))
+                return
+            failpoint("sampler.token")
+            n_open -= item.finish is not None
+            await _say(
+                writer, {"index": item.index, "token": item.token, "logprob": item.logprob, "finish": item.finish}
+            )  # fmt: skip
+
+
+def _request(message: dict[str, Any], emit: Any) -> Request:
+    adapter = message.get("adapter")
+    return Request(
+        prompt=[int(token) for token in message["prompt"]],
+        emit=emit,
+        n=int(message["n"]),
+        max_tokens=int(message["max_tokens"]),
+        temperature=float(message["temperature"]),
+        top_p=float(message["top_p"]),
+        seed=message.get("seed"),
+        stop_ids=frozenset(message["stop_ids"]),
+        adapter=None if adapter is None else (adapter["name"], Path(adapter["path"]), adapter["sha256"]),
+    )
+
+
+async def _say(writer: asyncio.StreamWriter, line: dict[str, Any]) -> None:
+    writer.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    await writer.drain()
+
+
+def _wrong(error: Exception) -> dict[str, Any]:
+    kind = (
+        "prompt" if isinstance(error, PromptTooLong) else "adapter" if isinstance(error, ValueError | OSError) else "engine"
+    )
+    return {"error": f"{error}" or type(error).__name__, "kind": kind}
+
+
+def main() -> int:
+    """Load the base and serve; a base that does not load is one line on stdout and exit code 3."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--base", type=Path, required=True)
+    arguments.add_argument("--socket", type=Path, required=True)
+    arguments.add_argument("--parent", type=int, required=True)
+    arguments.add_argument("--threads", type=int, default=1)
+    given = arguments.parse_args()
+    die_with_parent(given.parent)
+    torch.set_num_threads(given.threads)
+    try:
+        base = load(given.base)
+        context_length = read_folder(given.base).context_length
+        engine = Engine(base, LoraModel(base.model), context_length=context_length)
+    except (BaseRefused, OSError, ValueError) as error:
+        print(json.dumps({"error": f"{error}"}), flush=True)  # noqa: T201 - the parent reads this line
+        return 3
+    engine.start()
+    given.socket.unlink(missing_ok=True)
+    os.umask(0o177)  # the socket is its owner's alone
+    asyncio.run(Server(engine).serve(given.socket))
+    return 0
+
+
+if __name__ == "__main__":
+    # Skip the interpreter's tear-down: torch's threads make it slow, and nothing here needs it.
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
