@@ -7,21 +7,19 @@ import structlog
 
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.core.clock import Clock, SystemClock
-from tunesmith.core.data_folder import DataFolder
+from tunesmith.core.data_folder import DataFolder, FolderRefused
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
-from tunesmith.domain.ports import Inference
 from tunesmith.executors.local import LocalExecutor
-from tunesmith.inference.resident import Resident
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import Bases
-from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.placement import Placement
 from tunesmith.services.scheduler import Scheduler
+from tunesmith.store.migrate import NewerDatabase
 from tunesmith.store.session import Database
 
 log = structlog.get_logger()
@@ -37,7 +35,6 @@ class Composed:
     services: Services
     attempts: Attempts
     scheduler: Scheduler
-    inference: Inference
 
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
@@ -48,7 +45,6 @@ class Composed:
         """Stop what was started and let go of the data folder."""
         self.scheduler.stop()
         self.services.bases.stop()
-        await self.inference.close()
         self.db.close()
         self.folder.close()
 
@@ -58,16 +54,27 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
 
     Raises:
         FolderRefused: another server holds the folder, a newer one wrote it, or it cannot be written.
+        Unavailable: the database cannot be reached.
     """
     clock = clock or SystemClock()
     ids = ids or Ids()
     folder = DataFolder(settings.data_dir)
+    try:
+        return _wire(folder, settings, clock, ids)
+    except NewerDatabase as error:
+        folder.close()
+        raise FolderRefused(str(error)) from error
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:
     settings = settings.model_copy(update={"data_dir": folder.path})
     db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
     db.migrate()
     blobs = LocalBlobs(folder.path / "blobs")
     executor = LocalExecutor(folder.path / "attempts")
-    inference = Resident(folder.run, settings=settings, clock=clock)
     wake = _Later()
     attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake)
     placement = Placement(
@@ -90,9 +97,8 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
         jobs=Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake),
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
-        chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
     )
-    return Composed(settings, folder, db, services, attempts, scheduler, inference)
+    return Composed(settings, folder, db, services, attempts, scheduler)
 
 
 class _Later:

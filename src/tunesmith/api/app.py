@@ -6,8 +6,8 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Scope
 
-from tunesmith.api import bases, chat, errors, files, health, jobs, models, not_available
-from tunesmith.api.middleware import BodyLimit, Frame, LoopbackOnly
+from tunesmith.api import bases, errors, files, health, jobs, models, not_available
+from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
 from tunesmith.services.all import Services
 
 #: What a form may hold beside its file.
@@ -24,7 +24,7 @@ def create_routes(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for router in (files.router, jobs.router, models.router, chat.router, bases.router, health.router):
+    for router in (files.router, jobs.router, models.router, bases.router, health.router):
         app.include_router(router)
     app.include_router(not_available.make_router())
     errors.install(app)
@@ -33,12 +33,17 @@ def create_routes(services: Services) -> FastAPI:
 
 def create_app(services: Services) -> ASGIApp:
     """Return the app as it is served on loopback without keys."""
+    return framed(create_routes(services), services)
+
+
+def framed(routes: ASGIApp, services: Services) -> ASGIApp:
+    """Return routes with the layers around them."""
     settings = services.settings
+    upload = Cap(settings.max_file_bytes + FORM_BYTES, f"The file is over the limit of {settings.max_file_bytes} bytes.")
+    other = Cap(settings.max_body_bytes, f"The body is over the limit of {settings.max_body_bytes} bytes.")
 
-    def limit(scope: Scope) -> int:
-        upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
-        return settings.max_file_bytes + FORM_BYTES if upload else settings.max_body_bytes
+    def cap(scope: Scope) -> Cap:
+        return upload if scope["path"] == "/v1/files" and scope["method"] == "POST" else other
 
-    routes = create_routes(services)
-    limited = BodyLimit(LoopbackOnly(routes), clock=services.clock, limit=limit)
+    limited = BodyLimit(LoopbackOnly(routes), clock=services.clock, cap=cap)
     return Frame(limited, clock=services.clock, ids=services.ids)

@@ -84,7 +84,7 @@ async def _http(request: Request, error: Exception) -> Response:
             )
         )
     if raised.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(_verbs(request))
+        headers = {"allow": ", ".join(_verbs(request))}
         if verb == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
         return render(MethodNotAllowed(f"{verb} is not a verb of {path}; it knows {headers['allow']}."), headers)

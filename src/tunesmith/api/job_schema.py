@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tunesmith.api.wire import Text, WireRequest, without_nul
+from tunesmith.api.wire import Text, WireRequest, storable
 from tunesmith.graders.grader import Grader
 
 Auto = Literal["auto"]
@@ -155,7 +155,7 @@ class CreateJobRequest(WireRequest):
     model: Text
     training_file: Text
     validation_file: Text | None = None
-    suffix: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(without_nul)] | None = None
+    suffix: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(storable)] | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     method: Method | None = None
     #: Deprecated in favour of `method`.

@@ -69,14 +69,6 @@ def create_job(body: CreateJobRequest, served: Served, caller: Caller) -> Respon
         raise InvalidRequest(
             "'hyperparameters' cannot stand beside 'method': put them into the method's own block.", param="hyperparameters"
         )
-    if body.method_type != "supervised":
-        raise NotAvailable(
-            f"The method '{body.method_type}' is not available in this release; 'supervised' is.", param="method.type"
-        )
-    if body.integrations:
-        raise NotAvailable(
-            "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
-        )
     job = served.jobs.create(
         caller.scope,
         CreateJob(
@@ -87,7 +79,7 @@ def create_job(body: CreateJobRequest, served: Served, caller: Caller) -> Respon
             seed=body.seed,
             method=body.method_type,
             method_config=body.method_config(),
-            integrations=[],
+            integrations=[integration.model_dump() for integration in body.integrations or []],
             metadata=body.metadata,
         ),
     )

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -113,27 +114,34 @@ def _is_local_authority(authority: str) -> bool:
     return parts.hostname is not None and is_loopback(parts.hostname)
 
 
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """How large a body may be, and how its sender is told."""
+
+    n_bytes: int
+    told: str
+
+
 class BodyLimit:
     """Refuses bodies over the limit with 413, by their declared length at once, by their bytes otherwise."""
 
-    def __init__(self, app: ASGIApp, *, clock: Clock, limit: Callable[[Scope], int]) -> None:
+    def __init__(self, app: ASGIApp, *, clock: Clock, cap: Callable[[Scope], Cap]) -> None:
         self._app = app
         self._clock = clock
-        self._limit = limit
+        self._cap = cap
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limit(scope)
+        cap = self._cap(scope)
         headers = Headers(scope=scope)
-        told = f"The body is larger than the limit of {limit} bytes for {scope['path']}."
         declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared) > limit:
+        if declared.isascii() and declared.isdigit() and int(declared) > cap.n_bytes:
             if headers.get("expect", "").lower() != "100-continue":
                 await self._drain(receive)
-            await render(TooLarge(told), {"connection": "close"})(scope, receive, send)
+            await render(TooLarge(cap.told), {"connection": "close"})(scope, receive, send)
             return
         n_received, complete = 0, False
 
@@ -142,8 +150,8 @@ class BodyLimit:
             message = await receive()
             n_received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if n_received > limit:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
+            if n_received > cap.n_bytes:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, cap.told)
             return message
 
         async def patient(message: Message) -> None:

@@ -1,13 +1,17 @@
 """One uploaded file out of a multipart body, fields in any order, not held in memory: the file goes to disk as it comes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 from tunesmith.core.errors import InvalidRequest, TooLarge
 
@@ -39,19 +43,18 @@ class FormReader:
         self._name = ""
         self._value = bytearray()
         self._ended = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part_begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_content,
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_part_data": self._part_data,
-                "on_part_end": self._part_end,
-                "on_end": self._end,
-            },
-        )
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._part_begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_content,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+        with _readable():
+            self._parser = MultipartParser(boundary, callbacks)
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the body.
@@ -60,10 +63,8 @@ class FormReader:
             InvalidRequest: it is not multipart, or a field is unacceptable.
             TooLarge: the file is over the limit.
         """
-        try:
+        with _readable():
             self._parser.write(data)
-        except FormParserError as error:
-            raise InvalidRequest(f"The multipart body cannot be read: {error}.") from error
 
     def finish(self) -> Form:
         """Return the form once the body has ended.
@@ -105,7 +106,7 @@ class FormReader:
         if len(self.form.fields) >= N_FIELDS:
             raise InvalidRequest(f"A form holds at most {N_FIELDS} fields.")
         if self._name == "file":
-            self.form.filename = options.get(b"filename", b"").decode("utf-8", "replace").replace("\x00", "") or "file"
+            self.form.filename = _filename(options.get(b"filename", b""))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name != "file":
@@ -124,6 +125,20 @@ class FormReader:
 
     def _end(self) -> None:
         self._ended = True
+
+
+@contextmanager
+def _readable() -> Generator[None]:
+    try:
+        yield
+    except FormParserError as error:
+        raise InvalidRequest(f"The multipart body cannot be read: {error}.") from error
+
+
+def _filename(sent: bytes) -> str:
+    """Return the name of a file; quotes and line ends are escaped in a form, and nothing else is."""
+    name = sent.decode("utf-8", "replace").replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+    return name.replace("\x00", "") or "file"
 
 
 async def read_form(request: Request, sink: BinaryIO, *, max_file_bytes: int) -> Form:

@@ -31,15 +31,15 @@ class Page(WireQuery):
     limit: int = Field(default=20, ge=1, le=N_PAGE)
 
 
-def without_nul(text: str) -> str:
-    """Return the text, or refuse it."""
-    if "\x00" in text:
-        raise PydanticCustomError("value", "must not contain the character NUL")
+def storable(text: str) -> str:
+    """Return the text, or refuse what a database or UTF-8 cannot hold."""
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise PydanticCustomError("value", "must be Unicode text without the character NUL")
     return text
 
 
 #: A string that every database can hold.
-Text = Annotated[str, AfterValidator(without_nul)]
+Text = Annotated[str, AfterValidator(storable)]
 
 #: Longest value that an error message repeats.
 N_SHOWN: Final = 100

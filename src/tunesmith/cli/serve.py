@@ -19,6 +19,7 @@ from tunesmith.api.internal import create_internal_app
 from tunesmith.api.middleware import is_loopback
 from tunesmith.bootstrap import Composed, compose
 from tunesmith.core.data_folder import FolderRefused
+from tunesmith.core.errors import Unavailable
 from tunesmith.core.settings import Settings
 
 REFUSED: Final = 1
@@ -40,7 +41,7 @@ def serve(settings: Settings) -> int:
         with contextlib.closing(listener):
             composed = compose(settings)
             asyncio.run(_until_signalled(composed, listener))
-    except (CannotServe, FolderRefused) as error:
+    except (CannotServe, FolderRefused, Unavailable) as error:
         typer.echo(f"tunesmith: {error}", err=True)
         return REFUSED
     return 0
@@ -155,7 +156,7 @@ def _log_to_stderr() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

@@ -74,7 +74,7 @@ class Models:
             if model is None:
                 if models.get_base(tx, scope, name) is not None:
                     raise InvalidRequest(
-                        f"'{name}' is a base model, which serves every project: `tunesmith models remove {name}` removes it.",
+                        f"'{name}' is a base model of the server: `tunesmith models remove {name}` removes it.",
                         param="model",
                     )
                 raise ModelNotFound(name)
@@ -100,9 +100,7 @@ def _refuse_needed(tx: Transaction, scope: Project, model: TunedModel) -> None:
     """Refuse to delete what an unfinished job stands on, or may have to go on from."""
     maker = jobs.get(tx, scope, model.job_id)
     if maker is not None and maker.status not in TERMINAL:
-        raise StateConflict(
-            f"'{model.name}' belongs to job {maker.id}, which is {maker.status}: cancel it or wait for its end."
-        )
+        raise StateConflict(f"'{model.name}' belongs to job {maker.id}, {maker.status}: cancel it or wait for its end.")
     for job in jobs.unfinished(tx, scope):
         if job.start_adapter == model.adapter_key:
             raise StateConflict(f"Job {job.id} is tuning '{model.name}' further: cancel it or wait for its end.")

@@ -1,0 +1,171 @@
+"""A served app on a free port with a data folder of its own, and the official clients as its customers."""
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import uvicorn
+from jsonschema import Draft202012Validator
+
+from tunesmith.api.app import create_app
+from tunesmith.bootstrap import Composed, compose
+from tunesmith.core.settings import Settings
+from tunesmith.domain.scope import Project
+
+#: Small enough that a test can go over them.
+MAX_FILE_BYTES = 3 * 1024 * 1024
+MAX_BODY_BYTES = 512 * 1024
+SCHEMA = Path(__file__).parent / "schema"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server under test, and its insides for what no request can bring about."""
+
+    base_url: str
+    composed: Composed
+
+    @property
+    def scope(self) -> Project:
+        return Project("proj_default", "org-default")
+
+    @property
+    def root(self) -> str:
+        return self.base_url.removesuffix("/v1")
+
+
+@contextmanager
+def serving(composed: Composed) -> Iterator[str]:
+    """Serve the public app in a thread; nothing is scheduled, so jobs stay as they were created."""
+    config = uvicorn.Config(create_app(composed.services), port=0, http="h11", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        threading.Event().wait(0.002)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def house(folder: Path, **settings: Any) -> Iterator[Served]:
+    composed = compose(Settings(data_dir=folder, max_file_bytes=MAX_FILE_BYTES, max_body_bytes=MAX_BODY_BYTES, **settings))
+    composed.services.bases.start()
+    try:
+        with serving(composed) as base_url:
+            yield Served(base_url, composed)
+    finally:
+        asyncio.run(composed.close())
+
+
+@pytest.fixture(scope="session")
+def open_house() -> Callable[..., AbstractContextManager[Served]]:
+    """Return a function that serves a data folder."""
+    return house
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with house(tmp_path_factory.mktemp("house")) as served:
+        yield served
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Served]:
+    """A server that no other test has used."""
+    with house(tmp_path / "data") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(served: Served) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=served.base_url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(served: Served) -> Iterator[httpx2.Client]:
+    """For what the official client would never send."""
+    with httpx2.Client(base_url=served.root, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def _rows(n: int = 10) -> bytes:
+    lines = [
+        {"messages": [{"role": "user", "content": f"What is {i} plus one?"}, {"role": "assistant", "content": str(i + 1)}]}
+        for i in range(n)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[[int], bytes]:
+    """Return a function that makes a small training file."""
+    return _rows
+
+
+@pytest.fixture(scope="module")
+def training_file(client: openai.OpenAI) -> str:
+    return client.files.create(file=("rows.jsonl", io.BytesIO(_rows())), purpose="fine-tune").id
+
+
+def published() -> dict[str, Any]:
+    return json.loads((SCHEMA / "responses.json").read_text())
+
+
+def differences() -> list[dict[str, Any]]:
+    return json.loads((SCHEMA / "differences.json").read_text())
+
+
+def validator(name: str, without: str = "") -> Draft202012Validator:
+    """Return the validator of a response, amended by every difference but the one called `without`."""
+    document = published()
+    for difference in differences():
+        if difference["name"] != without:
+            *path, last = difference["at"]
+            place = document["$defs"]
+            for step in path:
+                place = place[step]
+            place[last] = difference["schema"]
+    return Draft202012Validator({"$ref": f"#/$defs/{name}", **document})
+
+
+@pytest.fixture(scope="session")
+def faults() -> Callable[..., list[str]]:
+    """Return a function that tells where a response departs from its schema."""
+
+    def tell(body: object, name: str, without: str = "") -> list[str]:
+        return [f"{error.json_path}: {error.message}" for error in validator(name, without).iter_errors(body)]
+
+    return tell
+
+
+@pytest.fixture(scope="session")
+def conforms(faults: Callable[..., list[str]]) -> Callable[[object, str], None]:
+    """Return a function that asserts a response's conformity; it takes a body or what the client made of it."""
+
+    def check(body: Any, name: str) -> None:
+        plain = body.to_dict() if hasattr(body, "to_dict") else body
+        assert faults(plain, name) == []
+
+    return check
