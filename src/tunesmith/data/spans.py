@@ -206,7 +206,7 @@ class Conversations:
 
     @cached_property
     def _knows_developer(self) -> bool:
-        return self._template.mentions("developer")
+        return self._template.compares_with("developer")
 
     @cached_property
     def _takes_tools(self) -> bool:

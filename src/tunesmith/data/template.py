@@ -144,17 +144,18 @@ class ChatTemplate:
         environment.globals.update(given)
         try:
             self._template = environment.from_string(source)
-            self._literals = _literals(environment.parse(source))
+            constants = environment.parse(source).find_all(nodes.Const)
         except jinja2.TemplateSyntaxError as error:
             raise BrokenTemplate(f"The chat template does not parse: {error.message} (line {error.lineno}).") from error
+        self._constants = frozenset(node.value for node in constants if isinstance(node.value, str))
         self._variables = dict(variables)
         self.source = source
         #: True where the template marks what the assistant said with `{% generation %}`.
         self.marks_generation = _GENERATION.search(source) is not None
 
-    def mentions(self, word: str) -> bool:
-        """Say whether the template's text or string constants contain `word`."""
-        return any(word in literal for literal in self._literals)
+    def compares_with(self, word: str) -> bool:
+        """Say whether `word` is one of the template's string constants, as in `message.role == 'developer'`."""
+        return word in self._constants
 
     def render(
         self,
@@ -209,9 +210,3 @@ class ChatTemplate:
         except _REFUSALS as error:
             raise TemplateRefused(str(error) or type(error).__name__) from error
         return "".join(pieces)
-
-
-def _literals(tree: nodes.Template) -> list[str]:
-    texts = [node.data for node in tree.find_all(nodes.TemplateData)]
-    constants = [node.value for node in tree.find_all(nodes.Const)]
-    return texts + [value for value in constants if isinstance(value, str)]

@@ -1,9 +1,12 @@
 """Golden tests: token ids and masks equal those of `transformers`, for templates in the manner of four families."""
 
 import json
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 
 from tunesmith.core.chat import check_messages
 from tunesmith.data.folder import BrokenFolder, pins
@@ -21,6 +24,7 @@ TOOLS = [
 ]
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zürich"}'}}
 CALLED = {**CALL, "function": {"name": "weather", "arguments": {"city": "Zürich"}}}
+SPECIAL_OF_LLAMA = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>")
 SINGLE = [{"role": "user", "content": "What is the weather?"}, {"role": "assistant", "content": "It is sunny."}]
 MULTI = [
     {"role": "system", "content": "Answer the customer."},
@@ -357,3 +361,38 @@ def test_a_broken_folder_says_what_is_wrong(family: Any, file: str, content: str
         (model.folder / file).write_text(content)
     with pytest.raises(BrokenFolder, match=words):
         Renderer.load(model.folder)
+
+
+def test_a_tokenizer_that_marks_words_and_falls_back_to_bytes(family: Any) -> None:
+    model = family("llama")
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", *SPECIAL_OF_LLAMA, *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(special_tokens=special, vocab_size=400, show_progress=False)
+    tokenizer.train_from_iterator([" ".join(str(message["content"]) for message in SINGLE)], trainer)
+    tokenizer.save(str(model.folder / "tokenizer.json"))
+    for messages in (SINGLE, MULTI):
+        (example,) = model.renderer().examples(messages, max_tokens=512)
+        check_equal(example, oracle(model, messages))
+    trained = [token for token, weight in zip(example.tokens, example.weights, strict=True) if weight]
+    assert "here 🎉" in model.renderer().decode(trained, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_the_embedded_base_is_rendered_as_transformers_does(tools: Any) -> None:
+    from transformers import AutoTokenizer
+
+    folder = Path(str(files("tunesmith"))) / "bases" / "tunesmith-nano"
+    if not (folder / "tokenizer.json").exists():
+        pytest.skip("the embedded base is not built")
+    loaded = AutoTokenizer.from_pretrained(folder)
+    renderer = Renderer.load(folder)
+    assert loaded.eos_token_id in renderer.stop_ids
+    for messages in (SINGLE, MULTI, TOOL_TURNS):
+        mapped = [{**message, "tool_calls": [CALLED]} if "tool_calls" in message else message for message in messages]
+        out = loaded.apply_chat_template(mapped, tools=tools, return_dict=True, return_assistant_tokens_mask=True)
+        (example,) = renderer.examples(messages, tools, max_tokens=2048)
+        check_equal(example, (tuple(out["input_ids"]), tuple(map(float, out["assistant_masks"]))))
+        prompt = loaded.apply_chat_template(mapped, tools=tools, add_generation_prompt=True)["input_ids"]
+        assert renderer.prompt(messages, tools) == prompt
