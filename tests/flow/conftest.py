@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,25 +183,33 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A data folder in which the base `tiny` is registered; registering takes seconds of torch, so it is done once."""
+    server = Server(tmp_path_factory.mktemp("furnished") / "data").start()
+    with server.client as client:
+        client.post(
+            f"{server.url.removesuffix('/v1')}/tunesmith/v1/models",
+            cast_to=dict[str, Any],
+            body={"name": "tiny", "source": str(tiny_base)},
+            options={"timeout": PATIENCE_S},
+        )
+    server.kill(signal.SIGTERM)
+    return server.data_dir
+
+
 @pytest.fixture
-def make_server(tmp_path: Path, tiny_base: Path) -> Iterator[Callable[..., Server]]:
-    """Return a starter of servers; the first start on a data folder registers the base `tiny`."""
+def make_server(tmp_path: Path, furnished: Path) -> Iterator[Callable[..., Server]]:
+    """Return a starter of servers; each has a data folder of its own with the base `tiny` in it."""
     made: list[Server] = []
 
     def make(*, failpoints: str = "", more: dict[str, str] | None = None, **settings: Any) -> Server:
-        folder = Path(tempfile.mkdtemp(dir=tmp_path))
-        server = Server(folder / "data", **settings)
+        folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "data"
+        shutil.copytree(furnished, folder, ignore=shutil.ignore_patterns("*.sock"))
+        server = Server(folder, **settings)
         server.failpoints, server.more = failpoints, more or {}
         made.append(server)
-        server.start()
-        with server.client as client:
-            client.post(
-                f"{server.url.removesuffix('/v1')}/tunesmith/v1/models",
-                cast_to=dict[str, Any],
-                body={"name": "tiny", "source": str(tiny_base)},
-                options={"timeout": PATIENCE_S},
-            )
-        return server
+        return server.start()
 
     yield make
     for server in made:

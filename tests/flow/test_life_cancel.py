@@ -1,10 +1,11 @@
 """Cancel in every phase: final in the answer, nothing left alive, nobody can write any more, the next job starts."""
 
+import contextlib
 import http.client
 import json
+import os
 import socket
 import time
-from pathlib import Path
 
 import openai
 import pytest
@@ -84,7 +85,7 @@ def test_a_trainer_that_ignores_everything_is_gone_and_the_next_job_starts(make_
     path = tmp_path / "path"
     path.mkdir()
     (path / "sitecustomize.py").write_text(DEAF)
-    server = make_server(more={"PYTHONPATH": str(path)})
+    server = make_server(more={"PYTHONPATH": f"{path}:{os.environ.get('PYTHONPATH', '')}"})
     file = server.upload()
     first, second = server.create(file), server.create(file)
     eventually(lambda: len(tree.tagged(first)) == 4, "supervisor, trainer and its children")
@@ -107,9 +108,9 @@ def test_two_at_once_respect_the_slots(make_server, eventually):
 class _Channel(http.client.HTTPConnection):
     """HTTP on the channel's Unix socket."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__("tunesmith")
-        self._path = str(path)
+        self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
@@ -117,14 +118,11 @@ class _Channel(http.client.HTTPConnection):
 
 
 def post(server, job, attempt, name, token, body):
-    channel = _Channel(server.data_dir / "run" / "channel.sock")
-    channel.request(
-        "POST", f"/internal/v1/attempts/{job}/{attempt}/{name}", json.dumps(body), {"Authorization": f"Bearer {token}"}
-    )
-    answer = channel.getresponse()
-    content = json.loads(answer.read())
-    channel.close()
-    return answer.status, content
+    with contextlib.closing(_Channel(server.task(job, 2)["socket"])) as channel:
+        headers = {"Authorization": f"Bearer {token}"}
+        channel.request("POST", f"/internal/v1/attempts/{job}/{attempt}/{name}", json.dumps(body), headers)
+        with channel.getresponse() as answer:
+            return answer.status, json.loads(answer.read())
 
 
 def test_a_worker_that_comes_too_late_is_refused_by_name_of_its_attempt(make_server, eventually):
