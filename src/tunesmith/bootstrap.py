@@ -10,15 +10,19 @@ from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.data_folder import DataFolder, FolderRefused
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
+from tunesmith.domain.ports import Inference
 from tunesmith.executors.local import LocalExecutor
+from tunesmith.inference.resident import Resident
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
-from tunesmith.services.bases import Bases
+from tunesmith.services.bases import EMBEDDED, Bases
+from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.placement import Placement
 from tunesmith.services.scheduler import Scheduler
+from tunesmith.services.warmth import Warmth
 from tunesmith.store.migrate import NewerDatabase
 from tunesmith.store.session import Database
 
@@ -35,15 +39,24 @@ class Composed:
     services: Services
     attempts: Attempts
     scheduler: Scheduler
+    inference: Inference
+    warmth: Warmth
 
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
         self.services.bases.start()
         self.scheduler.start()
 
+    def warm(self) -> None:
+        """Make the sampler of the default base ready, on the running loop."""
+        base = self.services.bases.find(self.settings.default_base or EMBEDDED)
+        self.warmth.begin(base.path if base is not None and base.status == "ready" else None)
+
     async def close(self) -> None:
         """Stop what was started and let go of the data folder."""
+        self.warmth.end()
         self.scheduler.stop()
+        await self.inference.close()
         self.services.bases.stop()
         self.db.close()
         self.folder.close()
@@ -75,6 +88,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     db.migrate()
     blobs = LocalBlobs(folder.path / "blobs")
     executor = LocalExecutor(folder.path / "attempts")
+    inference = Resident(folder.run, settings=settings, clock=clock)
+    warmth = Warmth(inference, wanted=settings.sampler_warm)
     wake = _Later()
     attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake)
     placement = Placement(
@@ -85,6 +100,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         settings=settings,
         blobs_url=blobs.url,
         socket=folder.run / "channel.sock",
+        on_train=warmth.ask,
     )
     scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
     wake.call = scheduler.wake
@@ -97,8 +113,9 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         jobs=Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake),
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
+        chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
     )
-    return Composed(settings, folder, db, services, attempts, scheduler)
+    return Composed(settings, folder, db, services, attempts, scheduler, inference, warmth)
 
 
 class _Later:

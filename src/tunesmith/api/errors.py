@@ -42,7 +42,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(OSError, _system)
-    app.add_exception_handler(Exception, _crash)
+    # For `Exception` starlette would answer, raise again and have the connection closed under the next request.
+    app.add_exception_handler(BaseException, _crash)
 
 
 def render(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:

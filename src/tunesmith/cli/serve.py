@@ -77,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Door(uvicorn.Server):
+class Door(uvicorn.Server):
     """A server whose signals are somebody else's business."""
 
     def __init__(self, app: ASGIApp, *, uds: str | None = None) -> None:
@@ -116,12 +116,13 @@ async def run(composed: Composed, listener: socket.socket, *, ended: asyncio.Eve
         CannotServe: a door could not be opened.
     """
     channel = composed.folder.run / "channel.sock"
-    inner, outer = _Door(create_internal_app(composed.attempts), uds=str(channel)), _Door(create_app(composed.services))
+    inner, outer = Door(create_internal_app(composed.attempts), uds=str(channel)), Door(create_app(composed.services))
     tasks = [asyncio.create_task(inner.serve())]
     try:
         await inner.opened(tasks[0])
         channel.chmod(0o600)
         await asyncio.to_thread(composed.start)
+        composed.warm()
         tasks.append(asyncio.create_task(outer.serve(sockets=[listener])))
         await outer.opened(tasks[1])
         host, port = listener.getsockname()[:2]

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     """Largest JSON body."""
     results_base64: bool = False
     """Serve result files base64-encoded, as OpenAI once did."""
+    sampler_warm: bool = True
+    """Start a sampler before the first question: for the default base at the start, for a job's base when it trains."""
     sampler_idle_s: float | None = None
     """Seconds after which an unused sampler is unloaded; None keeps it."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")

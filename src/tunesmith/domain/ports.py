@@ -1,6 +1,6 @@
 """The sockets of the house, one page: what the floors above may ask of an adapter, and no more."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -138,7 +138,7 @@ class Sampled:
 class Inference(Protocol):
     """Answers for one or more bases. Closing the iterator stops the generation at the next token."""
 
-    def stream(self, base_path: str, request: GenerateRequest) -> AsyncIterator[Sampled]:
+    def stream(self, base_path: str, request: GenerateRequest) -> AsyncGenerator[Sampled]:
         """Sample tokens as they are computed; raises `Unavailable` when the base or adapter cannot be loaded."""
         ...
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -59,7 +59,7 @@ class Resident:
         self._n_started = 0
         self._closed = False
 
-    async def stream(self, base_path: str, request: GenerateRequest) -> AsyncIterator[Sampled]:
+    async def stream(self, base_path: str, request: GenerateRequest) -> AsyncGenerator[Sampled]:
         """Sample tokens as they are computed; closing the iterator stops the generation at the next token.
 
         Raises:

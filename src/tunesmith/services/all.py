@@ -6,6 +6,7 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.services.bases import Bases
+from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
@@ -22,3 +23,4 @@ class Services:
     jobs: Jobs
     models: Models
     bases: Bases
+    chat: Chat

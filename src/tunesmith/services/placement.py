@@ -1,5 +1,6 @@
 """Attempts begun and ended from the server's side: claim, note the place, free the slot, requeue, give up."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +54,7 @@ class Placement:
         settings: Settings,
         blobs_url: str,
         socket: Path,
+        on_train: Callable[[str], None] | None = None,
     ) -> None:
         self._db = db
         self._attempts = attempts
@@ -61,6 +63,7 @@ class Placement:
         self._settings = settings
         self._blobs_url = blobs_url
         self._socket = socket
+        self._on_train = on_train
 
     def look(self, n_waiting: int) -> tuple[list[Job], list[Job], list[Job]]:
         """Return the occupied jobs, and the first `n_waiting` that wait for validation and for training."""
@@ -108,6 +111,8 @@ class Placement:
             if start.kind == "validate":
                 events.append(tx, _scope(job), job.id, claimed.attempt, [wording.validating(job)])
             failpoint("placement.claim")
+        if start.kind == "train" and self._on_train is not None:
+            self._on_train(spec["base_path"])
         return Task(
             kind=start.kind,
             job=claimed.id,

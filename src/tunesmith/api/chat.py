@@ -1,0 +1,214 @@
+"""Chat completions over HTTP: `POST /v1/chat/completions`, whole or as server-sent events.
+
+The first delta is awaited before the status is sent, so that a model that cannot be loaded is an HTTP error. A client that
+leaves stops its generation at the next token, in either form.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from tunesmith.api.chat_schema import CreateChatCompletion
+from tunesmith.api.deps import Caller, Served
+from tunesmith.core.errors import ApiError
+from tunesmith.services.answers import Delta, ToolCall
+from tunesmith.services.chat import Answer
+
+router = APIRouter(prefix="/v1/chat/completions", tags=["Chat"])
+log = structlog.get_logger()
+
+#: nginx's own word for a request whose client is gone; nobody reads it.
+CLIENT_LEFT: Final = 499
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Choice:
+    """One choice as it grows."""
+
+    text: list[str] = field(default_factory=list[str])
+    tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    finish_reason: str | None = None
+
+
+@router.post("")
+async def create_chat_completion(body: CreateChatCompletion, request: Request, served: Served, caller: Caller) -> Response:
+    """Answer a conversation."""
+    wanted = body.checked()
+    answer = await served.chat.answer(caller.scope, wanted)
+    if body.stream:
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        deltas = await _begun(answer.deltas)
+        return EventStream(_chunks(answer, deltas, n=wanted.n, include_usage=include_usage))
+    whole = await unless_gone(request.receive, _whole(answer, wanted.n))
+    return Response(status_code=CLIENT_LEFT) if whole is None else JSONResponse(whole)
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return what the work returns, or None when the client left first; the work is cancelled then."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        leaving.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _whole(answer: Answer, n: int) -> dict[str, Any]:
+    choices = [Choice() for _ in range(n)]
+    async with aclosing(answer.deltas) as deltas:
+        async for delta in deltas:
+            choice = choices[delta.index]
+            choice.text.append(delta.text)
+            if delta.tool_call is not None:
+                choice.tool_calls.append(delta.tool_call)
+            choice.finish_reason = delta.finish_reason or choice.finish_reason
+    return {
+        "id": answer.id,
+        "object": "chat.completion",
+        "created": int(answer.created_at),
+        "model": answer.model,
+        "choices": [_wire_choice(index, choice) for index, choice in enumerate(choices)],
+        "usage": wire_usage(answer),
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+
+
+def _wire_choice(index: int, choice: Choice) -> dict[str, Any]:
+    text = "".join(choice.text)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not choice.tool_calls else None,
+        "refusal": None,
+        "annotations": [],
+    }
+    if choice.tool_calls:
+        message["tool_calls"] = [_wire_call(call) for call in choice.tool_calls]
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": choice.finish_reason}
+
+
+def _wire_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def wire_usage(answer: Answer) -> dict[str, Any]:
+    """Return the usage object of an answer as far as it has come."""
+    n_prompt, n_completion = answer.n_prompt_tokens, answer.n_completion_tokens
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_completion,
+        "total_tokens": n_prompt + n_completion,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+async def _begun(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
+    """Await the first delta and return a generator that yields it and then the others."""
+    first = await anext(deltas, None)
+
+    async def all_of_them() -> AsyncGenerator[Delta]:
+        async with aclosing(deltas):
+            if first is not None:
+                yield first
+            async for delta in deltas:
+                yield delta
+
+    return all_of_them()
+
+
+async def _chunks(
+    answer: Answer, deltas: AsyncGenerator[Delta], *, n: int, include_usage: bool
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the chunks of a stream; what goes wrong in the middle is a last chunk with `error`."""
+    envelope: dict[str, Any] = {
+        "id": answer.id,
+        "object": "chat.completion.chunk",
+        "created": int(answer.created_at),
+        "model": answer.model,
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+    usage: dict[str, Any] = {"usage": None} if include_usage else {}
+    n_calls = [0] * n
+    try:
+        async with aclosing(deltas):
+            for index in range(n):
+                opening = _wire_delta(index, {"role": "assistant", "content": "", "refusal": None})
+                yield {**envelope, "choices": [opening], **usage}
+            async for delta in deltas:
+                said: dict[str, Any] = {}
+                if delta.text:
+                    said["content"] = delta.text
+                if delta.tool_call is not None:
+                    said["tool_calls"] = [{"index": n_calls[delta.index], **_wire_call(delta.tool_call)}]
+                    n_calls[delta.index] += 1
+                yield {**envelope, "choices": [_wire_delta(delta.index, said, delta.finish_reason)], **usage}
+    except ApiError as error:
+        log.warning("chat.broken", id=answer.id, reason=error.message)
+        yield error.body()
+        return
+    if include_usage:
+        yield {**envelope, "choices": [], "usage": wire_usage(answer)}
+
+
+def _wire_delta(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+class EventStream(Response):
+    """Server-sent events from a generator that is closed as soon as the client is gone."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncGenerator[dict[str, Any]]) -> None:
+        self._chunks = chunks
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Send the events while watching for the client's leave."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        done = await unless_gone(receive, self._send_all(send))
+        if done:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, send: Send) -> bool:
+        async with aclosing(self._chunks) as chunks:
+            try:
+                async for chunk in chunks:
+                    await send({"type": "http.response.body", "body": _event(chunk), "more_body": True})
+            except OSError:
+                return False
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
+        return True
+
+
+def _event(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"

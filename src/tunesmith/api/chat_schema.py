@@ -1,0 +1,153 @@
+"""The request body of chat completions: what works, what is accepted without effect, what another release brings."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from tunesmith.api.wire import WireRequest
+from tunesmith.core.chat import InvalidMessage, check_messages, check_tools, modern
+from tunesmith.core.errors import ApiError, InvalidRequest, NotAvailable
+from tunesmith.services.chat import ChatRequest
+
+N_MAX_STOPS: Final = 4
+
+#: Fields that only steer OpenAI's own operation: accepted, documented, without effect.
+WITHOUT_EFFECT: Final = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "user",
+    }
+)
+
+#: Fields that ask for what this release does not do, with the values that ask for nothing.
+NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
+    "audio": (),
+    "frequency_penalty": (0, 0.0),
+    "function_call": (),
+    "functions": (),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "moderation": (),
+    "prediction": (),
+    "presence_penalty": (0, 0.0),
+    "reasoning_effort": (),
+    "response_format": ({"type": "text"},),
+    "store": (False,),
+    "tool_choice": ("auto", "none"),
+    "top_logprobs": (0,),
+    "verbosity": (),
+    "web_search_options": (),
+}
+
+
+class StreamOptions(WireRequest):
+    """What a stream carries beside the answer; `include_obfuscation` is OpenAI's own and without effect."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CreateChatCompletion(WireRequest):
+    """The body of `POST /v1/chat/completions`, every field of the contract."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    audio: Any = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    function_call: Any = None
+    functions: Any = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    metadata: dict[str, str] | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    moderation: Any = None
+    prediction: Any = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: str | None = None
+    reasoning_effort: str | None = None
+    response_format: dict[str, Any] | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    user: str | None = None
+    verbosity: str | None = None
+    web_search_options: Any = None
+
+    def checked(self) -> ChatRequest:
+        """Return the request for the service.
+
+        Raises:
+            NotAvailable: a field asks for what this release does not do.
+            InvalidRequest: fields contradict one another, or messages or tools break a rule.
+        """
+        for name, idle in NOT_YET.items():
+            value = getattr(self, name)
+            if value is not None and value not in idle:
+                raise NotAvailable(f"'{name}' is not available in this release: leave it out.", param=name)
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise InvalidRequest(
+                "'max_tokens' and 'max_completion_tokens' say the same: leave one out.", param="max_completion_tokens"
+            )
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("'stream_options' is only for 'stream': true.", param="stream_options")
+        return ChatRequest(
+            model=self.model,
+            messages=self._messages(),
+            tools=self._tools(),
+            n=self.n or 1,
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            stops=self._stops(),
+            seed=self.seed,
+            parallel_tool_calls=self.parallel_tool_calls,
+        )
+
+    def _messages(self) -> list[dict[str, Any]]:
+        try:
+            return modern(check_messages(self.messages))
+        except InvalidMessage as error:
+            raise _refusal(error, "messages") from error
+
+    def _tools(self) -> list[dict[str, Any]] | None:
+        """Return the tools for the prompt; with `tool_choice` none the model is not told of any."""
+        if not self.tools:
+            return None
+        try:
+            tools = check_tools(self.tools)
+        except InvalidMessage as error:
+            raise _refusal(error, "tools") from error
+        return None if self.tool_choice == "none" else tools
+
+    def _stops(self) -> tuple[str, ...]:
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stops) > N_MAX_STOPS or not all(stops):
+            raise InvalidRequest(f"'stop' must be up to {N_MAX_STOPS} sequences, none of them empty.", param="stop")
+        return tuple(stops)
+
+
+def _refusal(error: InvalidMessage, name: str) -> ApiError:
+    kind = NotAvailable if error.not_available else InvalidRequest
+    return kind(f"{error.param(name)}: {error.reason}", param=error.param(name))

@@ -1,0 +1,214 @@
+"""Chat completions: from a model's name and messages to a stream of deltas; the doors give them their form."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from anyio import to_thread
+
+from tunesmith.core.chat import Message, Tool
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
+from tunesmith.core.ids import Ids
+from tunesmith.data.folder import BrokenFolder
+from tunesmith.data.render import Renderer, RenderError
+from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.ports import Adapter, Blobs, GenerateRequest, Inference
+from tunesmith.domain.scope import Project
+from tunesmith.services.answers import Assembler, Delta
+from tunesmith.services.bases import Bases
+from tunesmith.store import models
+from tunesmith.store.session import Database
+
+#: Tokens of an answer whose length the request leaves open; less when the context ends before.
+N_DEFAULT_TOKENS: Final = 4096
+_N_MAX_RENDERERS: Final = 32
+
+
+class UnknownModel(NotFound):
+    """No base, tuned model or checkpoint of this name answers here (404 `model_not_found`)."""
+
+    code = "model_not_found"
+    param = "model"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model `{name}` does not exist or you do not have access to it.")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A checked request."""
+
+    model: str
+    messages: Sequence[Message]
+    tools: Sequence[Tool] | None = None
+    n: int = 1
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stops: tuple[str, ...] = ()
+    seed: int | None = None
+    parallel_tool_calls: bool | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer under way. `deltas` starts the generation; closing it stops it at the next token."""
+
+    id: str
+    created_at: float
+    model: str
+    n_prompt_tokens: int
+    deltas: AsyncGenerator[Delta]
+    #: Tokens sampled so far, over all choices.
+    n_completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A name, resolved."""
+
+    base: Base
+    adapter: Adapter | None
+    renderer: Renderer
+
+
+@dataclass(slots=True)
+class Chat:
+    """Answers for every model that a project sees."""
+
+    db: Database
+    bases: Bases
+    blobs: Blobs
+    inference: Inference
+    clock: Clock
+    ids: Ids
+    _renderers: dict[tuple[str, str, str], Renderer] = field(default_factory=dict[tuple[str, str, str], Renderer])
+
+    async def answer(self, scope: Project, request: ChatRequest) -> Answer:
+        """Resolve the model, render the prompt and return the answer, which nobody has started to compute yet.
+
+        Raises:
+            UnknownModel: no such model in this project.
+            InvalidRequest: the base is not in order, the messages cannot be rendered, or they do not fit the context.
+        """
+        served, prompt = await to_thread.run_sync(self._prepare, scope, request)
+        generate = GenerateRequest(
+            prompt=prompt,
+            n=request.n,
+            max_tokens=_n_tokens(served.base, request, len(prompt)),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            stop_ids=served.renderer.stop_ids,
+            adapter=served.adapter,
+        )
+        answer = Answer(self.ids.chat(), self.clock.now(), request.model, len(prompt), _nothing())
+        answer.deltas = self._deltas(served, request, generate, answer)
+        return answer
+
+    async def _deltas(
+        self, served: _Served, request: ChatRequest, generate: GenerateRequest, answer: Answer
+    ) -> AsyncGenerator[Delta]:
+        with_tools = bool(request.tools)
+        assemblers = [
+            Assembler(
+                index,
+                served.renderer.stream(skip_special_tokens=not with_tools),
+                request.stops,
+                with_tools=with_tools,
+                ids=self.ids,
+            )
+            for index in range(request.n)
+        ]
+        async with aclosing(self.inference.stream(served.base.path, generate)) as tokens:
+            async for sampled in tokens:
+                assembler = assemblers[sampled.index]
+                if not assembler.finished:
+                    answer.n_completion_tokens += 1
+                is_stop = sampled.token in generate.stop_ids
+                for delta in assembler.feed(sampled.token, sampled.finish, is_stop=is_stop):
+                    yield delta
+                # A stop string ends a sample before the sampler does: when it was the last one, leave.
+                if all(each.finished for each in assemblers):
+                    return
+
+    def _prepare(self, scope: Project, request: ChatRequest) -> tuple[_Served, list[int]]:
+        served = self._resolve(scope, request.model)
+        try:
+            prompt = served.renderer.prompt(request.messages, request.tools, parallel_tool_calls=request.parallel_tool_calls)
+        except RenderError as error:
+            raise InvalidRequest(f"The messages cannot be rendered: {error}", param="messages") from error
+        return served, prompt
+
+    def _resolve(self, scope: Project, name: str) -> _Served:
+        with self.db.read() as tx:
+            tuned = models.get(tx, scope, name)
+        if tuned is None:
+            base = self.bases.find(name)
+            if base is None:
+                raise UnknownModel(name)
+            base = self.bases.intact(base)
+            return _Served(base, None, self._renderer(base))
+        try:
+            base = self.bases.intact(self.bases.get(tuned.base))
+        except ModelNotFound as error:
+            raise InvalidRequest(
+                f"{name} was tuned on the base model {tuned.base}, which was removed. Add it again: "
+                f"`tunesmith models add {tuned.base} SOURCE`.",
+                param="model",
+            ) from error
+        _check_pins(tuned, base)
+        adapter = Adapter(name, str(self.blobs.path(tuned.adapter_key)), tuned.sha256)
+        return _Served(base, adapter, self._renderer(base))
+
+    def _renderer(self, base: Base) -> Renderer:
+        key = (base.path, base.pins.get("tokenizer", ""), base.pins.get("template", ""))
+        known = self._renderers.get(key)
+        if known is not None:
+            return known
+        try:
+            renderer = Renderer.load(Path(base.path))
+        except BrokenFolder as error:
+            raise InvalidRequest(f"The base model {base.name} cannot be used: {error}", param="model") from error
+        if len(self._renderers) >= _N_MAX_RENDERERS:
+            self._renderers.pop(next(iter(self._renderers)))
+        self._renderers[key] = renderer
+        return renderer
+
+
+def _check_pins(tuned: TunedModel, base: Base) -> None:
+    """Refuse to serve an adapter on anything but what it was trained on."""
+    changed = sorted(part for part, digest in tuned.pins.items() if base.pins.get(part) != digest)
+    if changed:
+        raise InvalidRequest(
+            f"{tuned.name} was tuned on another {' and '.join(changed)} than the base model {base.name} has now, and would "
+            "answer wrongly on it. Bring the files that it was tuned on back.",
+            param="model",
+        )
+
+
+def _n_tokens(base: Base, request: ChatRequest, n_prompt: int) -> int:
+    """Return the most tokens that an answer may have.
+
+    Raises:
+        InvalidRequest: prompt and answer do not fit the context (`context_length_exceeded`).
+    """
+    room = base.context_length - n_prompt
+    wanted = request.max_tokens
+    if room < 1 or (wanted is not None and wanted > room):
+        asked = f" and {wanted} in the completion" if wanted is not None else ""
+        raise InvalidRequest(
+            f"This model's maximum context length is {base.context_length} tokens. However, your messages resulted in "
+            f"{n_prompt} tokens{asked}. Please reduce the length of the messages or completion.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return min(room, N_DEFAULT_TOKENS) if wanted is None else wanted
+
+
+async def _nothing() -> AsyncGenerator[Delta]:
+    return
+    yield
