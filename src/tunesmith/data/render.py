@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock, SystemClock
+from tunesmith.data.control import ControlTokens, Encoded
 from tunesmith.data.folder import TOKENIZER, TOKENIZER_CONFIG, BrokenFolder, chat_template
 from tunesmith.data.spans import Conversations, Draft, RenderError
 from tunesmith.data.template import BrokenTemplate, ChatTemplate
@@ -71,7 +72,8 @@ class Renderer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._conversations = Conversations(template)
+        self._control = ControlTokens(tokenizer)
+        self._conversations = Conversations(template, self._control.mark)
         self.template = template
         #: sha256 of `tokenizer.json` and of the template's text, as a job pins them.
         self.tokenizer_sha256, self.template_sha256 = pins
@@ -120,7 +122,7 @@ class Renderer:
             RenderError: the template refuses the conversation.
         """
         text = self._conversations.prompt(messages, tools or None, _extra(parallel_tool_calls))
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._encoded([text])[0].ids
 
     def examples(
         self,
@@ -178,26 +180,34 @@ class Renderer:
         """Return a decoder that is fed one id at a time."""
         return TextStream(self._tokenizer, skip_special_tokens)
 
-    def _encodings(self, drafts: Sequence[Draft], max_tokens: int) -> list[Encoding]:
+    def _encodings(self, drafts: Sequence[Draft], max_tokens: int) -> Sequence[Encoded]:
         """Tokenize; of a text that is far longer than what is kept only the beginning, so that memory stays in bounds."""
         n_chars = max(_N_MAX_CHARS, (max_tokens + 8) * self._n_longest_token)
-        texts = [draft.text if len(draft.text) <= n_chars else draft.text[:n_chars] for draft in drafts]
-        return self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return self._encoded([draft.text if len(draft.text) <= n_chars else draft.text[:n_chars] for draft in drafts])
 
-    def _example(self, draft: Draft, encoding: Encoding, max_tokens: int) -> Example:
+    def _encoded(self, texts: list[str]) -> Sequence[Encoded]:
+        marked = {index for index, text in enumerate(texts) if self._control.is_marked(text)}
+        ordinary = [text for index, text in enumerate(texts) if index not in marked] if marked else texts
+        encodings = self._tokenizer.encode_batch(ordinary, add_special_tokens=False)
+        if not marked:
+            return encodings
+        rest = iter(encodings)
+        return [self._control.encode(text) if index in marked else next(rest) for index, text in enumerate(texts)]
+
+    def _example(self, draft: Draft, encoding: Encoded, max_tokens: int) -> Example:
         ids = encoding.ids
         weights = [0.0] * len(ids)
         for first, last in self._trained(draft, encoding, ids):
             weights[first:last] = [1.0] * (last - first)
         return Example(tuple(ids[:max_tokens]), tuple(weights[:max_tokens]), truncated=len(ids) > max_tokens)
 
-    def _measure(self, draft: Draft, encoding: Encoding, max_tokens: int) -> Measure:
+    def _measure(self, draft: Draft, encoding: Encoded, max_tokens: int) -> Measure:
         ids = encoding.ids
         ranges = self._trained(draft, encoding, ids)
         n_trained = sum(max(0, min(last, max_tokens) - first) for first, last in ranges)
         return Measure(min(len(ids), max_tokens), n_trained, len(ids))
 
-    def _trained(self, draft: Draft, encoding: Encoding, ids: list[int]) -> list[tuple[int, int]]:
+    def _trained(self, draft: Draft, encoding: Encoded, ids: list[int]) -> list[tuple[int, int]]:
         """Return the ranges of trained tokens; the first token is never in one: nothing precedes it to predict it from."""
         ranges: list[tuple[int, int]] = []
         for start, end in draft.spans:
@@ -242,13 +252,12 @@ class TextStream:
         return self._stream.step(self._tokenizer, id) or ""
 
 
-def _first_token(encoding: Encoding, position: int) -> int:
+def _first_token(encoding: Encoded, position: int) -> int:
     """Return the index of the first token that begins at or after a character, the number of tokens if there is none."""
     index = encoding.char_to_token(position)
-    if index is not None:
-        chars = encoding.token_to_chars(index)
-        if chars is not None:
-            return index if chars[0] >= position else index + 1
+    chars = None if index is None else encoding.token_to_chars(index)
+    if index is not None and chars is not None:
+        return index if chars[0] >= position else index + 1
     return next((i for i, (start, end) in enumerate(encoding.offsets) if start >= position and end > start), len(encoding))
 
 

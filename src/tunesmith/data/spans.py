@@ -4,7 +4,7 @@ What a template can take is found by rendering small probes, not by its name. To
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -43,8 +43,10 @@ class Draft:
 class Conversations:
     """Renders checked messages with one template."""
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, guard: Callable[[str], str] = str) -> None:
+        """`guard` is applied to the content of every message that is not the assistant's."""
         self._template = template
+        self._guard = guard
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] | None, extra: Mapping[str, Any]) -> str:
         """Return the text that the assistant's next turn follows.
@@ -171,7 +173,7 @@ class Conversations:
         if content is None and refusal is not None:
             content = refusal
         if content is not None:
-            fitted["content"] = content
+            fitted["content"] = content if fitted["role"] == "assistant" else self._guard(content)
         if fitted["role"] == "developer" and not self._knows_developer:
             fitted["role"] = "system"
         calls = fitted.get("tool_calls")
@@ -217,9 +219,8 @@ class Conversations:
 
     @cached_property
     def _takes_calls(self) -> bool:
-        return any((text := self._try_call({}, content)) is not None and _PROBE in text for content in (None, "")) or any(
-            (text := self._try_call("{}", content)) is not None and _PROBE in text for content in (None, "")
-        )
+        texts = [self._try_call(arguments, content) for arguments in ({}, "{}") for content in (None, "")]
+        return any(text is not None and _PROBE in text for text in texts)
 
     @cached_property
     def _wants_content(self) -> bool:

@@ -396,3 +396,21 @@ def test_the_embedded_base_is_rendered_as_transformers_does(tools: Any) -> None:
         check_equal(example, (tuple(out["input_ids"]), tuple(map(float, out["assistant_masks"]))))
         prompt = loaded.apply_chat_template(mapped, tools=tools, add_generation_prompt=True)["input_ids"]
         assert renderer.prompt(messages, tools) == prompt
+
+
+def test_a_template_that_refuses_to_open_a_turn_is_asked_with_other_words(family: Any) -> None:
+    source = (
+        "{% if add_generation_prompt %}{{ raise_exception('no') }}{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    renderer = family(source=source).renderer()
+    (example,) = renderer.examples(SINGLE, max_tokens=99)
+    trained = [token for token, weight in zip(example.tokens, example.weights, strict=True) if weight]
+    assert renderer.decode(trained, skip_special_tokens=False) == "It is sunny.<|im_end|>"
+
+
+def test_a_template_that_does_not_show_the_answer_is_refused(family: Any) -> None:
+    source = "{% for m in messages %}{{ m.role }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+    with pytest.raises(RenderError, match="does not tell where the assistant's words begin") as caught:
+        family(source=source).renderer().examples(SINGLE, max_tokens=99)
+    assert caught.value.message_number == 2
