@@ -5,7 +5,7 @@ import io
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-import uvicorn
 from jsonschema import Draft202012Validator
+from starlette.types import ASGIApp
 
 from tunesmith.api.app import create_app
 from tunesmith.bootstrap import Composed, compose
+from tunesmith.cli.serve import Door, listen
 from tunesmith.core.settings import Settings
 from tunesmith.domain.scope import Project
 
@@ -44,30 +45,30 @@ class Served:
 
 
 @contextmanager
-def serving(composed: Composed) -> Iterator[str]:
-    """Serve the public app in a thread; nothing is scheduled, so jobs stay as they were created."""
-    config = uvicorn.Config(create_app(composed.services), port=0, http="h11", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.002)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.should_exit = True
-        thread.join()
+def serving(app: ASGIApp) -> Iterator[str]:
+    """Serve an app in a thread and yield its root."""
+    with closing(listen("127.0.0.1", 0)) as listener:
+        door = Door(app)
+        thread = threading.Thread(target=lambda: door.run(sockets=[listener]), daemon=True)
+        thread.start()
+        while not door.started:
+            assert thread.is_alive()
+            threading.Event().wait(0.002)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            door.should_exit = True
+            thread.join()
 
 
 @contextmanager
 def house(folder: Path, **settings: Any) -> Iterator[Served]:
+    """Serve a data folder; nothing is scheduled, so jobs stay as they were created."""
     composed = compose(Settings(data_dir=folder, max_file_bytes=MAX_FILE_BYTES, max_body_bytes=MAX_BODY_BYTES, **settings))
     composed.services.bases.start()
     try:
-        with serving(composed) as base_url:
-            yield Served(base_url, composed)
+        with serving(create_app(composed.services)) as root:
+            yield Served(f"{root}/v1", composed)
     finally:
         asyncio.run(composed.close())
 
@@ -76,6 +77,12 @@ def house(folder: Path, **settings: Any) -> Iterator[Served]:
 def open_house() -> Callable[..., AbstractContextManager[Served]]:
     """Return a function that serves a data folder."""
     return house
+
+
+@pytest.fixture(scope="session")
+def serve_app() -> Callable[[ASGIApp], AbstractContextManager[str]]:
+    """Return a function that serves an app for the length of a block."""
+    return serving
 
 
 @pytest.fixture(scope="module")

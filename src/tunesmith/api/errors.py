@@ -42,8 +42,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(OSError, _system)
-    # For `Exception` starlette would answer, raise again and have the connection closed under the next request.
-    app.add_exception_handler(BaseException, _crash)
+    app.add_exception_handler(Exception, _crash)
 
 
 def render(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
@@ -106,7 +105,9 @@ async def _system(request: Request, error: Exception) -> Response:
 async def _crash(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("tunesmith.request_id", "unknown")
     log.error("request.crashed", request=request_id, verb=request.method, path=request.url.path, exc_info=error)
-    return render(InternalError(f"The server failed on this request. Its log tells why under {request_id}."))
+    told = InternalError(f"The server failed on this request. Its log tells why under {request_id}.")
+    # Starlette raises the error again once this is sent, and uvicorn then closes the connection: the client should know.
+    return render(told, {"connection": "close"})
 
 
 def _verbs(request: Request) -> list[str]:

@@ -1,0 +1,158 @@
+# ruff: noqa: PT017, PT018, RUF015 - a script that stands alone, without pytest
+"""Walks every operation with the `openai` package of the interpreter that runs it: `python sdk_walk.py BASE_URL`.
+
+Stands alone, so that the environments of older clients need nothing but their `openai`. Prints one line at its end.
+"""
+
+import asyncio
+import io
+import json
+import sys
+import time
+from typing import Any
+
+import openai
+
+MODEL = "tunesmith-nano"
+END_S = 300.0
+
+
+def rows(n: int) -> bytes:
+    lines = [
+        {"messages": [{"role": "user", "content": f"Say {i}."}, {"role": "assistant", "content": f"{i}!"}]} for i in range(n)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def refused(kind: type[openai.APIStatusError], call: Any, *arguments: Any, **named: Any) -> Any:
+    """Expect a refusal of a kind, with its message and request id, and return it."""
+    try:
+        call(*arguments, **named)
+    except kind as error:
+        assert error.request_id and error.request_id.startswith("req_"), error.request_id
+        assert isinstance(error.body, dict), error.body
+        assert set(error.body) == {"message", "type", "param", "code"}, error.body
+        return error
+    raise AssertionError(f"{call} was not refused")
+
+
+def walk_files(client: openai.OpenAI) -> str:
+    file = client.files.create(file=("walk.jsonl", io.BytesIO(rows(12))), purpose="fine-tune")
+    assert file.id.startswith("file-"), file
+    assert file.filename == "walk.jsonl", file
+    assert client.files.wait_for_processing(file.id).status == "processed"
+    assert client.files.retrieve(file.id).bytes == len(rows(12))
+    assert client.files.content(file.id).read() == rows(12)
+    assert file.id in [listed.id for listed in client.files.list(purpose="fine-tune", order="asc", limit=2)]
+    doomed = client.files.create(
+        file=rows(1),
+        purpose="user_data",
+        extra_body={"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"},
+    )
+    assert doomed.expires_at == doomed.created_at + 3600, doomed
+    assert client.files.delete(doomed.id).deleted
+    error = refused(openai.NotFoundError, client.files.retrieve, doomed.id)
+    assert error.param == "id", error
+    refused(openai.BadRequestError, client.files.create, file=b"no", purpose="fine-tune")
+    return file.id
+
+
+def walk_jobs(client: openai.OpenAI, file: str) -> str:
+    jobs = client.fine_tuning.jobs
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 6}}}
+    named: Any = {"suffix": "walk", "seed": 1, "metadata": {"walk": "yes"}, "method": method}
+    job = jobs.create(model=MODEL, training_file=file, validation_file=file, **named)
+    assert job.status == "validating_files", job
+    assert job.id in [listed.id for listed in jobs.list(limit=1)]
+    assert [listed.metadata for listed in jobs.list(metadata={"walk": "yes"}).data][0] == {"walk": "yes"}
+    other = jobs.create(model=MODEL, training_file=file)
+    assert jobs.cancel(other.id).status == "cancelled"
+    assert jobs.list_events(other.id).data[0].message == "The job was cancelled"
+    for call in (jobs.pause, jobs.resume):
+        assert refused(openai.BadRequestError, call, job.id).code == "not_available"
+    assert refused(openai.NotFoundError, jobs.retrieve, "ft-AF1WoRqd3aJAHsqc9NY7iL8F").code == "fine_tune_not_found"
+    refused(openai.BadRequestError, jobs.create, model="nobody", training_file=file)
+    job = wait(client, job.id)
+    assert job.status == "succeeded", (job, [event.message for event in jobs.list_events(job.id)])
+    assert job.fine_tuned_model and job.fine_tuned_model.startswith(f"ft:{MODEL}:"), job
+    assert job.hyperparameters.n_epochs == 2 and job.hyperparameters.batch_size == 6, job
+    assert job.trained_tokens and job.finished_at, job
+    messages = [event.message for event in jobs.list_events(job.id, limit=2)]
+    assert messages[0] == "The job has successfully completed", messages
+    assert messages[1] == f"New fine-tuned model created: {job.fine_tuned_model}", messages
+    assert messages[-1] == f"Created fine-tuning job: {job.id}", messages
+    checkpoints = list(jobs.checkpoints.list(job.id))
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [4, 2], checkpoints
+    assert checkpoints[0].fine_tuned_model_checkpoint == job.fine_tuned_model, checkpoints
+    assert checkpoints[1].fine_tuned_model_checkpoint.endswith(":ckpt-step-2"), checkpoints
+    table = client.files.content(job.result_files[0]).read().decode()
+    assert table.startswith("step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"), table
+    assert len(table.splitlines()) == 5, table
+    assert refused(openai.BadRequestError, jobs.cancel, job.id).status_code == 400
+    return job.fine_tuned_model
+
+
+def wait(client: openai.OpenAI, job_id: str) -> Any:
+    end = time.monotonic() + END_S
+    while time.monotonic() < end:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in {"succeeded", "failed", "cancelled"}:
+            return job
+        time.sleep(0.2)
+    raise AssertionError(f"{job_id} did not end")
+
+
+def walk_models(client: openai.OpenAI, tuned: str) -> None:
+    names = [model.id for model in client.models.list()]
+    assert MODEL in names and tuned in names, names
+    assert client.models.retrieve(tuned).id == tuned
+    messages: Any = [{"role": "user", "content": "Say 3."}]
+    for model in (MODEL, tuned):
+        answer = client.chat.completions.create(model=model, messages=messages, max_tokens=8, temperature=0, seed=1)
+        text = answer.choices[0].message.content
+        assert answer.usage and answer.usage.completion_tokens <= 8, answer
+        stream = client.chat.completions.create(
+            model=model, messages=messages, max_tokens=8, temperature=0, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text, chunks
+        assert chunks[-1].usage and chunks[-1].usage.total_tokens == answer.usage.total_tokens, chunks
+    assert client.models.delete(tuned).deleted
+    assert refused(openai.NotFoundError, client.models.retrieve, tuned).code == "model_not_found"
+    assert refused(openai.NotFoundError, client.models.delete, "ft:a:b:s p:c").code == "model_not_found"
+    refused(openai.NotFoundError, client.chat.completions.create, model=tuned, messages=messages)
+
+
+async def walk_async(base_url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="any", max_retries=0) as client:
+        file = await client.files.create(file=("walk.jsonl", io.BytesIO(rows(12))), purpose="fine-tune")
+        assert (await client.files.retrieve(file.id)).id == file.id
+        assert (await client.files.content(file.id)).content == rows(12)
+        jobs = client.fine_tuning.jobs
+        job = await jobs.create(model=MODEL, training_file=file.id)
+        assert (await jobs.cancel(job.id)).status == "cancelled"
+        assert (await jobs.retrieve(job.id)).status == "cancelled"
+        assert job.id in [listed.id async for listed in jobs.list(limit=50)]
+        assert [event.message async for event in jobs.list_events(job.id)][0] == "The job was cancelled"
+        assert [checkpoint async for checkpoint in jobs.checkpoints.list(job.id)] == []
+        assert MODEL in [model.id async for model in client.models.list()]
+        assert (await client.models.retrieve(MODEL)).id == MODEL
+        messages: Any = [{"role": "user", "content": "Hello"}]
+        answer = await client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4)
+        assert answer.choices[0].finish_reason in {"stop", "length"}, answer
+        stream = await client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4, stream=True)
+        assert [chunk async for chunk in stream]
+        assert (await client.files.delete(file.id)).deleted
+
+
+def main() -> None:
+    base_url = sys.argv[1]
+    with openai.OpenAI(base_url=base_url, api_key="any", max_retries=0, timeout=60) as client:
+        file = walk_files(client)
+        walk_models(client, walk_jobs(client, file))
+        assert client.files.delete(file).deleted
+    asyncio.run(walk_async(base_url))
+    sys.stdout.write(f"openai {openai.__version__} walked every operation\n")
+
+
+main()
