@@ -4,7 +4,7 @@ Exit codes of every verb: 0 done, 1 the server or the machine said no, 2 wrong u
 """
 
 import os
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import httpx2
 import typer
@@ -17,7 +17,7 @@ TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
 
 
 class Client:
-    """Calls of one server's own paths; `base_url` is the one that the `openai` package gets, ending in `/v1`."""
+    """Calls of one server's own paths, as a context manager; `base_url` is what the `openai` package gets, ending in `/v1`."""
 
     def __init__(self, base_url: str) -> None:
         root = base_url.rstrip("/").removesuffix("/v1")
@@ -28,6 +28,12 @@ class Client:
             self._http = httpx2.Client(base_url=root, headers=headers, timeout=TIMEOUT, trust_env=False)
         except httpx2.InvalidURL as error:
             fail(f"'{base_url}' is no address of a server: {error}. It looks like {DEFAULT_BASE_URL}.", 2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request and return the JSON object of the answer; anything else ends the command with one line."""

@@ -36,10 +36,10 @@ def add(
     wait: Annotated[bool, typer.Option(help="Wait for a download to end; it goes on without you, too.")] = True,
 ) -> None:
     """Register a base model, or give one that is registered more aliases."""
-    client = Client(base_url)
-    base = client.call("POST", PATH, {"name": name, "source": _absolute(source), "aliases": alias or []})
-    if base["status"] == "loading" and wait:
-        base = _watch(client, base)
+    with Client(base_url) as client:
+        base = client.call("POST", PATH, {"name": name, "source": _absolute(source), "aliases": alias or []})
+        if base["status"] == "loading" and wait:
+            base = _watch(client, base)
     if base["status"] == "failed":
         fail(str(base["detail"]))
     if base["status"] == "loading":
@@ -52,7 +52,8 @@ def add(
 @app.command("list")
 def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
     """List the base models of the server."""
-    bases: list[dict[str, Any]] = Client(base_url).call("GET", PATH)["data"]
+    with Client(base_url) as client:
+        bases: list[dict[str, Any]] = client.call("GET", PATH)["data"]
     rows = [[base["name"], ", ".join(base["aliases"]), _state(base), _describe(base), base["source"]] for base in bases]
     headings = ["name", "aliases", "status", "model", "source"]
     if not sys.stdout.isatty():
@@ -74,7 +75,8 @@ def remove(
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Remove a base model or an alias. What was downloaded is deleted; your own folders are not touched."""
-    Client(base_url).call("DELETE", f"{PATH}/{quote(name, safe='')}")
+    with Client(base_url) as client:
+        client.call("DELETE", f"{PATH}/{quote(name, safe='')}")
     typer.echo(f"{name} is removed.")
 
 

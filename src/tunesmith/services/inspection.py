@@ -10,24 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tunesmith.core.environment import passed_on
 from tunesmith.core.failpoint import failpoint
 
-#: What the processes may see of the server's environment; the hub's token goes to the download alone.
-ENVIRONMENT: Final = frozenset(
-    {
-        "PATH",
-        "HOME",
-        "LANG",
-        "TMPDIR",
-        "PYTHONPATH",
-        "VIRTUAL_ENV",
-        "HF_HOME",
-        "HF_ENDPOINT",
-        "HF_HUB_OFFLINE",
-        "OMP_NUM_THREADS",
-    }
-    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
+#: What the download needs of the server's environment beside what every child gets; the hub's token is handed to it apart.
+NETWORK: Final = (
+    frozenset({"HF_ENDPOINT", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
+    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    | {"http_proxy", "https_proxy", "no_proxy"}
 )
 INSPECT_S: Final = 600.0
 
@@ -43,7 +33,7 @@ def inspect_folder(path: Path) -> dict[str, Any]:
         BaseRefused: with the reason.
     """
     command = [sys.executable, "-m", "tunesmith.lm.inspect", str(path)]
-    environment = {**_environment(), "HF_HUB_OFFLINE": "1"}
+    environment = {**passed_on(), "HF_HUB_OFFLINE": "1"}
     try:
         answer = subprocess.run(
             command,
@@ -76,7 +66,8 @@ class Download:
             BaseRefused: with the reason, also when the download was stopped.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        environment = {**_environment(), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment = {**passed_on(), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment.update({name: os.environ[name] for name in NETWORK if name in os.environ})
         if self.token:
             environment["HF_TOKEN"] = self.token
         failpoint("fetch.spawn")
@@ -121,7 +112,3 @@ def _facts(lines: list[str], errors: str) -> dict[str, Any]:
         told = errors.strip().splitlines()
         raise BaseRefused(f"Looking at it ended without an answer: {told[-1] if told else 'the process was killed'}")
     return message
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")}
