@@ -17,7 +17,7 @@ TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
 
 
 class Client:
-    """Calls of one server's own paths, as a context manager; `base_url` is what the `openai` package gets, ending in `/v1`."""
+    """Calls of one server's own paths, as a context manager; `base_url` is what the `openai` package gets."""
 
     def __init__(self, base_url: str) -> None:
         root = base_url.rstrip("/").removesuffix("/v1")
