@@ -63,14 +63,18 @@ class Placement:
         self._settings = settings
         self._blobs_url = blobs_url
         self._socket = socket
+        #: The rows of the last look; they are read again only when their version has changed.
+        self._seen: dict[str, Job] = {}
         self._on_train = on_train
 
     def look(self, n_waiting: int) -> tuple[list[Job], list[Job], list[Job]]:
         """Return the occupied jobs, and the first `n_waiting` that wait for validation and for training."""
         now = self._clock.now()
         with self._db.read() as tx:
+            occupied = jobs.occupied(tx, _SCOPE, self._seen)
+            self._seen = {job.id: job for job in occupied}
             return (
-                jobs.occupied(tx, _SCOPE),
+                occupied,
                 jobs.waiting(tx, _SCOPE, Status.VALIDATING_FILES, now=now, limit=n_waiting),
                 jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=n_waiting),
             )

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 CALM_S: Final = 0.5
 #: Between looks while something is dying or is about to be decided.
-RESTLESS_S: Final = 0.01
+RESTLESS_S: Final = 0.02
 
 
 class Scheduler:
