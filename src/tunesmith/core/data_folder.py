@@ -1,6 +1,7 @@
 """The server's data folder: made when absent, versioned, and held by one server at a time."""
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -74,7 +75,7 @@ class DataFolder:
         text = file.read_text(errors="replace").strip()
         if not text.isdecimal():
             raise FolderRefused(
-                f"{file} should hold a whole number but holds '{text[:40]}': this is not a data folder of Tunesmith."
+                f"{file} should hold a whole number, not '{text[:40]}': this is no data folder of Tunesmith."
             )
         if int(text) > VERSION:
             raise FolderRefused(
@@ -83,9 +84,16 @@ class DataFolder:
             )
 
     def _socket_folder(self) -> Path:
-        """Return the folder of the sockets, closed to other users: inside the data folder unless its path is too long."""
+        """Return the folder of the sockets, closed to other users: in the data folder unless its path is too long for one.
+
+        The other place is the same after a restart, so that what runs on finds its server again.
+        """
         run = self.path / "run"
         if len(os.fsencode(run)) > SOCKET_FOLDER_BYTES:
-            run = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+            name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+            run = Path(tempfile.gettempdir()) / f"tunesmith-{os.getuid()}-{name}"
+            run.mkdir(mode=0o700, exist_ok=True)
+            if run.is_symlink() or run.stat().st_uid != os.getuid():
+                raise FolderRefused(f"{run}, where this server's sockets would be, belongs to somebody else: remove it.")
         run.chmod(0o700)
         return run
