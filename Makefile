@@ -45,7 +45,7 @@ run: $(STAMP) ## Start the server on http://127.0.0.1:8000/v1
 check: $(STAMP) ## Lint, format, types, import contracts, house tests
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@$(BIN)/lint-imports --no-logo --no-timing --no-cache | tail -n 1
+	@$(BIN)/lint-imports --no-logo --no-cache | tail -n 1
 	@$(BIN)/pyright --warnings | tail -n 1
 	@$(BIN)/pytest tests/house
 
