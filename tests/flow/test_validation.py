@@ -1,4 +1,4 @@
-"""What a user sees of bad training files: at the upload, and in the job that was to use them; served, with real processes."""
+"""What a user sees of bad training files, at the upload and in the job that was to use them; real processes."""
 
 import json
 from typing import Any
