@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
+import threading
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,65 +15,52 @@ import structlog
 
 from tunesmith.core.channel import PROTOCOL
 from tunesmith.core.clock import Clock
-from tunesmith.core.environment import passed_on
 from tunesmith.core.errors import InvalidRequest, Unavailable
-from tunesmith.core.failpoint import failpoint
 from tunesmith.core.machine import n_cores
 from tunesmith.core.settings import Settings
+from tunesmith.data.folder import BrokenFolder, fingerprint
 from tunesmith.domain.ports import GenerateRequest, Sampled
+from tunesmith.inference.process import SamplerProcess, Starter
 
 log = structlog.get_logger()
 
-#: A large base takes minutes to read from a slow disk.
-LOADING_LIMIT_S: Final = 900.0
 _N_MAX_LINE_BYTES: Final = 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Sampler:
-    """One process and what is known of its use."""
-
-    process: asyncio.subprocess.Process
-    socket: Path
-    used_at: float
-    n_answering: int = 0
-    unloading: asyncio.Task[None] | None = None
+#: One that dies sooner than this after its last start is not started again before somebody asks for it.
+RESTART_AFTER_S: Final = 5.0
 
 
 @dataclass(slots=True)
 class _Place:
-    """Where the sampler of a base stands; the lock is held while it is being started."""
+    """The sampler of a base, for the files that the base had when it was started."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sampler: _Sampler | None = None
+    sampler: SamplerProcess
+    fingerprint: str
+    started_at: float
 
 
 class Resident:
-    """The `Inference` port over sampler processes; `folder` holds their sockets."""
+    """The `Inference` port over sampler processes; `folder` holds their sockets. Any event loop may call it."""
 
     def __init__(self, folder: Path, *, settings: Settings, clock: Clock) -> None:
         self._folder = folder
         self._threads = settings.sampler_threads or max(1, n_cores() // 2)
         self._idle_s = settings.sampler_idle_s
         self._clock = clock
+        self._lock = threading.RLock()
         self._places: dict[str, _Place] = {}
+        self._starter = Starter()
         self._n_started = 0
-        self._closed = False
+        self._closed = threading.Event()
+        self._unloader: threading.Thread | None = None
 
     async def stream(self, base_path: str, request: GenerateRequest) -> AsyncGenerator[Sampled]:
         """Sample tokens as they are computed; closing the iterator stops the generation at the next token.
 
         Raises:
-            Unavailable: the base or the adapter cannot be loaded, or the sampler died; it is started anew by the next call.
+            Unavailable: the base or the adapter cannot be loaded, or the sampler died; another one is started.
             InvalidRequest: the prompt does not fit.
         """
-        sampler = await self._ready(base_path)
-        sampler.n_answering += 1
-        try:
-            try:
-                reader, writer = await asyncio.open_unix_connection(str(sampler.socket), limit=_N_MAX_LINE_BYTES)
-            except OSError as error:
-                raise _died(base_path) from error
+        async with self._connected(base_path) as (reader, writer):
             try:
                 writer.write(_line(_message(request)))
                 await writer.drain()
@@ -83,110 +71,134 @@ class Resident:
                     yield sampled
             except ConnectionError as error:
                 raise _died(base_path) from error
-            finally:
-                writer.close()
-        finally:
-            sampler.n_answering -= 1
-            sampler.used_at = self._clock.monotonic()
 
     async def warm(self, base_path: str) -> None:
         """Make the base resident ahead of the first request."""
-        await self._ready(base_path)
+        sampler = self._take(base_path)
+        try:
+            await _shielded(sampler)
+        finally:
+            self._give_back(sampler)
 
     async def forget(self, adapter_name: str) -> None:
         """Drop an adapter wherever it is loaded."""
-        for place in self._places.values():
-            if place.sampler is None or place.sampler.process.returncode is not None:
-                continue
+        with self._lock:
+            samplers = [place.sampler for place in self._places.values() if place.sampler.ready.done()]
+        for sampler in samplers:
+            # A sampler that is gone holds no adapter.
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_unix_connection(str(place.sampler.socket))
+                _, writer = await asyncio.open_unix_connection(str(sampler.socket))
                 writer.write(_line({"version": PROTOCOL, "op": "forget", "name": adapter_name}))
                 await writer.drain()
                 writer.close()
 
     async def close(self) -> None:
         """Stop every sampler process."""
-        self._closed = True
-        for place in self._places.values():
-            if place.sampler is not None:
-                await _kill(place.sampler)
-                place.sampler = None
+        self._closed.set()
+        with self._lock:
+            samplers = [place.sampler for place in self._places.values()]
+            self._places.clear()
+        for sampler in samplers:
+            sampler.kill()
+        for sampler in samplers:
+            await asyncio.wrap_future(sampler.gone)
+        self._starter.close()
 
-    async def _ready(self, base_path: str) -> _Sampler:
-        place = self._places.setdefault(base_path, _Place())
-        async with place.lock:
-            if self._closed:
+    @asynccontextmanager
+    async def _connected(self, base_path: str) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Connect to the base's sampler; one found dead, with nothing asked of it yet, is replaced at once."""
+        for attempt in (1, 2):
+            sampler = self._take(base_path)
+            try:
+                await _shielded(sampler)
+                try:
+                    reader, writer = await asyncio.open_unix_connection(str(sampler.socket), limit=_N_MAX_LINE_BYTES)
+                except OSError as error:
+                    if attempt == 2:
+                        raise _died(base_path) from error
+                    sampler.kill()
+                    await asyncio.shield(asyncio.wrap_future(sampler.gone))
+                    self._left(sampler)
+                    continue
+                try:
+                    yield reader, writer
+                finally:
+                    writer.close()
+                return
+            finally:
+                self._give_back(sampler)
+
+    def _take(self, base_path: str) -> SamplerProcess:
+        """Return the base's sampler, started by this call where there is none for the files as they are now."""
+        try:
+            seen = fingerprint(Path(base_path))
+        except BrokenFolder as error:
+            raise Unavailable(f"The base model in {base_path} could not be loaded: {error}") from error
+        with self._lock:
+            if self._closed.is_set():
                 raise Unavailable("The server is shutting down.")
-            if place.sampler is not None and place.sampler.process.returncode is not None:
-                log.warning("sampler.died", base=base_path, exit_code=place.sampler.process.returncode)
-                await _kill(place.sampler)
-                place.sampler = None
-            if place.sampler is None:
-                place.sampler = await self._start(base_path)
-                if self._idle_s is not None:
-                    place.sampler.unloading = asyncio.create_task(self._unload_when_idle(place, self._idle_s))
+            place = self._places.get(base_path)
+            if place is None or place.fingerprint != seen:
+                if place is not None:
+                    self._retire(base_path)
+                place = self._start(base_path, seen)
+            place.sampler.n_answering += 1
             return place.sampler
 
-    async def _start(self, base_path: str) -> _Sampler:
-        """Start a sampler and wait until it serves.
+    def _give_back(self, sampler: SamplerProcess) -> None:
+        with self._lock:
+            sampler.n_answering -= 1
+            sampler.used_at = self._clock.monotonic()
+            place = self._places.get(sampler.base_path)
+            if (place is None or place.sampler is not sampler) and sampler.n_answering == 0:
+                sampler.kill()
 
-        Raises:
-            Unavailable: the base does not load.
-        """
+    def _start(self, base_path: str, seen: str) -> _Place:
         self._n_started += 1
         socket = self._folder / f"sampler-{os.getpid()}-{self._n_started}.sock"
-        started_at = self._clock.monotonic()
-        failpoint("sampler.spawn")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tunesmith.sampler.main", "--base", base_path, "--socket", str(socket)),
-            *("--parent", str(os.getpid()), "--threads", str(self._threads)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            env={**passed_on(), "TUNESMITH_ROLE": "sampler"},
-            start_new_session=True,
-        )
-        sampler = _Sampler(process, socket, self._clock.monotonic())
-        try:
-            said = await asyncio.wait_for(_first_line(process), LOADING_LIMIT_S)
-        except (TimeoutError, asyncio.CancelledError):
-            await _kill(sampler)
-            raise
-        if said.strip() != b"ready":
-            await _kill(sampler)
-            reason = _reason(said) or f"its process ended with code {process.returncode}"
-            raise Unavailable(f"The base model in {base_path} could not be loaded: {reason}.")
-        log.info("sampler.ready", base=base_path, pid=process.pid, seconds=round(self._clock.monotonic() - started_at, 2))
-        return sampler
+        sampler = SamplerProcess(base_path, socket, threads=self._threads, on_gone=self._left)
+        sampler.used_at = self._clock.monotonic()
+        self._places[base_path] = _Place(sampler, seen, self._clock.monotonic())
+        self._starter.run(sampler.start)
+        if self._idle_s is not None and self._unloader is None:
+            self._unloader = threading.Thread(target=self._unload, args=(self._idle_s,), name="unloader", daemon=True)
+            self._unloader.start()
+        return self._places[base_path]
 
-    async def _unload_when_idle(self, place: _Place, idle_s: float) -> None:
-        """Stop the sampler once nobody has used it for a while; the next request starts another."""
-        sampler = place.sampler
-        while sampler is not None and sampler.process.returncode is None:
-            rest_s = sampler.used_at + idle_s - self._clock.monotonic()
-            if sampler.n_answering == 0 and rest_s <= 0:
-                async with place.lock:
-                    if sampler.n_answering == 0 and place.sampler is sampler:
-                        place.sampler = None
-                        sampler.unloading = None
-                        await _kill(sampler)
-                        log.info("sampler.unloaded", pid=sampler.process.pid)
+    def _retire(self, base_path: str) -> None:
+        """Let nobody new use a base's sampler; it ends with its last answer."""
+        sampler = self._places.pop(base_path).sampler
+        if sampler.n_answering == 0:
+            sampler.kill()
+
+    def _left(self, sampler: SamplerProcess) -> None:
+        """Note that a process is gone; one that served and was not stopped is started again."""
+        with self._lock:
+            place = self._places.get(sampler.base_path)
+            if place is None or place.sampler is not sampler:
                 return
-            await asyncio.sleep(max(rest_s, idle_s / 10))
+            del self._places[sampler.base_path]
+            lived_s = self._clock.monotonic() - place.started_at
+            served = sampler.ready.exception() is None
+            log.warning("sampler.died", base=sampler.base_path, pid=sampler.pid, exit_code=sampler.gone.result())
+            if served and not sampler.killed and lived_s >= RESTART_AFTER_S and not self._closed.is_set():
+                self._start(sampler.base_path, place.fingerprint)
+
+    def _unload(self, idle_s: float) -> None:
+        """Stop samplers that nobody has used for a while; the next request starts another."""
+        while not self._closed.wait(min(idle_s / 4, 10.0)):
+            with self._lock:
+                for base_path, place in list(self._places.items()):
+                    sampler = place.sampler
+                    unused_s = self._clock.monotonic() - sampler.used_at
+                    if sampler.ready.done() and sampler.n_answering == 0 and unused_s >= idle_s:
+                        self._retire(base_path)
+                        log.info("sampler.unloaded", base=base_path, pid=sampler.pid)
 
 
-async def _first_line(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
-    return await process.stdout.readline()
-
-
-async def _kill(sampler: _Sampler) -> None:
-    if sampler.unloading is not None:
-        sampler.unloading.cancel()
-    with contextlib.suppress(ProcessLookupError):
-        sampler.process.kill()
-    await sampler.process.wait()
-    sampler.socket.unlink(missing_ok=True)
+async def _shielded(sampler: SamplerProcess) -> None:
+    """Wait until the process serves; a caller that leaves takes nobody else's sampler away."""
+    await asyncio.shield(asyncio.wrap_future(sampler.ready))
 
 
 def _message(request: GenerateRequest) -> dict[str, Any]:
@@ -215,21 +227,15 @@ def _sampled(line: bytes, base_path: str) -> Sampled:
     Raises:
         Unavailable, InvalidRequest: it is an error, or the connection ended too early.
     """
-    if not line:
+    if not line.endswith(b"\n"):
         raise _died(base_path)
     said = json.loads(line)
     if "error" in said:
+        reason = str(said["error"]).rstrip(".")
         if said["kind"] == "prompt":
-            raise InvalidRequest(f"{said['error']}.", param="messages", code="context_length_exceeded")
-        raise Unavailable(f"The model could not be served: {said['error']}.")
+            raise InvalidRequest(f"{reason}.", param="messages", code="context_length_exceeded")
+        raise Unavailable(f"The model could not be served: {reason}.")
     return Sampled(said["index"], said["token"], said["logprob"], said["finish"])
-
-
-def _reason(said: bytes) -> str | None:
-    try:
-        return str(json.loads(said)["error"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _died(base_path: str) -> Unavailable:

@@ -1,0 +1,134 @@
+"""One sampler process: started, waited for, and known to be gone as soon as it is, whichever event loop asks.
+
+A process is told by the kernel when the *thread* that started it ends, so all of them are started by one thread that
+lives as long as their keeper (`Starter`); a thread of each process's own waits for its first line and for its end.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from tunesmith.core.environment import passed_on
+from tunesmith.core.errors import Unavailable
+from tunesmith.core.failpoint import failpoint
+
+log = structlog.get_logger()
+
+#: A large base takes minutes to read from a slow disk.
+LOADING_LIMIT_S: Final = 900.0
+ROLE: Final = "sampler"
+
+
+class Starter:
+    """A thread that runs what it is handed, one thing after another, until it is closed."""
+
+    def __init__(self) -> None:
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def run(self, order: Callable[[], None]) -> None:
+        """Have the thread call `order`; the first call starts the thread."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="sampler-starter", daemon=True)
+            self._thread.start()
+        self._orders.put(order)
+
+    def close(self) -> None:
+        """End the thread, and with it every process that it started and that still runs."""
+        self._orders.put(None)
+
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None:
+            order()
+
+
+class SamplerProcess:
+    """A process that samples from one base; `ready` resolves when it serves, `gone` when it is no more."""
+
+    def __init__(self, base_path: str, socket: Path, *, threads: int, on_gone: Callable[["SamplerProcess"], None]) -> None:
+        self.base_path = base_path
+        self.socket = socket
+        self.ready: Future[None] = Future()
+        self.gone: Future[int | None] = Future()
+        self.pid: int | None = None
+        #: Answers under way, and the monotonic time of the last use; both are the keeper's.
+        self.n_answering = 0
+        self.used_at = 0.0
+        self._threads = threads
+        self._on_gone = on_gone
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = threading.Event()
+
+    def start(self) -> None:
+        """Start the process; to be called on the thread whose end is to be its end."""
+        try:
+            failpoint("sampler.spawn")
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "tunesmith.sampler.main", "--base", self.base_path),
+                    *("--socket", str(self.socket), "--parent", str(os.getpid()), "--threads", str(self._threads)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env={**passed_on(), "OMP_NUM_THREADS": str(self._threads), "TUNESMITH_ROLE": ROLE},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._end(None, f"no process could be started: {error}")
+            return
+        self.pid = self._process.pid
+        if self._killed.is_set():
+            self._process.kill()
+        threading.Thread(target=self._watch, args=(self._process,), name=f"sampler-{self.pid}", daemon=True).start()
+
+    def kill(self) -> None:
+        """End the process at once; `gone` tells when it has ended."""
+        self._killed.set()
+        if self._process is not None:
+            self._process.kill()
+
+    @property
+    def killed(self) -> bool:
+        """Whether its end was ours to decide."""
+        return self._killed.is_set()
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        limit = threading.Timer(LOADING_LIMIT_S, process.kill)
+        limit.daemon = True
+        limit.start()
+        assert process.stdout is not None
+        with process.stdout as stdout:
+            said = stdout.readline()
+            limit.cancel()
+            if said.strip() == b"ready":
+                log.info("sampler.ready", base=self.base_path, pid=process.pid)
+                self.ready.set_result(None)
+            code = process.wait()
+        self._end(code, _reason(said) or f"its process ended with code {code}")
+
+    def _end(self, code: int | None, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.unlink(missing_ok=True)
+        if not self.ready.done():
+            what = "it was stopped" if self.killed else reason
+            self.ready.set_exception(Unavailable(f"The base model in {self.base_path} could not be loaded: {what}."))
+        self.gone.set_result(code)
+        self._on_gone(self)
+
+
+def _reason(said: bytes) -> str | None:
+    """Return what a process said instead of `ready`."""
+    try:
+        return str(json.loads(said)["error"]).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return None
