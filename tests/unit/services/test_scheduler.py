@@ -1,0 +1,423 @@
+"""The scheduler over real rows: what it does with the executor, and that one job's trouble is not another's."""
+
+import random
+import threading
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from tunesmith.blobs.local import LocalBlobs
+from tunesmith.core.channel import Report, Task
+from tunesmith.core.clock import SystemClock
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.domain.file import File
+from tunesmith.domain.job import Checkpoint, Job
+from tunesmith.domain.model import Base
+from tunesmith.domain.ports import Handle, Outcome
+from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Everywhere, Project
+from tunesmith.domain.states import Desired, Status
+from tunesmith.services.attempts import Attempts, token_sha256
+from tunesmith.services.placement import Placement
+from tunesmith.services.scheduler import Scheduler
+from tunesmith.store import checkpoints, events, files, jobs, models, outbox
+from tunesmith.store.session import Database
+
+SCOPE = Project(DEFAULT_PROJECT)
+BASES = Everywhere("a test registers a base")
+
+
+@dataclass
+class ToyMachine:
+    """An executor over made-up processes: what the port promises, without the time that real ones take."""
+
+    living: dict[int, Task] = field(default_factory=dict[int, Task])
+    orphans: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict[tuple[str, int], Outcome])
+    unsent: dict[tuple[str, int], list[Report]] = field(default_factory=dict[tuple[str, int], list[Report]])
+    started: list[Task] = field(default_factory=list[Task])
+    stopped: list[int] = field(default_factory=list[int])
+    swept: list[str] = field(default_factory=list[str])
+    refuses: set[str] = field(default_factory=set[str])
+    on_start: Any = None
+
+    def start(self, task: Task) -> Handle:
+        if task.job in self.refuses:
+            raise OSError(28, "No space left on device")
+        self.started.append(task)
+        pid = len(self.started)
+        self.living[pid] = task
+        if self.on_start is not None:
+            self.on_start(task)
+        return Handle(pid, 1, "boot")
+
+    def stop(self, handle: Handle) -> None:
+        self.stopped.append(handle.pid)
+        self.living.pop(handle.pid, None)
+
+    def alive(self, handle: Handle) -> bool:
+        return handle.pid in self.living
+
+    def sweep(self, job_id: str, attempt: int | None = None) -> int:
+        self.swept.append(job_id)
+        found = {key for key in self.orphans if key[0] == job_id}
+        self.orphans -= found
+        self.living = {pid: task for pid, task in self.living.items() if task.job != job_id}
+        return len(found)
+
+    def strays(self) -> frozenset[tuple[str, int]]:
+        return frozenset(self.orphans | {(task.job, task.attempt) for task in self.living.values()})
+
+    def outcome(self, job_id: str, attempt: int) -> Outcome | None:
+        return self.outcomes.get((job_id, attempt))
+
+    def rest(self, job_id: str, attempt: int) -> list[Report]:
+        return self.unsent.get((job_id, attempt), [])
+
+
+class Rig:
+    """A scheduler that ticks when told."""
+
+    def __init__(self, tmp_path, **settings: Any) -> None:
+        self.clock = SystemClock()
+        self.ids = Ids(random.Random(3))
+        self.db = Database(f"sqlite:///{tmp_path / 't.db'}", clock=self.clock, ids=self.ids)
+        self.db.migrate()
+        self.settings = Settings(data_dir=tmp_path, **settings)
+        self.blobs = LocalBlobs(tmp_path / "blobs")
+        self.machine = ToyMachine()
+        self.socket = tmp_path / "c.sock"
+        self.restart()
+        base = Base(
+            name="nano", kind="embedded", source="", path="/bases/nano", created_at=0.0, architecture="Llama",
+            context_length=512, n_parameters=1, weights_bytes=1, pins={"weights": "w"},
+        )  # fmt: skip
+        with self.db.begin() as tx:
+            models.add_base(tx, BASES, base)
+
+    def restart(self) -> None:
+        """Begin with nothing in memory, as a server does."""
+        common = {"db": self.db, "clock": self.clock, "ids": self.ids, "settings": self.settings}
+        self.attempts = Attempts(blobs=self.blobs, on_change=lambda: None, **common)
+        placement = Placement(attempts=self.attempts, blobs_url=self.blobs.url, socket=self.socket, **common)
+        self.scheduler = Scheduler(
+            placement=placement, attempts=self.attempts, executor=self.machine, clock=self.clock, settings=self.settings
+        )
+
+    def file(self, name: str) -> str:
+        with self.db.begin() as tx:
+            files.add(
+                tx, SCOPE,
+                File(name, DEFAULT_PROJECT, DEFAULT_ORGANIZATION, 0.0, "f.jsonl", "fine-tune", 1, "s", f"files/{name}"),
+            )  # fmt: skip
+        return name
+
+    def put(self, name: str, **changes: Any) -> str:
+        blank = Job(
+            id=name, project_id=DEFAULT_PROJECT, organization_id=DEFAULT_ORGANIZATION, model="nano", base="nano",
+            start_adapter=None, training_file="file-t", validation_file=None, suffix=None, seed=1, method="supervised",
+            method_config={"hyperparameters": {}}, resolved=None, integrations=[], metadata=None,
+            created_at=self.clock.now(), pins={"weights": "w"},
+        )  # fmt: skip
+        with self.db.begin() as tx:
+            jobs.add(tx, SCOPE, replace(blank, **changes))
+        return name
+
+    def queued(self, name: str, **changes: Any) -> str:
+        ready = {"status": Status.QUEUED, "attempt": 1, "released_at": 1.0, "queued_at": 1.0, "resolved": {"n_epochs": 1}}
+        return self.put(name, **{**ready, **changes})
+
+    def job(self, name: str) -> Job:
+        with self.db.read() as tx:
+            found = jobs.get(tx, SCOPE, name)
+        assert found is not None
+        return found
+
+    def texts(self, name: str) -> list[str]:
+        with self.db.read() as tx:
+            return [event.message for event in events.page(tx, SCOPE, name, limit=100)[0]][::-1]
+
+    def report(self, task: Task, kind: str, key: str, /, **data: Any) -> None:
+        self.attempts.report(task.job, task.attempt, task.token, [Report(kind, task.job, task.attempt, key, 1.0, data)])
+
+    def die(self, task: Task, outcome: Outcome | None = None) -> None:
+        self.machine.living = {pid: other for pid, other in self.machine.living.items() if other is not task}
+        if outcome is not None:
+            self.machine.outcomes[(task.job, task.attempt)] = outcome
+
+    def ticks(self, number: int) -> None:
+        for _ in range(number):
+            self.scheduler.tick()
+
+
+@pytest.fixture
+def make_rig(tmp_path):
+    made = []
+
+    def make(**settings):
+        made.append(Rig(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.db.close()
+
+
+@pytest.fixture
+def rig(make_rig):
+    made = make_rig()
+    made.file("file-t")
+    return made
+
+
+def test_from_validation_to_release(rig):
+    job = rig.put("j")
+    assert rig.scheduler.tick() is False
+    (task,) = rig.machine.started
+    assert (task.kind, task.attempt, task.socket) == ("validate", 1, str(rig.socket))
+    assert task.spec["training_key"] == "files/file-t"
+    assert task.spec["base_path"] == "/bases/nano"
+    assert task.silence_limit_s is None
+    row = rig.job(job)
+    assert (row.attempt, row.handle, row.token_sha256) == (
+        1, {"pid": 1, "start_time": 1, "boot_id": "boot"}, token_sha256(task.token),
+    )  # fmt: skip
+    assert rig.texts(job) == ["Validating training file: file-t"]
+    rig.report(task, "validated", "validated", n_examples=10, hyperparameters={"n_epochs": 2}, warnings=[])
+    assert rig.scheduler.tick() is True, "a tree that is about to leave is looked at soon"
+    assert len(rig.machine.started) == 1, "not while the validation lives"
+    rig.die(task)
+    rig.ticks(3)
+    _, training = rig.machine.started
+    assert (training.kind, training.attempt) == ("train", 2)
+    assert training.spec["hyperparameters"] == {"n_epochs": 2}
+    assert training.spec["output_key"] == "jobs/j/attempts/2"
+    assert training.spec["resume_key"] is None
+    assert rig.job(job).status is Status.RUNNING
+    rig.report(training, "finished", "terminal", step=1, key="k", sha256="s", metrics={}, trained_tokens=3)
+    rig.die(training)
+    rig.ticks(2)
+    done = rig.job(job)
+    assert (done.status, done.handle, done.token_sha256) == (Status.SUCCEEDED, None, None)
+    assert done.released_at is not None
+
+
+def test_slots_are_kept_and_filled_in_order(make_rig):
+    rig = make_rig(training_slots=2)
+    rig.file("file-t")
+    for number in range(4):
+        rig.queued(f"j{number}", queued_at=float(number))
+    rig.ticks(2)
+    assert [task.job for task in rig.machine.started] == ["j0", "j1"]
+    rig.report(rig.machine.started[0], "failed", "terminal", code="c", param=None, message="m")
+    rig.die(rig.machine.started[0])
+    rig.ticks(3)
+    assert [task.job for task in rig.machine.started] == ["j0", "j1", "j2"]
+
+
+def test_a_lost_trainer_is_followed_by_one_from_the_newest_checkpoint(rig):
+    job = rig.queued("j")
+    rig.ticks(1)
+    (first,) = rig.machine.started
+    rig.report(first, "checkpoint", "ckpt-4", step=4, key="jobs/j/attempts/2/checkpoints/000004", sha256="s", metrics={})
+    rig.die(first, Outcome(None, 9))
+    rig.ticks(2)
+    waiting = rig.job(job)
+    assert (waiting.status, waiting.lost_attempts) == (Status.QUEUED, 1)
+    assert waiting.not_before > rig.clock.now()
+    assert rig.texts(job)[-1] == "The worker was killed by signal 9; the job goes on from its checkpoint at step 4"
+    rig.ticks(2)
+    assert len(rig.machine.started) == 1, "not before its time"
+    with rig.db.begin() as tx:
+        jobs.swap(tx, SCOPE, job, expect_status={Status.QUEUED}, not_before=0.0)
+    rig.ticks(1)
+    assert rig.machine.started[1].spec["resume_key"] == "jobs/j/attempts/2/checkpoints/000004"
+    assert rig.machine.started[1].attempt == 3
+
+
+def test_the_last_loss_fails_the_job(make_rig):
+    rig = make_rig(max_attempts=1)
+    rig.file("file-t")
+    job = rig.queued("j")
+    rig.ticks(1)
+    rig.die(rig.machine.started[0])
+    rig.ticks(2)
+    failed = rig.job(job)
+    assert (failed.status, failed.lost_attempts) == (Status.FAILED, 1)
+    assert failed.error is not None
+    assert failed.error["code"] == "worker_lost"
+    assert failed.released_at is not None
+    assert rig.texts(job) == [failed.error["message"]]
+    with rig.db.read() as tx:
+        assert outbox.pending(tx, Everywhere("test"), job) == ["fine_tuning.job.failed"]
+
+
+def test_a_lost_validation_is_validated_again(rig):
+    job = rig.put("j")
+    rig.ticks(1)
+    rig.die(rig.machine.started[0])
+    rig.ticks(2)
+    assert rig.job(job).status is Status.VALIDATING_FILES
+    assert rig.texts(job) == [
+        "Validating training file: file-t",
+        "The worker and its supervisor were killed; the job starts again",
+    ]
+
+
+def test_what_a_restarted_server_finds_is_killed_and_goes_on(rig):
+    job = rig.queued("j")
+    rig.ticks(1)
+    (first,) = rig.machine.started
+    rig.machine.orphans.add(("j", 2))
+    rig.restart()
+    rig.ticks(1)
+    assert rig.machine.stopped == [1]
+    rig.ticks(1)
+    assert rig.machine.swept == ["j"]
+    rig.ticks(2)
+    assert (rig.job(job).status, rig.job(job).lost_attempts) == (Status.QUEUED, 0)
+    rig.ticks(1)
+    assert rig.machine.started[1].attempt == first.attempt + 1
+
+
+def test_what_ended_while_no_server_ran_counts(rig):
+    job = rig.queued("j")
+    rig.ticks(1)
+    (task,) = rig.machine.started
+    data = {"step": 1, "key": "k", "sha256": "s", "metrics": {}, "trained_tokens": 3}
+    rig.machine.unsent[("j", 2)] = [Report("finished", "j", 2, "terminal", 1.0, data)]
+    rig.die(task)
+    rig.restart()
+    rig.ticks(2)
+    assert rig.job(job).status is Status.SUCCEEDED
+    assert len(rig.machine.started) == 1
+
+
+def test_a_cancel_between_claim_and_placing_leaves_nothing(rig):
+    job = rig.queued("j")
+
+    def cancel(task):
+        with rig.db.begin() as tx:
+            jobs.swap(
+                tx, SCOPE, job, expect_status={Status.RUNNING}, status=Status.CANCELLED, desired=Desired.CANCEL, attempt=3
+            )
+
+    rig.machine.on_start = cancel
+    rig.ticks(1)
+    assert rig.machine.stopped == [1]
+    rig.ticks(2)
+    assert rig.job(job).released_at is not None
+    assert rig.machine.living == {}
+
+
+def test_one_jobs_trouble_is_not_anothers(make_rig):
+    rig = make_rig(training_slots=2)
+    rig.file("file-t")
+    rig.queued("bad", queued_at=1.0)
+    rig.queued("good", queued_at=2.0)
+    rig.machine.refuses = {"bad"}
+    assert rig.scheduler.tick() is False
+    assert [task.job for task in rig.machine.started] == ["good"]
+    rig.ticks(2)
+    assert (rig.job("bad").status, rig.job("bad").lost_attempts) == (Status.QUEUED, 1)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_files_deleted_meanwhile_fail_the_job_by_name(make_rig, number):
+    rig = make_rig()
+    if number == 2:
+        rig.file("file-t")
+    job = rig.queued("j", validation_file="file-v")
+    rig.ticks(1)
+    failed = rig.job(job)
+    assert failed.status is Status.FAILED
+    param = ("training_file", "validation_file")[number - 1]
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["param"]) == (f"deleted_{param}", param)
+    assert rig.texts(job) == [f"The job failed because the {param.replace('_', ' ')} was deleted"]
+    assert rig.machine.started == []
+
+
+def test_a_base_removed_meanwhile_fails_the_job_with_the_way_out(rig):
+    job = rig.put("j", base="gone", validation_file=None)
+    rig.ticks(1)
+    error = rig.job(job).error
+    assert error is not None
+    assert error["code"] == "model_not_available"
+    assert "tunesmith models add gone" in error["message"]
+
+
+def test_where_another_server_could_start_the_job_silence_has_a_limit(make_rig):
+    rig = make_rig()
+    rig.file("file-t")
+    rig.settings = rig.settings.model_copy(update={"database_url": "postgresql://host/name"})
+    rig.restart()
+    rig.queued("j")
+    rig.ticks(1)
+    assert rig.machine.started[0].silence_limit_s == 10.0
+
+
+def test_a_finished_attempt_frees_nothing_of_a_newer_one(rig):
+    from tunesmith.domain import reconcile
+
+    rig.queued("j")
+    rig.ticks(1)
+    stale = [
+        lambda place: place.release(reconcile.Release("j", 1)),
+        lambda place: place.requeue(reconcile.Requeue("j", 1, 1, 0.0, "late")),
+        lambda place: place.give_up(reconcile.Fail("j", 1, 1, "c", "late")),
+        lambda place: place.claim(reconcile.Start("j", "train", 1)),
+        lambda place: place.release(reconcile.Release("none", 1)),
+    ]
+    before = rig.job("j")
+    for call in stale:
+        assert call(rig.scheduler._placement) is None
+    assert rig.job("j") == before
+
+
+def test_the_thread_ticks_when_woken_and_stopping_kills_what_runs(rig):
+    started = threading.Event()
+    rig.machine.on_start = lambda _: started.set()
+    rig.scheduler.start()
+    rig.queued("j")
+    rig.scheduler.wake()
+    assert started.wait(20)
+    rig.scheduler.stop()
+    assert rig.machine.stopped == [1]
+    assert rig.machine.living == {}
+    assert rig.job("j").status is Status.RUNNING, "it goes on at the next start"
+
+
+def test_a_tick_that_fails_is_followed_by_another(rig, monkeypatch):
+    looked = threading.Semaphore(0)
+    real = rig.machine.alive
+
+    def trouble(handle):
+        looked.release()
+        if rig.scheduler._state.own and not rig.machine.stopped:
+            raise OSError("the machine has a bad moment")
+        return real(handle)
+
+    rig.queued("j")
+    rig.ticks(1)
+    monkeypatch.setattr(rig.machine, "alive", trouble)
+    rig.scheduler.start()
+    for _ in range(3):
+        assert looked.acquire(timeout=20)
+        rig.scheduler.wake()
+    rig.machine.stopped.append(0)
+    rig.scheduler.stop()
+    assert rig.machine.living == {}
+
+
+def test_the_newest_of_many_checkpoints_is_the_one_to_go_on_from(rig):
+    job = rig.queued("j")
+    with rig.db.begin() as tx:
+        for step in (3, 20, 9):
+            checkpoints.add(
+                tx, SCOPE,
+                Checkpoint(f"c{step}", job, DEFAULT_PROJECT, 1.0, step, f"m{step}", f"key-{step}", "s", {}),
+            )  # fmt: skip
+    rig.ticks(1)
+    assert rig.machine.started[0].spec["resume_key"] == "key-20"
