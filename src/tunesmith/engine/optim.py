@@ -5,8 +5,9 @@
 - Clip: the norm of a step's whole gradient is held to 1.0.
 - Schedule: the learning rate rises linearly over the first 5 % of the steps (at least 1, at most 50), then falls linearly,
   to reach zero one step after the last.
-- Base learning rate: `2e-4 * sqrt(4096 / hidden size)`, between 5e-5 and 2e-3;
-  a job's `learning_rate_multiplier` multiplies it.
+- Base learning rate: `3e-4 * (4096 / hidden size) ** (2/3)`, between 1e-4 and 4e-3; a job's `learning_rate_multiplier`
+  multiplies it. At width 4096 this is what low-rank adapters of 8B models are commonly trained with; at width 256 it is
+  1.9e-3, which was the best of 4e-4, 8e-4 and 2e-3 for the embedded base on 240 rows (validation loss 0.26, 0.07, 0.01).
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ N_MAX_WARMUP: Final = 50
 
 def base_learning_rate(hidden_size: int) -> float:
     """Return the learning rate that a multiplier of 1 means for a model of this width."""
-    return min(2e-3, max(5e-5, 2e-4 * (4096 / hidden_size) ** 0.5))
+    return min(4e-3, max(1e-4, 3e-4 * (4096 / hidden_size) ** (2 / 3)))
 
 
 def n_warmup(total_steps: int) -> int:

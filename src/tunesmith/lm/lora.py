@@ -83,6 +83,8 @@ class Route:
 
     spans: tuple[Span, ...] = ()
     slots: dict[int, Adapter] = field(default_factory=dict[int, Adapter])
+    #: Tokens whose last hidden state is wanted, ascending; None is all of them (see `last_layer.py`).
+    asked_N: Tensor | None = None
 
 
 class LoraLinear(nn.Module):
@@ -115,8 +117,8 @@ class _LoraProduct(torch.autograd.Function):
         y_TO = F.linear(x_TI, weight_OI, bias_O)
         inner: list[Tensor] = []
         for start, stop, pair, scale in cuts:
-            u_LR = (x_TI[start:stop] @ pair.cast_a_RI.t()).mul_(scale)
-            y_TO[start:stop].addmm_(u_LR, pair.cast_b_OR.t())
+            u_LR = (_rows(x_TI, start, stop) @ pair.cast_a_RI.t()).mul_(scale)
+            _rows(y_TO, start, stop).addmm_(u_LR, pair.cast_b_OR.t())
             inner.append(u_LR)
         ctx.save_for_backward(x_TI, weight_OI, *inner)
         ctx.cuts = cuts
@@ -129,13 +131,18 @@ class _LoraProduct(torch.autograd.Function):
         dx_TI = grad_TO @ weight_OI if ctx.needs_input_grad[0] else None
         slopes: list[Tensor] = []
         for (start, stop, pair, scale), u_LR in zip(ctx.cuts, inner, strict=True):
-            grad_LO = grad_TO[start:stop]
+            grad_LO = _rows(grad_TO, start, stop)
             du_LR = (grad_LO @ pair.cast_b_OR).mul_(scale)
-            slopes.append((du_LR.t() @ x_TI[start:stop]).float())
+            slopes.append((du_LR.t() @ _rows(x_TI, start, stop)).float())
             slopes.append((grad_LO.t() @ u_LR).float())
             if dx_TI is not None:
-                dx_TI[start:stop].addmm_(du_LR, pair.cast_a_RI)
+                _rows(dx_TI, start, stop).addmm_(du_LR, pair.cast_a_RI)
         return dx_TI, None, None, None, *slopes
+
+
+def _rows(matrix: Tensor, start: int, stop: int) -> Tensor:
+    """Return rows `start` to `stop`, the matrix itself where that is all of them (one job is the normal case)."""
+    return matrix if start == 0 and stop == matrix.shape[0] else matrix[start:stop]
 
 
 class LoraModel:

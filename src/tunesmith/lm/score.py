@@ -25,7 +25,7 @@ class Packed:
     lengths: tuple[int, ...]
     #: Which adapter leads which tokens; empty is the bare base.
     spans: tuple[Span, ...]
-    #: Indices into T of the tokens *after which* a prediction is asked.
+    #: Ascending indices into T of the tokens *after which* a prediction is asked.
     asked_N: Tensor
     #: The tokens that are to be predicted there.
     targets_N: Tensor
@@ -43,12 +43,13 @@ class Scores:
 
 def score(base: Base, lora: LoraModel, packed: Packed) -> Scores:
     """Score a packed row; one forward pass for all documents and all adapters in it."""
-    device = base.device
-    lora.route.spans = packed.spans
+    device, route = base.device, lora.route
+    asked_N = packed.asked_N.to(device)
+    route.spans, route.asked_N = packed.spans, asked_N
     try:
         hidden_TC = base.hidden(packed.tokens_T.to(device), packed.positions_T.to(device), Layout(packed.lengths))
     finally:
-        lora.route.spans = ()
-    asked_NC = hidden_TC.index_select(0, packed.asked_N.to(device))
+        route.spans, route.asked_N = (), None
+    asked_NC = hidden_TC.index_select(0, asked_N)
     logp_N, correct_N = token_logp(asked_NC, base.head, packed.targets_N.to(device))
     return Scores(logp_N, correct_N)

@@ -20,6 +20,7 @@ from tunesmith.engine.loop import Data, Outcome, Run, train
 from tunesmith.engine.memory import token_budget
 from tunesmith.engine.rows import RowFile
 from tunesmith.lm.adapter_file import AdapterRefused
+from tunesmith.lm.last_layer import trim
 from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, load, prove
 from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.method import method
@@ -97,6 +98,7 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     base = load(folder)
     prove(base)
     lora = LoraModel(base.model)
+    trim(base.decoder, lora.route)
     chosen = method(spec.method)
     renderer = Renderer.load(folder, clock=_FixedClock(spec.created_at) if spec.created_at else None)
 

@@ -28,10 +28,10 @@ def test_the_rise_is_a_share_of_the_steps_within_bounds(total: int, rise: int) -
 
 
 def test_the_base_rate_falls_with_the_width() -> None:
-    assert base_learning_rate(4096) == pytest.approx(2e-4)
-    assert base_learning_rate(1024) == pytest.approx(4e-4)
-    assert base_learning_rate(1) == 2e-3
-    assert base_learning_rate(10**9) == 5e-5
+    assert base_learning_rate(4096) == pytest.approx(3e-4)
+    assert base_learning_rate(512) == pytest.approx(1.2e-3)
+    assert base_learning_rate(1) == 4e-3
+    assert base_learning_rate(10**9) == 1e-4
 
 
 def test_an_update_is_adamw_on_the_divided_and_clipped_gradient() -> None:
