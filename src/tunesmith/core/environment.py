@@ -14,6 +14,7 @@ _NAMES: Final = frozenset(
         "PYTHONPATH",
         "LD_LIBRARY_PATH",
         "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
         "MKL_NUM_THREADS",
         "HF_HOME",
         "HF_HUB_OFFLINE",
@@ -21,9 +22,12 @@ _NAMES: Final = frozenset(
         "TUNESMITH_FAILPOINTS",
     }
 )
+#: Threads that spin while they wait for one another starve every other process of a machine that is not theirs alone.
+_DEFAULTS: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
 _PREFIXES: Final = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_")
 
 
 def passed_on() -> dict[str, str]:
     """Return the part of the environment that a child process is given."""
-    return {name: value for name, value in os.environ.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    passed = {name: value for name, value in os.environ.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    return {**_DEFAULTS, **passed}
