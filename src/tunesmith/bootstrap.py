@@ -21,6 +21,7 @@ from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.placement import Placement
+from tunesmith.services.retention import Retention
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.warmth import Warmth
 from tunesmith.store.migrate import NewerDatabase
@@ -41,11 +42,13 @@ class Composed:
     scheduler: Scheduler
     inference: Inference
     warmth: Warmth
+    retention: Retention
 
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
         self.services.bases.start()
         self.scheduler.start()
+        self.retention.start()
 
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
@@ -56,6 +59,7 @@ class Composed:
         """Stop what was started and let go of the data folder."""
         self.warmth.end()
         self.scheduler.stop()
+        self.retention.stop()
         await self.inference.close()
         self.services.bases.stop()
         self.db.close()
@@ -87,6 +91,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
     db.migrate()
     blobs = LocalBlobs(folder.path / "blobs")
+    blobs.clear_unfinished("files")
     executor = LocalExecutor(folder.path / "attempts")
     inference = Resident(folder.run, settings=settings, clock=clock)
     warmth = Warmth(inference, wanted=settings.sampler_warm)
@@ -105,17 +110,20 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
     wake.call = scheduler.wake
     bases = Bases(db=db, clock=clock, settings=settings)
+    jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake)
+    files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     services = Services(
         settings=settings,
         clock=clock,
         ids=ids,
-        files=Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings),
-        jobs=Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake),
+        files=files,
+        jobs=jobs,
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
     )
-    return Composed(settings, folder, db, services, attempts, scheduler, inference, warmth)
+    retention = Retention(files)
+    return Composed(settings, folder, db, services, attempts, scheduler, inference, warmth, retention)
 
 
 class _Later:

@@ -77,6 +77,13 @@ class LocalBlobs:
         found = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
         return sorted(path.relative_to(self._folder).as_posix() for path in found if path.suffix != _UNFINISHED)
 
+    def clear_unfinished(self, prefix: str) -> int:
+        """Remove what puts that never ended left under a prefix; return how many it were."""
+        left = [path for path in self._path(prefix).rglob(f"*{_UNFINISHED}") if path.is_file()]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
     def _path(self, key: str) -> Path:
         parts = key.rstrip("/").split("/")
         if "\0" in key or any(part in ("", ".", "..") for part in parts):

@@ -44,6 +44,10 @@ class Blobs(Protocol):
         """List the objects under a prefix, sorted."""
         ...
 
+    def clear_unfinished(self, prefix: str) -> int:
+        """Remove what puts that never ended left under a prefix, while nothing is put there; return how many it were."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Handle:

@@ -1,4 +1,4 @@
-"""Files: stored as they come, checked while they pass, deleted with their bytes."""
+"""Files: stored as they come, checked while they pass, deleted with their bytes once no job needs these."""
 
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, Literal
@@ -6,7 +6,7 @@ from typing import BinaryIO, Final, Literal
 import structlog
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import FileNotFound, InvalidRequest, TooLarge
+from tunesmith.core.errors import FileNotFound, InvalidRequest, StorageFull, TooLarge
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
@@ -14,6 +14,7 @@ from tunesmith.data.jsonl import JsonlCheck, NotJsonl
 from tunesmith.domain.file import File
 from tunesmith.domain.ports import Blobs
 from tunesmith.domain.scope import Everywhere, Project
+from tunesmith.services.jobs import Jobs
 from tunesmith.store import files
 from tunesmith.store.session import Database
 
@@ -21,6 +22,7 @@ PURPOSES: Final = ("fine-tune", "assistants", "batch", "user_data", "vision", "e
 #: Files of this purpose go after thirty days unless the upload says otherwise.
 BATCH_EXPIRES_AFTER_S: Final = 30 * 24 * 3600
 N_SWEPT: Final = 100
+_EVERYWHERE: Final = Everywhere("retention is the server's own work")
 
 log = structlog.get_logger()
 
@@ -28,12 +30,13 @@ log = structlog.get_logger()
 class Files:
     """The files of every project."""
 
-    def __init__(self, *, db: Database, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings) -> None:
+    def __init__(self, *, db: Database, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, jobs: Jobs) -> None:
         self._db = db
         self._blobs = blobs
         self._clock = clock
         self._ids = ids
         self._settings = settings
+        self._jobs = jobs
 
     def create(
         self, scope: Project, *, filename: str, purpose: str, chunks: Iterable[bytes], expires_after_s: int | None
@@ -43,6 +46,7 @@ class Files:
         Raises:
             InvalidRequest: the purpose is not one that uploads have, the file is empty, or it is not JSONL but should be.
             TooLarge: the file is over the limit.
+            StorageFull: the disk is full.
         """
         if purpose not in PURPOSES:
             raise InvalidRequest(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", param="purpose")
@@ -68,8 +72,12 @@ class Files:
             expires_at=None if expires_after_s is None else int(created_at) + expires_after_s,
         )
         failpoint("files.stored")
-        with self._db.begin() as tx:
-            files.add(tx, scope, file)
+        try:
+            with self._db.begin() as tx:
+                files.add(tx, scope, file)
+        except StorageFull:
+            self._blobs.delete(key)
+            raise
         log.info("file.created", file=file.id, purpose=purpose, bytes=file.bytes)
         return file
 
@@ -109,29 +117,35 @@ class Files:
             raise FileNotFound(file_id) from error
 
     def delete(self, scope: Project, file_id: str) -> None:
-        """Delete a file: first its row, then its bytes.
+        """Delete a file: gone for its owner at once, its bytes as soon as no job needs them.
+
+        A job that has not begun to train on it fails in the same commit; one that has goes on.
 
         Raises:
             FileNotFound: the project has no such file.
         """
         with self._db.begin() as tx:
             file = files.delete_one(tx, scope, file_id)
-        if file is None:
-            raise FileNotFound(file_id)
+            if file is None:
+                raise FileNotFound(file_id)
+            failed = self._jobs.fail_without(tx, scope, file)
         failpoint("files.deleted")
-        self._blobs.delete(file.key)
-        log.info("file.deleted", file=file_id)
+        self._jobs.stop(failed)
+        self.sweep()
+        log.info("file.deleted", file=file_id, n_jobs_failed=len(failed))
 
     def sweep(self) -> int:
-        """Delete what has expired, every project's; return how many files that were."""
-        everywhere = Everywhere("retention is the server's own work")
-        with self._db.begin() as tx:
-            gone = files.expired(tx, everywhere, limit=N_SWEPT)
-            for file in gone:
-                files.forget(tx, everywhere, file.id)
-        for file in gone:
+        """Remove deleted and expired files that no unfinished job uses, every project's; return how many that were."""
+        with self._db.read() as tx:
+            unneeded = files.unneeded(tx, _EVERYWHERE, limit=N_SWEPT)
+        for file in unneeded:
             self._blobs.delete(file.key)
-        return len(gone)
+        failpoint("files.swept")
+        if unneeded:
+            with self._db.begin() as tx:
+                for file in unneeded:
+                    files.forget(tx, _EVERYWHERE, file.id)
+        return len(unneeded)
 
     def _checked(self, chunks: Iterable[bytes], *, jsonl: bool) -> Iterator[bytes]:
         """Yield the chunks while they are within the limit and, for training files, JSONL."""

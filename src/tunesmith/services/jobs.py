@@ -1,6 +1,6 @@
 """Fine-tuning jobs: creating with every check that needs no reading of rows, looking, cancelling at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
 import structlog
@@ -12,12 +12,12 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain import events as wording
 from tunesmith.domain.file import File
-from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job
+from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job, NewEvent
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Executor, Handle
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import TERMINAL, Desired, Status
-from tunesmith.services.bases import Bases
+from tunesmith.services.bases import Bases, ModelNotAvailable
 from tunesmith.store import checkpoints, events, files, jobs, models, outbox
 from tunesmith.store.session import Database, Transaction
 
@@ -58,9 +58,7 @@ class Jobs:
             NotAvailable: the method or an integration comes with another release.
         """
         with self._db.read() as tx:
-            training = _usable(tx, scope, "training_file", request.training_file)
-            if request.validation_file is not None:
-                _usable(tx, scope, "validation_file", request.validation_file)
+            _usable_files(tx, scope, request)
             tuned = models.get(tx, scope, request.model) if request.model.startswith("ft:") else None
         base = self._base(request.model, tuned)
         if request.method != "supervised":
@@ -73,9 +71,13 @@ class Jobs:
             )
         job = self._new(scope, request, base, tuned)
         with self._db.begin() as tx:
+            # What the job stands on may have been deleted since it was looked at.
+            _usable_files(tx, scope, request)
+            if tuned is not None and models.get(tx, scope, tuned.name) is None:
+                raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
             stored = jobs.add(tx, scope, job, [wording.created(job)])
             failpoint("jobs.create")
-        log.info("job.created", job=job.id, model=job.model, base=job.base, bytes=training.bytes)
+        log.info("job.created", job=job.id, model=job.model, base=job.base)
         self._on_change()
         return stored
 
@@ -164,7 +166,9 @@ class Jobs:
         """
         with self._db.begin(urgent=True) as tx:
             job = _found(tx, scope, job_id)
-            cancelled = self._end(tx, scope, job)
+            cancelled = self._end(
+                tx, scope, job, Status.CANCELLED, wording.cancelled(), desired=Desired.CANCEL, estimated_finish=None
+            )
             failpoint("jobs.cancel")
         if cancelled is None:
             job = self.get(scope, job_id)
@@ -172,31 +176,50 @@ class Jobs:
                 return job
             raise StateConflict(f"Job {job.id} has already {job.status}, so it cannot be cancelled.")
         log.info("job.cancelled", job=job.id, was=str(job.status), attempt=job.attempt)
-        if cancelled.handle is not None and cancelled.released_at is None:
-            self._executor.stop(Handle(**cancelled.handle))
-        self._on_change()
+        self.stop([cancelled])
         return cancelled
 
-    def _end(self, tx: Transaction, scope: Project, job: Job) -> Job | None:
-        """Make the job cancelled; the attempt's number goes up, so that whatever still runs can write no more."""
-        if job.status in TERMINAL:
-            return None
-        cancelled = jobs.swap(
+    def fail_without(self, tx: Transaction, scope: Project, file: File) -> list[Job]:
+        """Fail the jobs that have not begun to train on a file that is being deleted, in the caller's transaction.
+
+        Hand those returned to `stop` after the commit.
+        """
+        failed: list[Job] = []
+        for job in jobs.using_file(tx, scope, file.id):
+            if job.started_at is not None:
+                continue
+            param = "training_file" if job.training_file == file.id else "validation_file"
+            message = f"The job failed because the {param.replace('_', ' ')} was deleted"
+            error = {"code": f"deleted_{param}", "param": param, "message": message}
+            ended = self._end(tx, scope, job, Status.FAILED, wording.failed(message), error=error)
+            if ended is not None:
+                failed.append(ended)
+        return failed
+
+    def stop(self, ended: Iterable[Job]) -> None:
+        """Kill what still runs for jobs that have just ended; the scheduler repeats it until it is gone."""
+        for job in ended:
+            if job.handle is not None and job.released_at is None:
+                self._executor.stop(Handle(**job.handle))
+            self._on_change()
+
+    def _end(self, tx: Transaction, scope: Project, job: Job, status: Status, last: NewEvent, **changes: Any) -> Job | None:
+        """End the job from outside; the attempt's number goes up, so that whatever still runs can write no more."""
+        ended = jobs.swap(
             tx,
             scope,
             job.id,
             expect_status=_UNFINISHED,
             fence=True,
-            status=Status.CANCELLED,
-            desired=Desired.CANCEL,
+            status=status,
             finished_at=self._clock.now(),
-            estimated_finish=None,
+            **changes,
         )
-        if cancelled is None:
+        if ended is None:
             return None
-        events.append(tx, scope, job.id, cancelled.attempt, [wording.cancelled()])
-        outbox.add(tx, scope, job.id, "fine_tuning.job.cancelled")
-        return cancelled
+        events.append(tx, scope, job.id, ended.attempt, [last])
+        outbox.add(tx, scope, job.id, f"fine_tuning.job.{status}")
+        return ended
 
 
 def _found(tx: Transaction, scope: Project, job_id: str) -> Job:
@@ -206,7 +229,13 @@ def _found(tx: Transaction, scope: Project, job_id: str) -> Job:
     return job
 
 
-def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> File:
+def _usable_files(tx: Transaction, scope: Project, request: CreateJob) -> None:
+    _usable(tx, scope, "training_file", request.training_file)
+    if request.validation_file is not None:
+        _usable(tx, scope, "validation_file", request.validation_file)
+
+
+def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> None:
     file = files.get(tx, scope, file_id)
     if file is None:
         raise InvalidRequest(f"invalid {param}: {file_id}", param=param)
@@ -216,4 +245,3 @@ def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> File:
             f"'{TRAINING_PURPOSE}'.",
             param=param,
         )
-    return file

@@ -273,12 +273,14 @@ def _base(tx: Transaction, job: Job) -> Base:
 
 
 def _files(tx: Transaction, job: Job) -> tuple[File, File | None]:
-    training = files.get(tx, _scope(job), job.training_file)
+    # A job that has begun to train goes on although the file was deleted meanwhile.
+    find = files.get if job.started_at is None else files.retained
+    training = find(tx, _scope(job), job.training_file)
     if training is None:
         raise _Gone("deleted_training_file", "training_file", "The job failed because the training file was deleted")
     if job.validation_file is None:
         return training, None
-    validation = files.get(tx, _scope(job), job.validation_file)
+    validation = find(tx, _scope(job), job.validation_file)
     if validation is None:
         raise _Gone("deleted_validation_file", "validation_file", "The job failed because the validation file was deleted")
     return training, validation

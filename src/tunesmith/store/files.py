@@ -1,16 +1,16 @@
-"""Queries on file rows; an expired file is as absent as a deleted one."""
+"""Queries on file rows; a deleted or expired one is absent, though its row and bytes stay while a job needs them."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 
 from tunesmith.domain.file import File
 from tunesmith.domain.scope import Scope
+from tunesmith.domain.states import TERMINAL
 from tunesmith.store.scoping import owned, past
 from tunesmith.store.session import Transaction
-from tunesmith.store.tables import files
+from tunesmith.store.tables import files, jobs
 
 _COLUMNS: Final = [files.c[field.name] for field in fields(File)]
 
@@ -20,7 +20,8 @@ def _file(row: dict[str, Any]) -> File:
 
 
 def _there(tx: Transaction, scope: Scope) -> ColumnElement[bool]:
-    return and_(owned(files, scope), or_(files.c.expires_at.is_(None), files.c.expires_at > tx.clock.now()))
+    unexpired = or_(files.c.expires_at.is_(None), files.c.expires_at > tx.clock.now())
+    return and_(owned(files, scope), files.c.deleted_at.is_(None), unexpired)
 
 
 def add(tx: Transaction, scope: Scope, file: File) -> None:
@@ -38,6 +39,12 @@ def add(tx: Transaction, scope: Scope, file: File) -> None:
 def get(tx: Transaction, scope: Scope, file_id: str) -> File | None:
     """Return a file, or None."""
     row = tx.one(select(*_COLUMNS).where(_there(tx, scope), files.c.id == file_id))
+    return None if row is None else _file(row)
+
+
+def retained(tx: Transaction, scope: Scope, file_id: str) -> File | None:
+    """Return a file whose row still stands, deleted and expired ones too: for a job that began to use it before."""
+    row = tx.one(select(*_COLUMNS).where(owned(files, scope), files.c.id == file_id))
     return None if row is None else _file(row)
 
 
@@ -68,17 +75,24 @@ def page(
 
 
 def delete_one(tx: Transaction, scope: Scope, file_id: str) -> File | None:
-    """Delete a file's row and return it; None when there was none."""
-    row = tx.one(delete(files).where(_there(tx, scope), files.c.id == file_id).returning(*_COLUMNS))
+    """Take a file from its owner and return it; None when there was none. `forget` ends the row once the bytes are gone."""
+    statement = update(files).where(_there(tx, scope), files.c.id == file_id).values(deleted_at=tx.clock.now())
+    row = tx.one(statement.returning(*_COLUMNS))
     return None if row is None else _file(row)
 
 
-def expired(tx: Transaction, scope: Scope, *, limit: int) -> Sequence[File]:
-    """Return files whose time is over, so that their rows and bytes can go."""
-    query = select(*_COLUMNS).where(owned(files, scope), files.c.expires_at <= tx.clock.now()).limit(limit)
-    return [_file(row) for row in tx.every(query)]
+def unneeded(tx: Transaction, scope: Scope, *, limit: int) -> list[File]:
+    """Return deleted and expired files that no unfinished job uses, so that their bytes can go."""
+    using = select(jobs.c.id).where(
+        jobs.c.project_id == files.c.project_id,
+        jobs.c.status.not_in(list(TERMINAL)),
+        or_(jobs.c.training_file == files.c.id, jobs.c.validation_file == files.c.id),
+    )
+    gone = or_(files.c.deleted_at.is_not(None), files.c.expires_at <= tx.clock.now())
+    query = select(*_COLUMNS).where(owned(files, scope), gone, ~using.exists()).order_by(files.c.id)
+    return [_file(row) for row in tx.every(query.limit(limit))]
 
 
 def forget(tx: Transaction, scope: Scope, file_id: str) -> None:
-    """Delete a row, expired or not."""
+    """Delete a row, whatever its state."""
     tx.execute(delete(files).where(owned(files, scope), files.c.id == file_id))

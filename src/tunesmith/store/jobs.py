@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, or_, select, update
 
 from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.scope import Scope
-from tunesmith.domain.states import TERMINAL, Desired, Status
+from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 from tunesmith.store import events as event_rows
 from tunesmith.store.scoping import owned, past
 from tunesmith.store.session import Transaction
@@ -93,9 +93,12 @@ def swap(
 ) -> Job | None:
     """Change a job if it is still as expected: one UPDATE. None means that somebody else was first: read the truth.
 
-    `fence` raises the attempt, so that whatever the present one still sends is refused.
+    `fence` raises the attempt, so that whatever the present one still sends is refused. A change of status that the table
+    of moves does not know is lost like one that comes too late: nothing leaves a terminal status.
     """
-    statement = update(jobs).where(jobs.c.id == job_id, owned(jobs, scope), jobs.c.status.in_(list(expect_status)))
+    target = changes.get("status")
+    expected = [status for status in expect_status if target in (None, status) or target in MOVES[status]]
+    statement = update(jobs).where(jobs.c.id == job_id, owned(jobs, scope), jobs.c.status.in_(expected))
     if expect_attempt is not None:
         statement = statement.where(jobs.c.attempt == expect_attempt)
     if expect_desired is not None:

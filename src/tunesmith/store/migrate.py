@@ -4,8 +4,8 @@ from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 from sqlalchemy import Engine
 
 
@@ -28,14 +28,16 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
         NewerDatabase: the database's revision is not known to this release.
     """
     config = configuration(engine)
-    try:
-        command.upgrade(config, revision)
-    except CommandError as error:
-        head = ScriptDirectory.from_config(config).get_current_head()
+    scripts = ScriptDirectory.from_config(config)
+    with engine.connect() as connection:
+        present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    if present is not None and present not in known:
         raise NewerDatabase(
-            f"The database was written by a newer release of Tunesmith ({error}; this release knows revision {head}). "
-            "Run that release, or restore a backup made by this one."
-        ) from error
+            f"The database was written by a newer release of Tunesmith: it is at revision {present}, and this release knows "
+            f"{scripts.get_current_head()}. Run that release, or restore a backup made by this one."
+        )
+    command.upgrade(config, revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:

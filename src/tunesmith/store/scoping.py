@@ -1,6 +1,6 @@
 """The one place where a scope becomes SQL, and where a list's cursor becomes a position."""
 
-from sqlalchemy import ColumnElement, Table, and_, or_, select, true
+from sqlalchemy import ColumnElement, Table, literal, select, true, tuple_
 
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.scope import Everywhere, Scope
@@ -23,7 +23,6 @@ def past(tx: Transaction, scope: Scope, table: Table, after: str, *, newest_firs
     found = tx.execute(select(table.c.created_at).where(table.c.id == after, owned(table, scope))).one_or_none()
     if found is None:
         raise InvalidRequest(f"There is no object with id '{after}' to list after.", param="after")
-    at = found.created_at
-    if newest_first:
-        return or_(table.c.created_at < at, and_(table.c.created_at == at, table.c.id < after))
-    return or_(table.c.created_at > at, and_(table.c.created_at == at, table.c.id > after))
+    # A comparison of rows, unlike an OR, is a range of the index.
+    row, cursor = tuple_(table.c.created_at, table.c.id), tuple_(literal(found.created_at), literal(after))
+    return row < cursor if newest_first else row > cursor

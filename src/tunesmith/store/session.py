@@ -5,20 +5,23 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import ApiError, Unavailable
+from tunesmith.core.errors import StorageFull, Unavailable
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.store import migrate
 
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_MS: Final = 30_000
+#: The SQLSTATE of a full disk.
+PG_DISK_FULL: Final = "53100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,11 @@ class Lanes:
         lane = self._urgent if urgent else self._ordinary
         with self._condition:
             lane.append(ticket)
-            self._condition.wait_for(lambda: not self._taken and self._next() is ticket)
-            lane.popleft()
-            self._taken = True
+            try:
+                self._condition.wait_for(lambda: not self._taken and self._next() is ticket)
+                self._taken = True
+            finally:
+                lane.remove(ticket)
         try:
             yield
         finally:
@@ -77,7 +82,8 @@ class Database:
     """A store by URL: `sqlite:///…` or `postgresql://…`.
 
     Raises (at any use):
-        Unavailable: the database cannot be reached or cannot be written, a full disk for example.
+        Unavailable: the database cannot be reached or cannot be written.
+        StorageFull: its disk is full.
     """
 
     def __init__(self, url: str, *, clock: Clock, ids: Ids) -> None:
@@ -136,12 +142,17 @@ def _clear() -> Generator[None]:
     """Turn the driver's operational errors into one that a client may see."""
     try:
         yield
-    except ApiError:
-        raise
-    except OperationalError as error:
-        raise Unavailable(
-            f"The database cannot serve this now ({error.orig}). If the disk is full, make room; then try again."
-        ) from error
+    except (OperationalError, PoolTimeout) as error:
+        if _is_full(error):
+            raise StorageFull(
+                "The disk of the database is full and nothing was stored. Free space there, then try again."
+            ) from error
+        raise Unavailable(f"The database cannot serve this now ({getattr(error, 'orig', error)}). Try again.") from error
+
+
+def _is_full(error: Exception) -> bool:
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL" or getattr(cause, "sqlstate", None) == PG_DISK_FULL
 
 
 def _prepare_sqlite(engine: Engine, begin: str) -> None:

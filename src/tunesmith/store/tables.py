@@ -164,7 +164,11 @@ files = Table(
     Column("sha256", String(64), nullable=False),
     Column("key", Text, nullable=False),
     Column("expires_at", Double),
+    #: Set when its owner deleted it; the row and the bytes go once no job needs them.
+    Column("deleted_at", Double),
     Index(None, "project_id", "created_at", "id"),
+    Index(None, "expires_at"),
+    Index(None, "deleted_at"),
 )
 
 #: Base models belong to the server: every project sees them, so they carry no project.
@@ -192,7 +196,7 @@ bases = Table(
 tuned_models = Table(
     "tuned_models",
     metadata,
-    Column("name", String(255), primary_key=True),
+    Column("name", Text, primary_key=True),
     Column("project_id", String(64), nullable=False),
     Column("organization_id", String(64), nullable=False),
     Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),

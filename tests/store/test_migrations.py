@@ -1,0 +1,65 @@
+"""The migrations and the tables agree; they go up, down and up; a newer database is refused."""
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, make_url, text
+
+from tunesmith.core.ids import Ids
+from tunesmith.store import migrate
+from tunesmith.store.session import Database
+from tunesmith.store.tables import metadata
+
+
+def _engine(url: str):
+    parsed = make_url(url)
+    return create_engine(parsed if parsed.drivername == "sqlite" else parsed.set(drivername="postgresql+psycopg"))
+
+
+def test_the_migrations_build_the_tables(empty_url: str) -> None:
+    engine = _engine(empty_url)
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+        checks = {check["name"] for check in inspect(connection).get_check_constraints("jobs")}
+    engine.dispose()
+    assert checks == {"ck_jobs_status", "ck_jobs_desired"}
+
+
+def test_the_migrations_build_the_same_indexes_and_keys(empty_url: str) -> None:
+    engine = _engine(empty_url)
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        looked = inspect(connection)
+        for table in metadata.sorted_tables:
+            primary = looked.get_pk_constraint(table.name)["constrained_columns"]
+            assert primary == [column.name for column in table.primary_key.columns]
+            foreign = {key["constrained_columns"][0] for key in looked.get_foreign_keys(table.name)}
+            assert foreign == {key.parent.name for key in table.foreign_keys}
+            indexes = {index["name"] for index in looked.get_indexes(table.name) if not index.get("duplicates_constraint")}
+            assert indexes == {index.name for index in table.indexes}
+    engine.dispose()
+
+
+def test_up_down_up(empty_url: str) -> None:
+    engine = _engine(empty_url)
+    migrate.upgrade(engine)
+    migrate.downgrade(engine, "base")
+    assert set(inspect(engine).get_table_names()) == {"alembic_version"}
+    migrate.upgrade(engine)
+    migrate.upgrade(engine)
+    assert set(inspect(engine).get_table_names()) == {*metadata.tables, "alembic_version"}
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_release_is_refused(empty_url: str, watch) -> None:
+    database = Database(empty_url, clock=watch, ids=Ids())
+    database.migrate()
+    with database.begin() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(
+        migrate.NewerDatabase, match=r"it is at revision 9999, and this release knows 0001.*Run that release"
+    ):
+        database.migrate()
+    database.close()
