@@ -220,14 +220,14 @@ class Renderer:
     def _fit_end(self, ids: list[int], first: int, last: int, *, by_prefix: bool) -> tuple[int, int]:
         """Let a span end with the token that ends the turn, so that a tuned model learns to stop and nothing behind it.
 
-        A span found by prefixes may hold what the template writes behind that token (a newline): it is cut. A generation
-        block may end just before that token: it is taken in.
+        A span found by prefixes may hold what the template writes behind that token (a newline): it is cut. A span may also
+        end just before that token (a generation block that leaves it out, a turn that the next turn's opening ends): it is
+        taken in.
         """
         if by_prefix:
-            for index in range(last - 1, max(first, last - 1 - _N_MAX_TAIL) - 1, -1):
+            for index in range(max(first, last - 1 - _N_MAX_TAIL), last):
                 if ids[index] in self.stop_ids:
                     return first, index + 1
-            return first, last
         if first < last < len(ids) and ids[last - 1] not in self.stop_ids and ids[last] in self.stop_ids:
             return first, last + 1
         return first, last

@@ -115,7 +115,7 @@ class Conversations:
             prompt = ""
         if prompt and text.startswith(prompt):
             return len(prompt)
-        marked = {"role": "assistant", "content": _MARK}
+        marked = self._said("assistant", _MARK)
         other = self._render([*fitted[:turn], marked], tools, extra)
         start = other.rfind(_MARK)
         if start < 0 or not text.startswith(other[:start]):
@@ -173,7 +173,7 @@ class Conversations:
         if content is None and refusal is not None:
             content = refusal
         if content is not None:
-            fitted["content"] = content if fitted["role"] == "assistant" else self._guard(content)
+            fitted |= self._said(fitted["role"], content if fitted["role"] == "assistant" else self._guard(content))
         if fitted["role"] == "developer" and not self._knows_developer:
             fitted["role"] = "system"
         calls = fitted.get("tool_calls")
@@ -183,7 +183,7 @@ class Conversations:
                 raise RenderError(reason, number)
             fitted["tool_calls"] = [self._fit_call(call) for call in calls]
             if content is None and self._wants_content:
-                fitted["content"] = ""
+                fitted |= self._said("assistant", "")
         return fitted
 
     def _fit_call(self, call: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -201,7 +201,7 @@ class Conversations:
 
     def after_turn(self) -> str:
         """Return what the template writes behind an assistant's words at the end of a conversation."""
-        text = self._try([{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}])
+        text = self._try([self._said("user", "a"), self._said("assistant", _MARK)])
         return text.rpartition(_MARK)[2] if text and _MARK in text else ""
 
     # What the template can take, each asked once.
@@ -211,10 +211,19 @@ class Conversations:
         return self._template.compares_with("developer")
 
     @cached_property
+    def _wants_parts(self) -> bool:
+        """True where content shows as a list of parts and not as a string, as in templates of models that see."""
+        text = self._try([{"role": "user", "content": _MARK}])
+        if text is not None and _MARK in text:
+            return False
+        text = self._try([{"role": "user", "content": [{"type": "text", "text": _MARK}]}])
+        return text is not None and _MARK in text
+
+    @cached_property
     def _takes_tools(self) -> bool:
         parameters = {"type": "object", "properties": {}}
         function = {"name": _PROBE, "description": _PROBE, "parameters": parameters}
-        text = self._try([{"role": "user", "content": "a"}], [{"type": "function", "function": function}])
+        text = self._try([self._said("user", "a")], [{"type": "function", "function": function}])
         return text is not None and _PROBE in text
 
     @cached_property
@@ -237,10 +246,11 @@ class Conversations:
 
     def _try_call(self, arguments: Any, content: str | None) -> str | None:
         call = {"id": _CALL_ID, "type": "function", "function": {"name": _PROBE, "arguments": arguments}}
-        message: Message = {"role": "assistant", "tool_calls": [call]}
-        if content is not None:
-            message["content"] = content
-        return self._try([{"role": "user", "content": "a"}, message])
+        message: Message = {"role": "assistant"} if content is None else self._said("assistant", content)
+        return self._try([self._said("user", "a"), {**message, "tool_calls": [call]}])
+
+    def _said(self, role: str, content: str) -> Message:
+        return {"role": role, "content": [{"type": "text", "text": content}] if self._wants_parts else content}
 
     def _try(self, messages: list[Message], tools: list[Tool] | None = None) -> str | None:
         try:
