@@ -8,23 +8,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from tunesmith.core.channel import Report, Task
+from tunesmith.core.environment import passed_on
 from tunesmith.core.failpoint import failpoint
 from tunesmith.domain.ports import Handle, Outcome
 from tunesmith.supervisor import tree
 from tunesmith.supervisor.spool import unsent
 
 log = structlog.get_logger()
-
-_PASSED_ON: Final = frozenset({
-    "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
-    "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "TUNESMITH_FAILPOINTS",
-})  # fmt: skip
-_PASSED_ON_BY_PREFIX: Final = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "PYTORCH_")
 
 
 class LocalExecutor:
@@ -74,10 +69,7 @@ class LocalExecutor:
         )
 
     def _allowed(self, task: Task) -> dict[str, str]:
-        passed = {
-            name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_BY_PREFIX)
-        }
-        return {**passed, **self._environment, tree.JOB_TAG: task.job, tree.ATTEMPT_TAG: str(task.attempt)}
+        return {**passed_on(), **self._environment, tree.JOB_TAG: task.job, tree.ATTEMPT_TAG: str(task.attempt)}
 
     def stop(self, handle: Handle) -> None:
         """Tell the supervisor to kill its tree, at once; one that is gone already is fine."""
