@@ -34,15 +34,19 @@ class CannotServe(Exception):
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code. What prevents the start is one line on stderr."""
+    """Serve until SIGTERM or SIGINT, with logs on stderr; return the exit code."""
     _log_to_stderr()
+    return start(settings)
+
+
+def start(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. What prevents the start is one line on stderr."""
     try:
-        listener = listen(settings.host, settings.port)
-        with contextlib.closing(listener):
+        with contextlib.closing(listen(settings.host, settings.port)) as listener:
             composed = compose(settings)
             asyncio.run(_until_signalled(composed, listener))
     except (CannotServe, FolderRefused, Unavailable) as error:
-        typer.echo(f"tunesmith: {error}", err=True)
+        typer.echo(f"tunesmith: {' '.join(str(error).split())}", err=True)
         return REFUSED
     return 0
 
