@@ -58,6 +58,7 @@ class Server:
     def __init__(self, folder: Path, base: str, slots: int, failpoints: str) -> None:
         settings = {
             "TUNESMITH_TRAINING_SLOTS": str(slots), "TUNESMITH_TRAINING_THREADS": "1", "TUNESMITH_VALIDATION_SLOTS": "2",
+            "TUNESMITH_SAMPLER_WARM": "false",
         }  # fmt: skip
         held = {"TUNESMITH_FAILPOINTS": failpoints} if failpoints else {}
         self.log = (folder / "server.log").open("wb")

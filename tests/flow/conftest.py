@@ -53,7 +53,8 @@ class Server:
 
     def start(self) -> "Server":
         named = {f"TUNESMITH_{name.upper()}": str(value) for name, value in self.settings.items()}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TUNESMITH_TRAINING_THREADS": "1", **named, **self.more}
+        few = {"OMP_NUM_THREADS": "1", "TUNESMITH_TRAINING_THREADS": "1", "TUNESMITH_SAMPLER_WARM": "false"}
+        environment = {**os.environ, **few, **named, **self.more}
         if self.failpoints:
             environment["TUNESMITH_FAILPOINTS"] = self.failpoints
         with (self.data_dir.parent / "server.log").open("ab") as log:
