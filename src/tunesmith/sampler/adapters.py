@@ -7,8 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from safetensors import SafetensorError
+
 from tunesmith.lm.adapter_file import WEIGHTS, AdapterRefused, from_folder
-from tunesmith.lm.lora import LoraModel
+from tunesmith.lm.lora import Adapter, LoraModel
 
 N_MAX_ADAPTERS: Final = 32
 
@@ -40,7 +42,7 @@ class Adapters:
             raise AdapterRefused(f"{folder} holds no adapter that can be read: {error.strerror}") from error
         if found != sha256:
             raise AdapterRefused(f"{folder / WEIGHTS} is not the adapter that was stored for {name}: its sha256 differs")
-        adapter = from_folder(folder, self._lora)
+        adapter = _loaded(folder, self._lora)
         self.forget(name)
         self._drop_least_used(in_use)
         slot, self._next_slot = self._next_slot, self._next_slot + 1
@@ -71,3 +73,13 @@ class Adapters:
             if slot not in in_use:
                 self.forget(name)
         self.tidy(in_use)
+
+
+def _loaded(folder: Path, lora: LoraModel) -> Adapter:
+    """Load an adapter; whatever is wrong with its files is one kind of error."""
+    try:
+        return from_folder(folder, lora)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, AdapterRefused):
+            raise
+        raise AdapterRefused(f"{folder} does not hold an adapter that can be read: {error}") from error

@@ -15,7 +15,7 @@ _N_MIN_POSITIONS: Final = 256
 
 @dataclass(slots=True)
 class SlotCache:
-    """Grows by doubling in slots and positions as rows need it, up to `max_bytes`, and never shrinks."""
+    """Grows by doubling in slots and positions as rows use it, never beyond `max_bytes`; `release` lets all of it go."""
 
     max_bytes: int
     n_slots: int = 0
@@ -25,22 +25,41 @@ class SlotCache:
     #: Bytes of one position of one slot over all layers; learnt from the first pass.
     position_bytes: int = 0
 
-    def fits(self, n_slots: int, n_positions: int) -> bool:
-        """Say whether so many rows of so many positions stay within the bound; a single row always may."""
-        slots, positions = self._grown(n_slots, n_positions)
-        return n_slots <= 1 or slots * positions * self.position_bytes <= self.max_bytes
+    def room(self, n_positions: int) -> int:
+        """Return how many slots of so many positions stay within the bound."""
+        return self.max_bytes // max(1, n_positions * self.position_bytes)
 
-    def reserve(self, n_slots: int, n_positions: int) -> None:
-        """Make room; what is held stays."""
-        slots, positions = self._grown(n_slots, n_positions)
-        if (slots, positions) == (self.n_slots, self.n_positions):
+    def reserve(self, n_slots: int, n_positions: int, most_positions: int) -> None:
+        """Make room for rows that hold so many positions now and at most `most_positions` later; what is held stays.
+
+        The caller has asked `room(most_positions)`: what is taken never exceeds the bound.
+        """
+        if n_slots <= self.n_slots and n_positions <= self.n_positions:
             return
+        slots = _doubled(max(n_slots, self.n_slots), 1)
+        positions = _doubled(max(n_positions, self.n_positions), _N_MIN_POSITIONS)
+        if slots * positions * self.position_bytes > self.max_bytes:
+            slots, positions = n_slots, most_positions
+        kept = slice(0, min(slots, self.n_slots)), slice(None), slice(0, min(positions, self.n_positions))
         for tensors in (self.keys_SKPD, self.values_SKPD):
             for layer, old in tensors.items():
+                # Zeros: a masked position weighs nothing, and nothing times what lay in fresh memory could be NaN.
                 new = old.new_zeros(slots, old.shape[1], positions, old.shape[3])
-                new[: self.n_slots, :, : self.n_positions] = old
+                new[kept] = old[kept]
                 tensors[layer] = new
         self.n_slots, self.n_positions = slots, positions
+
+    def release(self) -> None:
+        """Let the memory go; to be called when no slot is in use."""
+        for tensors in (self.keys_SKPD, self.values_SKPD):
+            for layer, old in tensors.items():
+                tensors[layer] = old.new_zeros(0, old.shape[1], 0, old.shape[3])
+        self.n_slots, self.n_positions = 0, 0
+
+    @property
+    def n_bytes(self) -> int:
+        """What is held now."""
+        return self.n_slots * self.n_positions * self.position_bytes
 
     def layer(self, index: int, key_1KTD: Tensor, value_1KTE: Tensor) -> tuple[Tensor, Tensor]:
         """Return a layer's tensors, made on its first pass in the form that its keys and values have."""
@@ -57,14 +76,6 @@ class SlotCache:
         for tensors in (self.keys_SKPD, self.values_SKPD):
             for tensor in tensors.values():
                 tensor[target, :, :n_positions] = tensor[source, :, :n_positions]
-
-    def _grown(self, n_slots: int, n_positions: int) -> tuple[int, int]:
-        slots, positions = max(self.n_slots, 1), max(self.n_positions, _N_MIN_POSITIONS)
-        while slots < n_slots:
-            slots *= 2
-        while positions < n_positions:
-            positions *= 2
-        return slots, positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +102,10 @@ def decoding(segments: tuple[Segment, ...], device: torch.device) -> Tensor | No
     if any(segment.n_tokens != 1 or segment.slot != index for index, segment in enumerate(segments)):
         return None
     return torch.tensor([segment.start for segment in segments], device=device)
+
+
+def _doubled(wanted: int, least: int) -> int:
+    size = least
+    while size < wanted:
+        size *= 2
+    return size

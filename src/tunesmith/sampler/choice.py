@@ -1,7 +1,7 @@
 # pyright: basic
-"""From logits to tokens: temperature, nucleus, a generator of each row's own, and the model's own log-probability.
+"""From logits to tokens: temperature, nucleus, a generator of each row's own; log-probabilities are the model's own.
 
-Shapes: S rows, V vocabulary.
+Shapes: S rows, R rows that draw, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -29,20 +29,34 @@ def choose(logits_SV: Tensor, samplings: Sequence[Sampling]) -> tuple[list[int],
     """Return each row's token and its log-probability at temperature 1."""
     logp_SV = torch.log_softmax(logits_SV.float(), -1)
     tokens_S = logp_SV.argmax(-1)
-    for row, sampling in enumerate(samplings):
-        if sampling.temperature > 0:
-            tokens_S[row] = _draw(logp_SV[row], sampling)
+    for nucleus in (False, True):
+        rows = [i for i, each in enumerate(samplings) if each.temperature > 0 and (each.top_p < 1) == nucleus]
+        if rows:
+            rows_R = torch.tensor(rows, device=tokens_S.device)
+            tokens_S[rows_R] = _draw(logp_SV[rows_R], [samplings[row] for row in rows], nucleus=nucleus)
     chosen_S = logp_SV.gather(1, tokens_S[:, None])[:, 0]
     return tokens_S.tolist(), chosen_S.tolist()
 
 
-def _draw(logp_V: Tensor, sampling: Sampling) -> Tensor:
-    """Draw by inverting the cumulative distribution at one uniform number of the row's generator."""
-    p_V, order_V = torch.softmax(logp_V.cpu() / sampling.temperature, -1).double().sort(descending=True)
-    cumulative_V = p_V.cumsum(0)
-    if sampling.top_p < 1:
-        kept = int((cumulative_V - p_V < sampling.top_p).sum().clamp(min=1))
-        cumulative_V = cumulative_V[:kept]
-    u = torch.rand((), generator=sampling.generator, dtype=torch.float64) * cumulative_V[-1]
-    place = torch.searchsorted(cumulative_V, u, right=True).clamp(max=cumulative_V.shape[0] - 1)
-    return order_V[place]
+def _draw(logp_RV: Tensor, samplings: list[Sampling], *, nucleus: bool) -> Tensor:
+    """Draw by inverting the cumulative distribution at one uniform number of each row's generator.
+
+    The distribution is accumulated in double precision: in single precision the tail of a large vocabulary gets lost.
+    """
+    device = logp_RV.device
+    # Temperatures next to nothing would overflow; at this one the best token has all the weight already.
+    warmth_R1 = torch.tensor([[max(each.temperature, 1e-4)] for each in samplings], device=device)
+    p_RV = torch.softmax(logp_RV / warmth_R1, -1).double()
+    order_RV = None
+    if nucleus:
+        p_RV, order_RV = torch.sort(p_RV, dim=-1, descending=True, stable=True)
+        top_R1 = torch.tensor([[each.top_p] for each in samplings], device=device, dtype=torch.float64)
+        outside_RV = p_RV.cumsum(-1) - p_RV >= top_R1
+        outside_RV[:, 0] = False
+        p_RV = p_RV.masked_fill(outside_RV, 0.0)
+    cumulative_RV = p_RV.cumsum(-1)
+    u_R1 = torch.stack([torch.rand(1, generator=each.generator, dtype=torch.float64) for each in samplings]).to(device)
+    # Strictly above u, so that a token without weight is never drawn.
+    place_R1 = torch.searchsorted(cumulative_RV, u_R1 * cumulative_RV[:, -1:], right=True)
+    place_R1 = torch.minimum(place_R1, (p_RV > 0).long().mul_(torch.arange(p_RV.shape[1], device=device)).amax(-1, True))
+    return (place_R1 if order_RV is None else order_RV.gather(1, place_R1))[:, 0]

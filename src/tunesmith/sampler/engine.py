@@ -11,14 +11,16 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import torch
 from torch import Tensor
 
+from tunesmith.core.failpoint import failpoint
+from tunesmith.core.machine import readable_bytes
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel, Span
 from tunesmith.sampler import attention
@@ -32,6 +34,8 @@ log = structlog.get_logger()
 N_MAX_ROWS: Final = 64
 N_MAX_PROMPT_TOKENS: Final = 4096
 CACHE_BYTES: Final = 2 * 1024**3
+#: What an idle engine keeps for the next rows.
+KEPT_BYTES: Final = 256 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,10 @@ class Token:
 
 @dataclass(slots=True)
 class Request:
-    """A prompt and how to go on from it; `emit` is called on the engine's thread with a token, or with what went wrong."""
+    """A prompt and how to go on from it; `emit` is called on the engine's thread with a step's tokens, or with an error."""
 
     prompt: list[int]
-    emit: Callable[[Token | Exception], None]
+    emit: Callable[[list[Token] | Exception], None]
     n: int = 1
     max_tokens: int = 16
     temperature: float = 1.0
@@ -59,6 +63,13 @@ class Request:
     adapter: tuple[str, Path, str] | None = None
     """Name, folder and sha256 of the adapter, None for the bare base."""
     cancelled: threading.Event = field(default_factory=threading.Event)
+    n_begun: int = 0
+    """Samples that have a row, or had one."""
+
+    @property
+    def n_positions(self) -> int:
+        """The most positions that a sample can take."""
+        return len(self.prompt) + self.max_tokens
 
 
 @dataclass(slots=True)
@@ -74,8 +85,18 @@ class Row:
     n_sampled: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Samples `first` to `first + n - 1` of a request, to be begun together."""
+
+    request: Request
+    first: int
+    n: int
+    adapter_slot: int | None = None
+
+
 class PromptTooLong(ValueError):
-    """The prompt with its answer does not fit the context."""
+    """The prompt with its answer does not fit the context, or the memory that there is for it."""
 
 
 class Engine:
@@ -92,7 +113,26 @@ class Engine:
         self._inbox: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: list[Request] = []
         self._rows: list[Row] = []
+        self._admitted: list[Intake] = []
+        self.n_steps = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._warm_up()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the engine is at: rows and requests, passes made, adapters resident, bytes held for rows."""
+        return {
+            "rows": len(self._rows),
+            "waiting": len(self._waiting),
+            "steps": self.n_steps,
+            "adapters": self.adapters.names(),
+            "cache_bytes": self._cache.n_bytes,
+        }
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Make one pass: it loads kernels, and tells what a position costs."""
+        self._pass([0], [0], (Segment(0, 0, 1),), [None], reserve=(1, 1))
+        self._cache.release()
 
     def start(self) -> None:
         """Begin to work."""
@@ -109,10 +149,16 @@ class Engine:
         Raises:
             PromptTooLong: it cannot fit.
         """
-        if len(request.prompt) + request.max_tokens > self._context_length or not request.prompt:
+        if request.n_positions > self._context_length or not request.prompt:
             raise PromptTooLong(
                 f"{len(request.prompt)} prompt tokens and {request.max_tokens} more do not fit the context of "
                 f"{self._context_length} tokens"
+            )
+        if self._cache.room(request.n_positions) < 1:
+            needed, held = request.n_positions * self._cache.position_bytes, self._cache.max_bytes
+            raise PromptTooLong(
+                f"{len(request.prompt)} prompt tokens and {request.max_tokens} more need {readable_bytes(needed)} of memory "
+                f"for their keys and values, and this sampler has {readable_bytes(held)}: ask for fewer with max_tokens"
             )
         self._inbox.put(request)
 
@@ -146,12 +192,16 @@ class Engine:
     @torch.inference_mode()
     def _turn(self) -> None:
         self._drop_cancelled()
-        admitted = self._admit()
-        if admitted:
-            self._take_in(admitted)
+        self._admitted = self._admit()
+        if self._admitted:
+            self._take_in(self._admitted)
+            self._admitted = []
         elif self._rows:
+            failpoint("sampler.step")
             self._advance()
         self.adapters.tidy(self._slots_in_use())
+        if not self._rows and not self._waiting and self._cache.n_bytes > KEPT_BYTES:
+            self._cache.release()
 
     def _slots_in_use(self) -> set[int]:
         return {row.adapter_slot for row in self._rows if row.adapter_slot is not None}
@@ -162,79 +212,93 @@ class Engine:
             if self._rows[place].request.cancelled.is_set():
                 self._remove(place)
 
-    def _admit(self) -> list[Request]:
-        """Return the waiting requests, in order, for whose rows there is room now."""
-        admitted: list[Request] = []
+    def _admit(self) -> list[Intake]:
+        """Return the waiting samples, in order, for which there is room now until they end."""
+        admitted: list[Intake] = []
         n_rows, n_tokens = len(self._rows), 0
-        longest = max((row.position + row.request.max_tokens - row.n_sampled for row in self._rows), default=0)
+        longest = max((row.request.n_positions for row in self._rows), default=0)
         while self._waiting:
             request = self._waiting[0]
-            longest = max(longest, len(request.prompt) + request.max_tokens)
+            longest = max(longest, request.n_positions)
+            n_room = min(N_MAX_ROWS, self._cache.room(longest)) - n_rows
             n_tokens += len(request.prompt)
-            n_rows += request.n
-            alone = not admitted and not self._rows
-            room = n_rows <= N_MAX_ROWS and self._cache.fits(n_rows, longest)
-            if not alone and (not room or (admitted and n_tokens > N_MAX_PROMPT_TOKENS)):
+            if n_room < 1 or (admitted and n_tokens > N_MAX_PROMPT_TOKENS):
                 break
-            admitted.append(self._waiting.pop(0))
+            n = min(n_room, request.n - request.n_begun)
+            admitted.append(Intake(request, request.n_begun, n))
+            request.n_begun += n
+            n_rows += n
+            if request.n_begun < request.n:
+                break
+            self._waiting.pop(0)
         return admitted
 
-    def _take_in(self, requests: list[Request]) -> None:
+    def _take_in(self, admitted: list[Intake]) -> None:
         """Compute prompts in one pass, copy each slot for further samples, and choose everybody's first token."""
-        taken: list[tuple[Request, int | None]] = []
-        for request in requests:
-            try:
-                taken.append((request, self._adapter_slot(request)))
-            except (OSError, ValueError) as error:
-                request.emit(error)
-        if not taken:
-            return
-        self._grow(taken)
+        intakes = [intake for intake in map(self._with_adapter, admitted) if intake is not None]
         first = len(self._rows)
         segments: list[Segment] = []
-        for request, slot in taken:
-            segments.append(Segment(first + len(segments), 0, len(request.prompt)))
-            if request.seed is None:
-                request.seed = secrets.randbits(48)
-            self._rows.append(_row(request, 0, slot))
-        row_T = [token for request, _ in taken for token in request.prompt]
-        position_T = [position for request, _ in taken for position in range(len(request.prompt))]
-        hidden_TC = self._pass(row_T, position_T, tuple(segments), [slot for _, slot in taken])
-        ends = torch.tensor([len(request.prompt) for request, _ in taken]).cumsum(0) - 1
+        for intake in intakes:
+            segments.append(Segment(first + len(segments), 0, len(intake.request.prompt)))
+            if intake.request.seed is None:
+                intake.request.seed = secrets.randbits(48)
+            self._rows.append(_row(intake, 0))
+        if not intakes:
+            return
+        row_T = [token for intake in intakes for token in intake.request.prompt]
+        position_T = [position for intake in intakes for position in range(len(intake.request.prompt))]
+        n_rows = first + sum(intake.n for intake in intakes)
+        n_positions = max(len(intake.request.prompt) for intake in intakes) + 1
+        slots = [intake.adapter_slot for intake in intakes]
+        hidden_TC = self._pass(row_T, position_T, tuple(segments), slots, reserve=(n_rows, n_positions))
+        ends = torch.tensor([len(intake.request.prompt) for intake in intakes]).cumsum(0) - 1
         hidden_SC = hidden_TC.index_select(0, ends.to(hidden_TC.device))
-        sources = list(range(len(taken)))
-        for place, (request, slot) in enumerate(taken):
-            for index in range(1, request.n):
-                self._cache.copy(first + place, len(self._rows), len(request.prompt))
-                self._rows.append(_row(request, index, slot))
+        sources = list(range(len(intakes)))
+        for place, intake in enumerate(intakes):
+            for index in range(1, intake.n):
+                self._cache.copy(first + place, len(self._rows), len(intake.request.prompt))
+                self._rows.append(_row(intake, index))
                 sources.append(place)
         self._choose(list(range(first, len(self._rows))), hidden_SC[torch.tensor(sources, device=hidden_SC.device)])
 
-    def _adapter_slot(self, request: Request) -> int | None:
+    def _with_adapter(self, intake: Intake) -> Intake | None:
+        """Return the intake with its adapter resident; None when that does not load, which is told to who asked."""
+        request = intake.request
         if request.adapter is None:
-            return None
+            return intake
         name, folder, sha256 = request.adapter
-        return self.adapters.slot(name, folder, sha256, in_use=self._slots_in_use())
-
-    def _grow(self, taken: list[tuple[Request, int | None]]) -> None:
-        n_rows = len(self._rows) + sum(request.n for request, _ in taken)
-        self._cache.reserve(n_rows, max(len(request.prompt) + request.max_tokens for request, _ in taken))
+        try:
+            slot = self.adapters.slot(name, folder, sha256, in_use=self._slots_in_use())
+        except (OSError, ValueError) as error:
+            self._waiting = [waiting for waiting in self._waiting if waiting is not request]
+            request.emit(error)
+            return None
+        return replace(intake, adapter_slot=slot)
 
     def _advance(self) -> None:
         """Move every row one token on."""
         segments = tuple(Segment(place, row.position, 1) for place, row in enumerate(self._rows))
         tokens = [row.last_token for row in self._rows]
         positions = [row.position for row in self._rows]
-        hidden_SC = self._pass(tokens, positions, segments, [row.adapter_slot for row in self._rows])
+        slots = [row.adapter_slot for row in self._rows]
+        hidden_SC = self._pass(tokens, positions, segments, slots, reserve=(len(self._rows), max(positions) + 1))
         for row in self._rows:
             row.position += 1
         self._choose(list(range(len(self._rows))), hidden_SC)
 
     def _pass(
-        self, tokens: list[int], positions: list[int], segments: tuple[Segment, ...], slots: list[int | None]
+        self,
+        tokens: list[int],
+        positions: list[int],
+        segments: tuple[Segment, ...],
+        slots: list[int | None],
+        *,
+        reserve: tuple[int, int],
     ) -> Tensor:
-        """Return the last hidden states (T, C) of a packed row."""
+        """Return the last hidden states (T, C) of a packed row, with so many slots and positions held first."""
         device = self._base.device
+        self.n_steps += 1
+        self._cache.reserve(*reserve, max([row.request.n_positions for row in self._rows], default=1))
         self._lora.route.spans = _spans(segments, slots)
         try:
             output = self._base.decoder(
@@ -252,17 +316,20 @@ class Engine:
         rows = [self._rows[place] for place in places]
         tokens, logprobs = choose(self._base.head.logits(hidden_SC), [row.sampling for row in rows])
         ended: list[int] = []
+        said: dict[int, tuple[Request, list[Token]]] = {}
         for place, row, token, logprob in zip(places, rows, tokens, logprobs, strict=True):
             row.last_token = token
             row.n_sampled += 1
             finish = "stop" if token in row.request.stop_ids else None
             if finish is None and row.n_sampled >= row.request.max_tokens:
                 finish = "length"
-            row.request.emit(Token(row.index, token, logprob, finish))
+            said.setdefault(id(row.request), (row.request, []))[1].append(Token(row.index, token, logprob, finish))
             if finish is not None:
                 ended.append(place)
         for place in reversed(ended):
             self._remove(place)
+        for request, news in said.values():
+            request.emit(news)
 
     def _remove(self, place: int) -> None:
         """Take a row out; the last row moves into its slot, so that slots stay without gaps."""
@@ -273,15 +340,20 @@ class Engine:
         self._rows.pop()
 
     def _fail_all(self, error: Exception) -> None:
-        requests = {id(row.request): row.request for row in self._rows}
+        """Tell everybody whose samples were in the pass that failed, and begin again with an empty cache."""
+        requests = {id(holder.request): holder.request for holder in (*self._rows, *self._admitted)}
         self._rows.clear()
+        self._admitted = []
+        self._waiting = [request for request in self._waiting if id(request) not in requests]
+        self._cache.release()
         for request in requests.values():
             request.emit(error)
 
 
-def _row(request: Request, index: int, adapter_slot: int | None) -> Row:
+def _row(intake: Intake, place: int) -> Row:
+    request, index = intake.request, intake.first + place
     sampling = Sampling(request.temperature, request.top_p, generator(request.seed or 0, index))
-    return Row(request, index, adapter_slot, sampling, position=len(request.prompt))
+    return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt))
 
 
 def _spans(segments: tuple[Segment, ...], slots: list[int | None]) -> tuple[Span, ...]:

@@ -2,8 +2,8 @@
 """The sampler process: a Unix socket, one request a connection, one JSON object a line; closing the connection stops it.
 
 A request is `{"version": 1, "op": "generate", "prompt": […], …}` and is answered by lines `{"index", "token", "logprob",
-"finish"}`; `{"op": "forget", "name": …}` drops an adapter. Whatever goes wrong is one line `{"error": …, "kind": …}`. When
-the base is loaded and the socket listens, `ready` is printed.
+"finish"}`; `{"op": "forget", "name": …}` drops an adapter, `{"op": "status"}` tells what the engine is at. Whatever goes
+wrong is one line `{"error": …, "kind": …}`. When the base is loaded and the socket listens, `ready` is printed.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from tunesmith.core.channel import PROTOCOL
-from tunesmith.core.failpoint import failpoint
+from tunesmith.core.machine import memory_bytes
 from tunesmith.data.folder import read_folder
 from tunesmith.lm.load import BaseRefused, load
 from tunesmith.lm.lora import LoraModel
@@ -37,6 +38,7 @@ class Server:
         """Listen until the process ends."""
         server = await asyncio.start_unix_server(self._connected, path=socket, limit=_N_MAX_LINE_BYTES)
         print("ready", flush=True)  # noqa: T201 - the parent waits for this line
+        os.dup2(2, 1)  # and reads no other: what is logged from here on goes where errors go
         async with server:
             await server.serve_forever()
 
@@ -45,10 +47,15 @@ class Server:
             message = json.loads(await reader.readline())
             if message.get("version") != PROTOCOL:
                 raise ValueError(f"version {message.get('version')!r} is not {PROTOCOL}")
-            if message.get("op") == "forget":
-                self._engine.forget(message["name"])
-            else:
-                await self._generate(message, reader, writer)
+            match message.get("op"):
+                case "generate":
+                    await self._generate(message, reader, writer)
+                case "forget":
+                    self._engine.forget(message["name"])
+                case "status":
+                    await _say(writer, self._engine.status())
+                case unknown:
+                    raise ValueError(f"there is no operation {unknown!r}")
         except (ValueError, KeyError, TypeError) as error:
             await _say(writer, _wrong(error))
         except ConnectionError:
@@ -58,40 +65,29 @@ class Server:
 
     async def _generate(self, message: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
-        news: asyncio.Queue[Token | Exception] = asyncio.Queue()
+        news: asyncio.Queue[list[Token] | Exception | None] = asyncio.Queue()
         request = _request(message, lambda item: loop.call_soon_threadsafe(news.put_nowait, item))
         gone = asyncio.ensure_future(reader.read(1))
-        gone.add_done_callback(lambda _: request.cancelled.set())
+        gone.add_done_callback(lambda _: news.put_nowait(None))
         try:
             self._engine.submit(request)
-            await self._answer(request, news, writer, gone)
+            await _answer(request.n, news, writer)
         finally:
             request.cancelled.set()
             gone.cancel()
 
-    async def _answer(
-        self,
-        request: Request,
-        news: asyncio.Queue[Token | Exception],
-        writer: asyncio.StreamWriter,
-        gone: asyncio.Future[bytes],
-    ) -> None:
-        n_open = request.n
-        while n_open and not gone.done():
-            getting = asyncio.ensure_future(news.get())
-            await asyncio.wait({getting, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not getting.done():
-                getting.cancel()
-                return
-            item = getting.result()
-            if isinstance(item, Exception):
-                await _say(writer, _wrong(item))
-                return
-            failpoint("sampler.token")
-            n_open -= item.finish is not None
-            await _say(
-                writer, {"index": item.index, "token": item.token, "logprob": item.logprob, "finish": item.finish}
-            )  # fmt: skip
+
+async def _answer(n_open: int, news: asyncio.Queue[list[Token] | Exception | None], writer: asyncio.StreamWriter) -> None:
+    """Write tokens as they come, until the last sample ends, something goes wrong, or the client is gone (None)."""
+    while n_open:
+        item = await news.get()
+        if item is None:
+            return
+        if isinstance(item, Exception):
+            await _say(writer, _wrong(item))
+            return
+        n_open -= sum(token.finish is not None for token in item)
+        await _say(writer, *(asdict(token) for token in item))
 
 
 def _request(message: dict[str, Any], emit: Any) -> Request:
@@ -109,8 +105,8 @@ def _request(message: dict[str, Any], emit: Any) -> Request:
     )
 
 
-async def _say(writer: asyncio.StreamWriter, line: dict[str, Any]) -> None:
-    writer.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+async def _say(writer: asyncio.StreamWriter, *lines: dict[str, Any]) -> None:
+    writer.write(b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines))
     await writer.drain()
 
 
@@ -119,6 +115,13 @@ def _wrong(error: Exception) -> dict[str, Any]:
         "prompt" if isinstance(error, PromptTooLong) else "adapter" if isinstance(error, ValueError | OSError) else "engine"
     )
     return {"error": f"{error}" or type(error).__name__, "kind": kind}
+
+
+def _cache_bytes(device: torch.device) -> int:
+    """Return how much memory rows may take: half of what a GPU has left beside the base, or an eighth of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return memory_bytes() // 8
 
 
 def main() -> int:
@@ -134,7 +137,7 @@ def main() -> int:
     try:
         base = load(given.base)
         context_length = read_folder(given.base).context_length
-        engine = Engine(base, LoraModel(base.model), context_length=context_length)
+        engine = Engine(base, LoraModel(base.model), context_length=context_length, cache_bytes=_cache_bytes(base.device))
     except (BaseRefused, OSError, ValueError) as error:
         print(json.dumps({"error": f"{error}"}), flush=True)  # noqa: T201 - the parent reads this line
         return 3
