@@ -64,7 +64,12 @@ def serving(app: ASGIApp) -> Iterator[str]:
 @contextmanager
 def house(folder: Path, **settings: Any) -> Iterator[Served]:
     """Serve a data folder; nothing is scheduled, so jobs stay as they were created."""
-    composed = compose(Settings(data_dir=folder, max_file_bytes=MAX_FILE_BYTES, max_body_bytes=MAX_BODY_BYTES, **settings))
+    composed = compose(
+        Settings(
+            data_dir=folder,
+            **{"max_file_bytes": MAX_FILE_BYTES, "max_body_bytes": MAX_BODY_BYTES, "sampler_warm": False, **settings},
+        )
+    )
     composed.services.bases.start()
     try:
         with serving(create_app(composed.services)) as root:
@@ -136,18 +141,24 @@ def training_file(client: openai.OpenAI) -> str:
     return client.files.create(file=("rows.jsonl", io.BytesIO(_rows())), purpose="fine-tune").id
 
 
+def _read(name: str) -> Any:
+    return json.loads((SCHEMA / name).read_text())
+
+
+@pytest.fixture
 def published() -> dict[str, Any]:
-    return json.loads((SCHEMA / "responses.json").read_text())
+    return _read("responses.json")
 
 
+@pytest.fixture
 def differences() -> list[dict[str, Any]]:
-    return json.loads((SCHEMA / "differences.json").read_text())
+    return _read("differences.json")
 
 
 def validator(name: str, without: str = "") -> Draft202012Validator:
     """Return the validator of a response, amended by every difference but the one called `without`."""
-    document = published()
-    for difference in differences():
+    document = _read("responses.json")
+    for difference in _read("differences.json"):
         if difference["name"] != without:
             *path, last = difference["at"]
             place = document["$defs"]

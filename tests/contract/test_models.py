@@ -46,7 +46,8 @@ def finish(served: Any, training_file: str, name: str, *, status: Status = Statu
     with inside.db.begin() as tx:
         models.add(tx, served.scope, model)
         checkpoints.add(tx, served.scope, checkpoint)
-        jobs.swap(tx, served.scope, job.id, expect_status=list(Status), status=status, fine_tuned_model=name)
+        for onward in (Status.QUEUED, Status.RUNNING, status)[: 2 if status is Status.RUNNING else 3]:
+            assert jobs.swap(tx, served.scope, job.id, expect_status=list(Status), status=onward)
     folder = inside.folder.path / "blobs" / model.adapter_key
     folder.mkdir(parents=True)
     (folder / "MANIFEST.json").write_text("{}")

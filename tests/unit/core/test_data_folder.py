@@ -34,9 +34,9 @@ def test_it_is_opened_again_after_it_was_closed(tmp_path: Path) -> None:
 
 
 def test_a_second_server_is_refused_with_the_first_ones_process(tmp_path: Path) -> None:
-    with DataFolder(tmp_path):
-        with pytest.raises(FolderRefused, match=f"in use by another server \\(process {os.getpid()}\\).*--data-dir"):
-            DataFolder(tmp_path)
+    told = f"in use by another server \\(process {os.getpid()}\\).*--data-dir"
+    with DataFolder(tmp_path), pytest.raises(FolderRefused, match=told):
+        DataFolder(tmp_path)
     with DataFolder(tmp_path):
         pass
 
