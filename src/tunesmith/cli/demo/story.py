@@ -25,7 +25,7 @@ BASE: Final = "tunesmith-nano"
 HYPERPARAMETERS: Final["SupervisedHyperparametersParam"] = {
     "n_epochs": 4,
     "batch_size": 8,
-    "learning_rate_multiplier": 8.0,
+    "learning_rate_multiplier": 2.0,
 }
 N_SHOWN: Final = 5
 N_AT_ONCE: Final = 8
