@@ -17,6 +17,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.domain.job import Job
 from tunesmith.domain.scope import Project
 from tunesmith.store.session import Database
+from tunesmith.store.tables import metadata
 
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.pg)]
 PROJECT = Project("proj_a", "org-a")
@@ -45,8 +46,8 @@ class Cluster:
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
-    def execute(self, statement: str) -> None:
-        engine = create_engine(self.url("postgres").replace("postgresql://", "postgresql+psycopg://"))
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        engine = create_engine(self.url(database).replace("postgresql://", "postgresql+psycopg://"))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(statement))
         engine.dispose()
@@ -85,7 +86,7 @@ def _run(command: list[str]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Start one server for the session; its databases are made from a template that has every table."""
+    """Start one server for the session."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL's server binaries (initdb, pg_ctl) are neither in PATH nor in /usr/lib/postgresql/*/bin")
@@ -100,10 +101,8 @@ def cluster() -> Iterator[Cluster]:
         options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=120"
         _run([pg_ctl, "-D", str(data), "-w", "-t", "120", "-l", str(folder / "log"), "-o", options, "start"])
         made = Cluster(folder)
-        made.execute("CREATE DATABASE template_tunesmith")
-        template = Database(made.url("template_tunesmith"), clock=Watch(), ids=Ids())
-        template.migrate()
-        template.close()
+        made.execute("CREATE DATABASE tunesmith")
+        _migrated(made.url("tunesmith"))
         yield made
         _run([pg_ctl, "-D", str(data), "-m", "immediate", "-w", "stop"])
     finally:
@@ -128,17 +127,30 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> I
     cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database file with every table, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "tunesmith.db"
+    _migrated(f"sqlite:///{path}")
+    return path
+
+
+def _migrated(url: str) -> None:
+    database = Database(url, clock=Watch(), ids=Ids())
+    database.migrate()
+    database.close()
+
+
 @pytest.fixture
-def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """Return the URL of a database with every table and no rows."""
     if backend == "sqlite":
-        yield f"sqlite:///{tmp_path / 'tunesmith.db'}"
-        return
+        path = tmp_path / "tunesmith.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
     cluster: Cluster = request.getfixturevalue("cluster")
-    name = f"test_{random.randrange(10**12)}"
-    cluster.execute(f"CREATE DATABASE {name} TEMPLATE template_tunesmith")
-    yield cluster.url(name)
-    cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    cluster.execute(f"TRUNCATE {', '.join(metadata.tables)} CASCADE", "tunesmith")
+    return cluster.url("tunesmith")
 
 
 @pytest.fixture
@@ -150,7 +162,6 @@ def watch() -> Watch:
 def db(url: str, watch: Watch) -> Iterator[Database]:
     """Return a database with every table and no rows."""
     made = Database(url, clock=watch, ids=Ids(random.Random(0)))
-    made.migrate()
     yield made
     made.close()
 
@@ -161,12 +172,12 @@ def new_job(watch: Watch) -> Callable[..., Job]:
     ids = Ids(random.Random(7))
 
     def make(scope: Project = PROJECT, **fields: Any) -> Job:
-        return make_job(ids, watch.now(), scope, **fields)
+        return make_job(ids, scope, **{"created_at": watch.now(), **fields})
 
     return make
 
 
-def make_job(ids: Ids, created_at: float, scope: Project = PROJECT, **fields: Any) -> Job:
+def make_job(ids: Ids, scope: Project, **fields: Any) -> Job:
     known: dict[str, Any] = {
         "id": ids.job(),
         "project_id": scope.project_id,
@@ -183,7 +194,6 @@ def make_job(ids: Ids, created_at: float, scope: Project = PROJECT, **fields: An
         "resolved": None,
         "integrations": [],
         "metadata": None,
-        "created_at": created_at,
         "pins": {"weights": "w", "tokenizer": "t", "template": "c"},
     }
     return Job(**{**known, **fields})
