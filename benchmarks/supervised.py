@@ -1,11 +1,12 @@
 """Supervised training side by side with TRL's SFTTrainer: same chats, same model, same LoRA, one core.
 
-    python -m benchmarks.supervised                  # five pairs of every configuration, then the table
-    python -m benchmarks.supervised --pairs 1 --only trl-best
+    python -m benchmarks.supervised                  # five rounds of every configuration, then the table
+    python -m benchmarks.supervised --rounds 1 --only trl-best
 
-Each measured run is a process of its own with one thread. The two sides see the same examples in the same order; ours goes
-through the product's own door (`worker.train.run`). Ratios are taken within a pair, run one after the other, and their
-median and range over the pairs are told, so that a machine that is busy for a while slows both sides of a pair.
+Each measured run is a process of its own with one thread. All sides see the same examples in the same order; ours goes
+through the product's own door (`worker.train.run`). A round measures each side once, one after the other, in alternating
+order; ratios are taken within a round, and their median and range over the rounds are told, so that a machine that is busy
+for a while slows both sides of a ratio.
 """
 
 import argparse
@@ -253,10 +254,10 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def table(runs: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> str:
-    """Return the Markdown table: a line for each peer, ours beside it as measured in the same pairs."""
+    """Return the Markdown table: a line for each peer, ours beside it as measured in the same rounds."""
     titles = (
         "peer",
-        "pairs",
+        "rounds",
         "its trained tok / CPU s",
         "ours",
         "ratio, CPU",
@@ -265,18 +266,18 @@ def table(runs: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> s
         "first step CPU s",
     )
     lines = ["| " + " | ".join(titles) + " |", "| " + " | ".join("---" for _ in titles) + " |"]
-    for name, pairs in runs.items():
-        peers, ours = [peer for peer, _ in pairs], [mine for _, mine in pairs]
+    for name, rounds in runs.items():
+        peers, ours = [peer for peer, _ in rounds], [mine for _, mine in rounds]
 
-        def ratio(key: str, pairs: list[Any] = pairs) -> list[float]:
-            return [mine[key] / peer[key] for peer, mine in pairs]
+        def ratio(key: str, rounds: list[Any] = rounds) -> list[float]:
+            return [mine[key] / peer[key] for peer, mine in rounds]
 
         def both(key: str, digits: int, peers: list[Any] = peers, ours: list[Any] = ours) -> str:
             return f"{spread([o[key] for o in ours], digits)} of {spread([p[key] for p in peers], digits)}"
 
         cells = [
             name,
-            str(len(pairs)),
+            str(len(rounds)),
             spread([peer["trained_per_cpu_s"] for peer in peers], 1),
             spread([mine["trained_per_cpu_s"] for mine in ours], 1),
             f"**{spread(ratio('trained_per_cpu_s'))}x**",
@@ -289,9 +290,9 @@ def table(runs: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> s
 
 
 def main() -> int:
-    """Run the pairs and print the table."""
+    """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks.supervised")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--only", choices=list(TRL), action="append")
     parser.add_argument("--one", choices=[OURS, *TRL])
@@ -305,12 +306,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         build(folder, arguments.steps * BATCH)
-        for pair in range(arguments.pairs):
+        for number in range(arguments.rounds):
+            sides = [OURS, *names]
+            figures = {side: measured(side, folder) for side in (sides if number % 2 else reversed(sides))}
             for name in names:
-                sides = [name, OURS] if pair % 2 == 0 else [OURS, name]
-                figures = {side: measured(side, folder) for side in sides}
                 runs[name].append((figures[name], figures[OURS]))
-                print(json.dumps({"pair": pair + 1, **figures}), flush=True)
+            print(json.dumps({"round": number + 1, **figures}), flush=True)
     print(table(runs))
     return 0
 
