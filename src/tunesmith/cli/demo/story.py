@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BASE: Final = "tunesmith-nano"
 #: Larger steps than `auto` takes, which is made for bases a thousand times the size of this one.
 HYPERPARAMETERS: Final["SupervisedHyperparametersParam"] = {
-    "n_epochs": 4,
+    "n_epochs": 3,
     "batch_size": 8,
     "learning_rate_multiplier": 2.0,
 }
