@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     validation_slots: int = Field(default=2, ge=1)
     """Validations that run at the same time; they take no training slot."""
     training_threads: int | None = Field(default=None, ge=1)
-    """CPU threads of one training attempt; None is the cores divided by the slots."""
+    """CPU threads of one training attempt; None is 1 for small bases (under 50 M parameters), else cores by slots."""
     sampler_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a sampler; None is half of the cores, at least one."""
     max_attempts: int = Field(default=3, ge=1)

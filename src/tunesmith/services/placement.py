@@ -28,6 +28,9 @@ from tunesmith.store.session import Database, Transaction
 
 log = structlog.get_logger()
 
+#: Bases with fewer parameters train on one thread: their matrix products are too small to share, and threads that wait for
+#: each other spin.
+N_SMALL_BASE: Final = 50_000_000
 _SCOPE: Final = Everywhere("the scheduler places every project's jobs")
 #: A supervisor dies after this silence where another server could start its job meanwhile.
 _SILENCE_LIMIT_S: Final = 10.0
@@ -246,10 +249,17 @@ class Placement:
             output_key=f"jobs/{job.id}/attempts/{job.attempt + 1}",
             start_adapter=job.start_adapter,
             resume_key=newest.key if newest is not None else None,
-            threads=self._settings.training_threads or max(1, n_cores() // self._settings.training_slots),
+            threads=self._threads(base),
             max_line_bytes=self._settings.max_line_bytes,
             created_at=job.created_at,
         ).to_mapping()
+
+    def _threads(self, base: Base) -> int:
+        if self._settings.training_threads is not None:
+            return self._settings.training_threads
+        if base.n_parameters < N_SMALL_BASE:
+            return 1
+        return max(1, n_cores() // self._settings.training_slots)
 
 
 def _scope(job: Job) -> Scope:

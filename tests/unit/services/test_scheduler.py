@@ -421,3 +421,21 @@ def test_the_newest_of_many_checkpoints_is_the_one_to_go_on_from(rig):
             )  # fmt: skip
     rig.ticks(1)
     assert rig.machine.started[0].spec["resume_key"] == "key-20"
+
+
+@pytest.mark.parametrize(
+    ("n_parameters", "setting", "threads"),
+    [(2_900_000, None, 1), (49_999_999, 4, 4), (50_000_000, None, 6)],
+    ids=["small", "as set", "large"],
+)
+def test_small_bases_train_on_one_thread(make_rig, monkeypatch, n_parameters, setting, threads):
+    from tunesmith.services import placement
+
+    monkeypatch.setattr(placement, "n_cores", lambda: 12)
+    rig = make_rig(training_slots=2, training_threads=setting)
+    rig.file("file-t")
+    with rig.db.begin() as tx:
+        models.swap_base(tx, BASES, "nano", n_parameters=n_parameters)
+    rig.queued("j")
+    rig.scheduler.tick()
+    assert rig.machine.started[0].spec["threads"] == threads
