@@ -78,6 +78,10 @@ class Rig:
     def texts(self) -> list[str]:
         return [event.message for event in self.events()]
 
+    def metrics_listed(self) -> list[dict[str, Any]]:
+        with self.db.read() as tx:
+            return [checkpoint.metrics for checkpoint in checkpoints.page(tx, SCOPE, JOB, limit=100)[0]]
+
     def steps_listed(self) -> list[int]:
         with self.db.read() as tx:
             return [checkpoint.step for checkpoint in checkpoints.page(tx, SCOPE, JOB, limit=100)[0]]
@@ -206,6 +210,7 @@ def test_checkpoints_are_published_as_they_come_and_the_newest_three_stay(rig):
     for number in (1, 2, 3, 4):
         rig.send(checkpoint(rig, number))
     assert rig.steps_listed() == [4, 3, 2]
+    assert rig.metrics_listed()[0] == {"step": 4, "train_loss": 0.1, "type": "supervised"}
     names = rig.models()
     assert sorted(names.values(), key=str) == [2, 3, 4]
     assert all(
