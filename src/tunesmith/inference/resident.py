@@ -92,6 +92,19 @@ class Resident:
                 await writer.drain()
                 writer.close()
 
+    async def status(self) -> dict[str, dict[str, Any]]:
+        """Return what each sampler that serves is at, by the path of its base, with its `pid`."""
+        with self._lock:
+            samplers = [place.sampler for place in self._places.values() if place.sampler.ready.done()]
+        told: dict[str, dict[str, Any]] = {}
+        for sampler in samplers:
+            with contextlib.suppress(OSError, ValueError):
+                reader, writer = await asyncio.open_unix_connection(str(sampler.socket))
+                writer.write(_line({"version": PROTOCOL, "op": "status"}))
+                told[sampler.base_path] = {**json.loads(await reader.readline()), "pid": sampler.pid}
+                writer.close()
+        return told
+
     async def close(self) -> None:
         """Stop every sampler process."""
         self._closed.set()

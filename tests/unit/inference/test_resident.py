@@ -1,0 +1,205 @@
+"""Sampler processes: asked, killed, replaced, unloaded, and never left behind."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.core.clock import SystemClock
+from tunesmith.core.errors import InvalidRequest, Unavailable
+from tunesmith.core.settings import Settings
+from tunesmith.domain.ports import Adapter, GenerateRequest
+from tunesmith.inference import resident as resident_module
+from tunesmith.inference.resident import Resident
+
+pytestmark = pytest.mark.anyio
+Keep = Callable[..., Any]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.02)
+
+
+async def test_answers_many_at_once_from_one_process(keep: Keep) -> None:
+    kept = keep()
+    alone = await kept.ask([1, 2, 3])
+    assert [each.finish for each in alone] == [None, None, None, None, "length"]
+    answers = await asyncio.gather(*(kept.ask([1, 2, 3]) for _ in range(10)))
+    assert all([each.token for each in answer] == [each.token for each in alone] for answer in answers)
+    assert len(await kept.resident.status()) == 1
+
+
+async def test_the_processes_environment_is_an_allow_list(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET_KEY", "hush")
+    kept = keep()
+    await kept.resident.warm(kept.base)
+    pid = (await kept.status())["pid"]
+    environment = environment_of(pid)
+    assert b"TUNESMITH_ROLE=sampler" in environment
+    assert b"hush" not in environment
+
+
+async def test_a_killed_sampler_is_one_error_and_a_new_process(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.05")
+    monkeypatch.setattr(resident_module, "RESTART_AFTER_S", 0.0)
+    kept = keep()
+    expected = await kept.ask([1, 2, 3])
+    first = (await kept.status())["pid"]
+    answering = asyncio.ensure_future(kept.ask([1, 2, 3], max_tokens=100))
+    await asyncio.sleep(0.3)
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(Unavailable, match="stopped while it answered"):
+        await answering
+    assert await kept.ask([1, 2, 3]) == expected
+    assert (await kept.status())["pid"] != first
+    assert not alive(first)
+
+
+async def test_one_that_dies_idle_is_there_again_before_anybody_asks(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident_module, "RESTART_AFTER_S", 0.0)
+    kept = keep()
+    await kept.resident.warm(kept.base)
+    first = (await kept.status())["pid"]
+    os.kill(first, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while (status := (await kept.resident.status()).get(kept.base)) is None or status["pid"] == first:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert len(await kept.ask([1, 2, 3])) == 5
+
+
+async def test_a_reader_that_leaves_stops_its_generation(keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.05")
+    kept = keep()
+    request = GenerateRequest([1, 2, 3], max_tokens=120, n=2)
+    async with aclosing(kept.resident.stream(kept.base, request)) as stream:
+        await anext(stream)
+        assert (await kept.status())["rows"] == 2
+    deadline = time.monotonic() + 20
+    while (status := await kept.status())["rows"]:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert status["steps"] < 100
+
+
+async def test_an_unused_sampler_is_unloaded_and_comes_back(keep: Keep) -> None:
+    kept = keep(sampler_idle_s=3.0)
+    expected = await kept.ask([1, 2, 3])
+    pid = (await kept.status())["pid"]
+    await until(lambda: not alive(pid))
+    assert await kept.resident.status() == {}
+    assert await kept.ask([1, 2, 3]) == expected
+
+
+async def test_a_base_that_does_not_load_is_told_with_the_reason(tmp_path: Path, keep: Keep) -> None:
+    kept = keep()
+    broken = tmp_path / "broken"
+    shutil.copytree(kept.base, broken)
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    kept.base = str(broken)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="could not be loaded"):
+            await kept.ask([1, 2, 3])
+    kept.base = str(tmp_path / "nowhere")
+    with pytest.raises(Unavailable, match="nowhere"):
+        await kept.ask([1, 2, 3])
+
+
+async def test_changed_files_are_loaded_anew(tmp_path: Path, keep: Keep, base_folder: Callable[[str], Path]) -> None:
+    kept = keep()
+    folder = tmp_path / "changing"
+    shutil.copytree(kept.base, folder)
+    kept.base = str(folder)
+    before = await kept.ask([1, 2, 3])
+    pid = (await kept.status())["pid"]
+    shutil.copytree(base_folder("qwen3"), folder, dirs_exist_ok=True)
+    after = await kept.ask([1, 2, 3])
+    assert [each.logprob for each in after] != [each.logprob for each in before]
+    await until(lambda: not alive(pid))
+
+
+async def test_refusals_tell_why(keep: Keep, tmp_path: Path) -> None:
+    kept = keep()
+    with pytest.raises(InvalidRequest, match="do not fit the context of 128 tokens") as refused:
+        await kept.ask([1] * 120, max_tokens=100)
+    assert refused.value.error_code == "context_length_exceeded"
+    with pytest.raises(Unavailable, match="holds no adapter"):
+        await kept.ask([1], adapter=Adapter("lost", str(tmp_path / "lost"), "0" * 64))
+    await kept.resident.forget("lost")
+    assert len(await kept.ask([1, 2, 3])) == 5
+
+
+async def test_a_caller_that_leaves_while_the_base_loads_spoils_nothing(keep: Keep) -> None:
+    kept = keep()
+    impatient = asyncio.ensure_future(kept.ask([1, 2, 3]))
+    patient = asyncio.ensure_future(kept.ask([1, 2, 3]))
+    await asyncio.sleep(0.1)
+    impatient.cancel()
+    assert len(await patient) == 5
+
+
+def test_it_can_be_closed_from_another_event_loop(tmp_path: Path, base_folder: Callable[[str], Path]) -> None:
+    resident = Resident(tmp_path, settings=Settings(), clock=SystemClock())
+    asyncio.run(resident.warm(str(base_folder("llama"))))
+    pid = asyncio.run(resident.status())[str(base_folder("llama"))]["pid"]
+    asyncio.run(resident.close())
+    assert not alive(pid)
+    with pytest.raises(Unavailable, match="shutting down"):
+        asyncio.run(resident.warm(str(base_folder("llama"))))
+
+
+def test_a_sampler_dies_with_its_server(tmp_path: Path, base_folder: Callable[[str], Path]) -> None:
+    program = textwrap.dedent(
+        """
+        import asyncio, sys, time
+        from pathlib import Path
+        from tunesmith.core.clock import SystemClock
+        from tunesmith.core.settings import Settings
+        from tunesmith.inference.resident import Resident
+
+        resident = Resident(Path(sys.argv[1]), settings=Settings(), clock=SystemClock())
+        asyncio.run(resident.warm(sys.argv[2]))
+        print(asyncio.run(resident.status())[sys.argv[2]]["pid"], flush=True)
+        time.sleep(600)
+        """
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), str(base_folder("llama"))], stdout=subprocess.PIPE
+    )
+    assert server.stdout is not None
+    with server.stdout:
+        line = server.stdout.readline()
+        while line and not line.strip().isdigit():
+            line = server.stdout.readline()
+    pid = int(line)
+    assert alive(pid)
+    server.kill()
+    server.wait()
+    deadline = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
