@@ -1,0 +1,226 @@
+"""Every query takes a scope and keeps to it: no function of the store shows, changes or counts another project's rows."""
+
+import ast
+import importlib
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tunesmith.core.errors import ApiError
+from tunesmith.core.ids import Ids
+from tunesmith.domain.file import File
+from tunesmith.domain.job import Checkpoint, Job, NewEvent
+from tunesmith.domain.model import TunedModel
+from tunesmith.domain.scope import Everywhere, Project
+from tunesmith.domain.states import Status
+from tunesmith.store import checkpoints, files, jobs, metrics, models, outbox
+from tunesmith.store.session import Database, Transaction
+from tunesmith.store.tables import metadata
+
+OWN, OTHER = Project("proj_a", "org-a"), Project("proj_b", "org-b")
+JOB, FILE, CHECKPOINT, MODEL = "ftjob-theirs", "file-theirs", "ftckpt_theirs", "ft:nano:t::theirs"
+
+#: The store's files that hold no queries of their own.
+NO_QUERIES = {"session", "migrate", "scoping", "tables", "__init__"}
+STORE = Path(inspect.getfile(jobs)).parent
+QUERIES = [
+    importlib.import_module(f"tunesmith.store.{path.stem}")
+    for path in sorted(STORE.glob("*.py"))
+    if path.stem not in NO_QUERIES
+]
+#: Base models belong to the server: every project sees them, no project changes them.
+OF_THE_SERVER = {"add_base", "bases", "get_base", "swap_base", "delete_base"}
+SERVERS_TABLES = {"bases"}
+
+
+def _functions() -> list[tuple[str, Callable[..., Any]]]:
+    return [
+        (f"{module.__name__.rsplit('.', 1)[1]}.{name}", function)
+        for module in QUERIES
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    ]
+
+
+FUNCTIONS = _functions()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Return a database with every table, of which nothing written is ever committed."""
+    db = Database(f"sqlite:///{tmp_path_factory.mktemp('scope') / 'x.db'}", clock=_Standing(), ids=Ids(random.Random(0)))
+    db.migrate()
+    yield db
+    db.close()
+
+
+@pytest.fixture
+def tx(template: Database) -> Iterator[Transaction]:
+    """Return a transaction in which another project owns one of everything; it is rolled back."""
+    with suppress(_Undo), template.begin() as open_tx:
+        jobs.add(open_tx, OTHER, _job(), [NewEvent("created", "Created")])
+        files.add(open_tx, OTHER, _file())
+        checkpoints.add(open_tx, OTHER, _checkpoint())
+        models.add(open_tx, OTHER, _model())
+        metrics.add(open_tx, OTHER, JOB, 1, {"train_loss": 1.0})
+        outbox.add(open_tx, OTHER, JOB, "fine_tuning.job.failed")
+        yield open_tx
+        raise _Undo
+
+
+class _Undo(Exception):
+    """Ends a test's transaction without a commit."""
+
+
+class _Standing:
+    def now(self) -> float:
+        return 1_000.0
+
+    def monotonic(self) -> float:
+        return 1_000.0
+
+
+def _job() -> Job:
+    return Job(
+        id=JOB,
+        project_id="proj_b",
+        organization_id="org-b",
+        model="nano",
+        base="nano",
+        start_adapter=None,
+        training_file=FILE,
+        validation_file=None,
+        suffix=None,
+        seed=1,
+        method="supervised",
+        method_config={},
+        resolved=None,
+        integrations=[],
+        metadata={"k": "v"},
+        created_at=1.0,
+        attempt=1,
+    )
+
+
+def _file() -> File:
+    return File(FILE, "proj_b", "org-b", 1.0, "x.jsonl", "fine-tune", 1, "0" * 64, f"files/{FILE}", expires_at=2_000.0)
+
+
+def _checkpoint() -> Checkpoint:
+    return Checkpoint(CHECKPOINT, JOB, "proj_b", 1.0, 1, MODEL, "jobs/k", "0" * 64, {})
+
+
+def _model() -> TunedModel:
+    return TunedModel(MODEL, "proj_b", "org-b", JOB, "nano", 1.0, "jobs/k", "0" * 64, {})
+
+
+#: How each function is asked for the other project's rows. Functions that insert what they are handed refuse it.
+ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "jobs.add": ((_job(),), {}),
+    "jobs.get": ((JOB,), {}),
+    "jobs.page": ((), {"metadata": {"k": "v"}}),
+    "jobs.swap": ((JOB,), {"expect_status": set(Status), "model": "stolen"}),
+    "jobs.unfinished": ((), {}),
+    "jobs.occupied": ((), {}),
+    "jobs.waiting": ((Status.VALIDATING_FILES,), {"now": 9.0, "limit": 9}),
+    "jobs.using_file": ((FILE,), {}),
+    "events.append": ((JOB, 1, [NewEvent("x", "x")]), {}),
+    "events.page": ((JOB,), {}),
+    "checkpoints.add": ((_checkpoint(),), {}),
+    "checkpoints.get": ((CHECKPOINT,), {}),
+    "checkpoints.page": ((JOB,), {}),
+    "checkpoints.drop": ((CHECKPOINT,), {}),
+    "metrics.add": ((JOB, 1, {"train_loss": 9.0}), {}),
+    "metrics.all": ((JOB,), {}),
+    "outbox.add": ((JOB, "fine_tuning.job.cancelled"), {}),
+    "outbox.pending": ((JOB,), {}),
+    "files.add": ((_file(),), {}),
+    "files.get": ((FILE,), {}),
+    "files.retained": ((FILE,), {}),
+    "files.page": ((), {}),
+    "files.delete_one": ((FILE,), {}),
+    "files.unneeded": ((), {"limit": 9}),
+    "files.forget": ((FILE,), {}),
+    "models.add": ((_model(),), {}),
+    "models.get": ((MODEL,), {}),
+    "models.tuned": ((), {}),
+    "models.delete": ((MODEL,), {}),
+}
+
+
+def _everything(tx: Transaction) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of every owned table."""
+    return {
+        table.name: sorted(map(repr, tx.execute(table.select())))  # type: ignore[misc]
+        for table in metadata.sorted_tables
+        if table.name not in SERVERS_TABLES
+    }
+
+
+def test_every_owned_table_names_its_project() -> None:
+    without = {table.name for table in metadata.sorted_tables if "project_id" not in table.c or table.c.project_id.nullable}
+    assert without == SERVERS_TABLES
+
+
+@pytest.mark.parametrize(("name", "function"), FUNCTIONS, ids=[name for name, _ in FUNCTIONS])
+def test_every_query_takes_the_transaction_and_then_the_scope(name: str, function: Callable[..., Any]) -> None:
+    parameters = list(inspect.signature(function).parameters.values())
+    assert [parameter.name for parameter in parameters[:2]] == ["tx", "scope"], name
+    assert parameters[1].default is inspect.Parameter.empty, f"{name}: a scope has no default"
+
+
+def test_every_query_is_asked_below() -> None:
+    assert {name for name, _ in FUNCTIONS} == {*ASKED, *(f"models.{name}" for name in OF_THE_SERVER)}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction, name: str) -> None:
+    function = dict(FUNCTIONS)[name]
+    args, kwargs = ASKED[name]
+    before = _everything(tx)
+    try:
+        found = function(tx, OWN, *args, **kwargs)
+    except (ValueError, ApiError):
+        found = None
+    assert found in (None, [], ([], False)), f"{name} shows another project's rows"
+    assert _everything(tx) == before, f"{name} changed another project's rows"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ASKED if not name.endswith(".add")))
+def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, name: str) -> None:
+    """Without this, the test above would pass for a query that never finds anything."""
+    function = dict(FUNCTIONS)[name]
+    args, kwargs = ASKED[name]
+    if name == "files.unneeded":
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.FAILED)
+        files.delete_one(tx, OTHER, FILE)
+    if name == "jobs.waiting":
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
+    before = _everything(tx)
+    for scope in (OTHER, Everywhere("a test looks at everything")):
+        found = function(tx, scope, *args, **kwargs)
+        changed = _everything(tx) != before
+        assert changed or found not in (None, [], ([], False)), f"{name} finds nothing at all"
+        if changed:
+            break
+
+
+@pytest.mark.parametrize("module", QUERIES, ids=lambda module: module.__name__)
+def test_every_statement_of_a_function_filters_by_the_scope(module: ModuleType) -> None:
+    """A function that builds SQL on an owned table says `owned`, `_there` or `past`, or is handed a row with its project."""
+    tree = ast.parse(inspect.getsource(module))
+    guilty: list[str] = []
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef) or node.name in OF_THE_SERVER:
+            continue
+        called = {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)}
+        reads = called & {"select", "update", "delete", "delete_rows"}
+        if reads and not called & {"owned", "_there", "past"}:
+            guilty.append(node.name)
+    assert guilty == []
