@@ -15,8 +15,7 @@ from typing import Final, Self
 from tunesmith.cli.client import fail
 
 READY: Final = "Tunesmith is ready at "
-#: One thread: a base this small gains little from a second, and loses much when other programs want the core.
-SERVE: Final = (sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--training-threads", "1")
+SERVE: Final = (sys.executable, "-m", "tunesmith", "serve", "--port", "0")
 STOP_S: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 
