@@ -1,62 +1,64 @@
-from dataclasses import replace
+"""The wording of events, as recorded from OpenAI's service."""
+
+from typing import Any
 
 import pytest
 
 from tunesmith.domain import events
 from tunesmith.domain.job import Job
-from tunesmith.domain.results import COLUMNS, results_csv
-
-JOB = Job(
-    id="ftjob-x", project_id="p", organization_id="o", model="m", base="m", start_adapter=None, training_file="file-a",
-    validation_file=None, suffix=None, seed=1, method="supervised", method_config={}, resolved=None, integrations=[],
-    metadata=None, created_at=0.0,
-)  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("event", "message"),
-    [
-        (events.created(JOB), "Created fine-tuning job: ftjob-x"),
-        (events.validating(JOB), "Validating training file: file-a"),
-        (
-            events.validating(replace(JOB, validation_file="file-b")),
-            "Validating training file: file-a and validation file: file-b",
-        ),
-        (events.validated(), "Files validated, moving job to queued state"),
-        (events.started(2, 0), "Fine-tuning job started"),
-        (events.checkpoint(40, "ft:m:o::t:ckpt-step-40", 1.0),
-         "Checkpoint created at step 40 with Snapshot ID: ft:m:o::t:ckpt-step-40"),
-        (events.model_created("ft:m:o::t"), "New fine-tuned model created: ft:m:o::t"),
-        (events.succeeded(), "The job has successfully completed"),
-        (events.cancelled(), "The job was cancelled"),
-        (events.lost(2, "Gone", None), "Gone; the job starts again"),
-        (events.lost(2, "Gone", 0), "Gone; the job goes on from its checkpoint at step 0"),
-    ],
-)  # fmt: skip
-def test_the_wording_that_scripts_wait_for(event, message):
-    assert event.message == message
-    assert event.type == "message"
-
-
-def test_one_terminal_key_for_every_end():
-    ends = (events.succeeded(), events.failed("why"), events.cancelled())
-    assert {event.idempotency_key for event in ends} == {"terminal"}
-    assert events.failed("why").level == "error"
-
-
-def test_data_as_recorded():
-    assert events.started(2, 0).data is None
-    assert events.succeeded().data == {}
-    data = {"step": 290, "total_steps": 303, "train_loss": 0.1234, "valid_loss": 0.5, "full_valid_loss": 2.0}
-    step = events.step(data, 7.0)
-    assert (step.message, step.type, step.data, step.created_at) == (
-        "Step 290/303: training loss=0.12, validation loss=0.50, full validation loss=2.00", "metrics", data, 7.0,
+def _job(validation_file: str | None = None) -> Job:
+    return Job(
+        id="ftjob-1", project_id="p", organization_id="o", model="m", base="m", start_adapter=None, training_file="file-t",
+        validation_file=validation_file, suffix=None, seed=1, method="supervised", method_config={}, resolved=None,
+        integrations=[], metadata=None, created_at=1.0,
     )  # fmt: skip
 
 
-def test_the_result_file_has_openais_columns_first_and_empty_cells():
-    lines = b"".join(results_csv([(1, {"train_loss": 0.5, "train_mean_token_accuracy": 1, "valid_loss": None})])).decode()
-    header, row = lines.splitlines()
-    assert header.split(",")[:5] == ["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"]
-    assert row == "1,0.50000,1,,,1,,"
-    assert len(header.split(",")) == len(COLUMNS) == len(row.split(","))
+def test_the_sentences_of_a_life() -> None:
+    assert events.created(_job()).message == "Created fine-tuning job: ftjob-1"
+    assert events.validating(_job()).message == "Validating training file: file-t"
+    assert events.validating(_job("file-v")).message == "Validating training file: file-t and validation file: file-v"
+    assert events.validated().message == "Files validated, moving job to queued state"
+    assert events.started(1, 0).message == "Fine-tuning job started"
+    assert events.started(2, 7).message == "Fine-tuning job continues after step 7"
+    assert events.checkpoint(8, "ft:m:o::x:ckpt-step-8", 2.0).message == (
+        "Checkpoint created at step 8 with Snapshot ID: ft:m:o::x:ckpt-step-8"
+    )
+    assert events.model_created("ft:m:o::x").message == "New fine-tuned model created: ft:m:o::x"
+    assert events.succeeded().message == "The job has successfully completed"
+    assert events.cancelled().message == "The job was cancelled"
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ({"train_loss": 0.125}, "Step 3/9: training loss=0.12"),
+        ({"train_loss": 1, "valid_loss": 2.5}, "Step 3/9: training loss=1.00, validation loss=2.50"),
+        (
+            {"train_loss": 1, "valid_loss": 2.5, "full_valid_loss": 2.75},
+            "Step 3/9: training loss=1.00, validation loss=2.50, full validation loss=2.75",
+        ),
+        ({"train_loss": None}, "Step 3/9: training loss=nan"),
+    ],
+)
+def test_a_steps_event_tells_what_was_measured(losses: dict[str, Any], told: str) -> None:
+    data = {"step": 3, "total_steps": 9, **losses}
+    event = events.step(data, 5.0)
+    assert (event.message, event.type, event.data, event.created_at) == (told, "metrics", data, 5.0)
+    assert event.idempotency_key == "s3"
+
+
+def test_an_event_that_ends_a_job_has_one_key_whatever_the_end() -> None:
+    ends = [events.succeeded(), events.failed("x"), events.cancelled()]
+    assert {event.idempotency_key for event in ends} == {events.TERMINAL_KEY}
+    assert [event.level for event in ends] == ["info", "error", "info"]
+
+
+def test_warnings_and_losses_are_warnings() -> None:
+    assert events.warning(2, "rows were cut").level == "warn"
+    assert events.lost(1, "The worker died", None).message == "The worker died; the job starts again"
+    assert events.lost(2, "The worker died", 40).message == (
+        "The worker died; the job goes on from its checkpoint at step 40"
+    )
