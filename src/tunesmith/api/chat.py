@@ -47,7 +47,9 @@ async def create_chat_completion(body: CreateChatCompletion, request: Request, s
     answer = await served.chat.answer(caller.scope, wanted)
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        deltas = await _begun(answer.deltas)
+        deltas = await unless_gone(request.receive, _begun(answer.deltas))
+        if deltas is None:
+            return Response(status_code=CLIENT_LEFT)
         return EventStream(_chunks(answer, deltas, n=wanted.n, include_usage=include_usage))
     whole = await unless_gone(request.receive, _whole(answer, wanted.n))
     return Response(status_code=CLIENT_LEFT) if whole is None else JSONResponse(whole)
@@ -89,7 +91,7 @@ async def _whole(answer: Answer, n: int) -> dict[str, Any]:
         "choices": [_wire_choice(index, choice) for index, choice in enumerate(choices)],
         "usage": wire_usage(answer),
         "service_tier": "default",
-        "system_fingerprint": None,
+        "system_fingerprint": answer.fingerprint,
     }
 
 
@@ -151,7 +153,7 @@ async def _chunks(
         "created": int(answer.created_at),
         "model": answer.model,
         "service_tier": "default",
-        "system_fingerprint": None,
+        "system_fingerprint": answer.fingerprint,
     }
     usage: dict[str, Any] = {"usage": None} if include_usage else {}
     n_calls = [0] * n

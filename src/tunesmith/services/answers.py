@@ -36,11 +36,14 @@ class Delta:
 class Assembler:
     """Turns one sample's tokens into deltas."""
 
-    def __init__(self, index: int, text: TextStream, stops: Sequence[str], *, with_tools: bool, ids: Ids) -> None:
+    def __init__(
+        self, index: int, text: TextStream, stops: Sequence[str], *, with_tools: bool, ids: Ids, one_call: bool = False
+    ) -> None:
         self._index = index
         self._text = text
         self._stops = tuple(stops)
         self._with_tools = with_tools
+        self._one_call = one_call
         self._ids = ids
         self._held = ""
         self._n_calls = 0
@@ -97,7 +100,8 @@ class Assembler:
         if call is None:
             return self._said(TOOL_CALL[0] + body + mark)
         self._n_calls += 1
-        return [Delta(self._index, tool_call=ToolCall(self._ids.tool_call(), *call))]
+        made = Delta(self._index, tool_call=ToolCall(self._ids.tool_call(), *call))
+        return [made, self._end("stop")] if self._one_call else [made]
 
     def _said(self, text: str) -> list[Delta]:
         return [Delta(self._index, text=text)] if text else []

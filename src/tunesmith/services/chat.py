@@ -1,5 +1,6 @@
 """Chat completions: from a model's name and messages to a stream of deltas; the doors give them their form."""
 
+import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class Answer:
     created_at: float
     model: str
     n_prompt_tokens: int
+    #: Changes with the weights, the tokenizer or the template of the base, and with the adapter.
+    fingerprint: str
     deltas: AsyncGenerator[Delta]
     #: Tokens sampled so far, over all choices.
     n_completion_tokens: int = 0
@@ -105,7 +108,14 @@ class Chat:
             stop_ids=served.renderer.stop_ids,
             adapter=served.adapter,
         )
-        answer = Answer(self.ids.chat(), self.clock.now(), request.model, len(prompt), _nothing())
+        answer = Answer(
+            id=self.ids.chat(),
+            created_at=self.clock.now(),
+            model=request.model,
+            n_prompt_tokens=len(prompt),
+            fingerprint=_fingerprint(served),
+            deltas=_nothing(),
+        )
         answer.deltas = self._deltas(served, request, generate, answer)
         return answer
 
@@ -119,6 +129,7 @@ class Chat:
                 served.renderer.stream(skip_special_tokens=not with_tools),
                 request.stops,
                 with_tools=with_tools,
+                one_call=request.parallel_tool_calls is False,
                 ids=self.ids,
             )
             for index in range(request.n)
@@ -170,7 +181,7 @@ class Chat:
         if known is not None:
             return known
         try:
-            renderer = Renderer.load(Path(base.path))
+            renderer = Renderer.load(Path(base.path), self.clock)
         except BrokenFolder as error:
             raise InvalidRequest(f"The base model {base.name} cannot be used: {error}", param="model") from error
         if len(self._renderers) >= _N_MAX_RENDERERS:
@@ -207,6 +218,11 @@ def _n_tokens(base: Base, request: ChatRequest, n_prompt: int) -> int:
             code="context_length_exceeded",
         )
     return min(room, N_DEFAULT_TOKENS) if wanted is None else wanted
+
+
+def _fingerprint(served: _Served) -> str:
+    parts = [*sorted(served.base.pins.items()), served.adapter.sha256 if served.adapter is not None else ""]
+    return f"fp_{hashlib.sha256(repr(parts).encode()).hexdigest()[:10]}"
 
 
 async def _nothing() -> AsyncGenerator[Delta]:
