@@ -1,0 +1,209 @@
+"""The API over HTTP: latency of list and retrieve with many jobs in the table, and the server's memory during an upload.
+
+A real server process; the client is the standard library's, on one kept-alive connection, so that its own time counts
+little. Memory is the kernel's high-water mark of the server's resident size, reset right before the upload.
+
+    python -m benchmarks.api [--jobs 10000] [--requests 1000] [--megabytes 512] [--pairs 5]
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunesmith.core.clock import SystemClock
+from tunesmith.core.ids import Ids
+from tunesmith.domain import events as wording
+from tunesmith.domain.job import Job
+from tunesmith.domain.scope import Project
+from tunesmith.domain.states import Desired, Status
+from tunesmith.store import jobs
+from tunesmith.store.session import Database
+
+GOAL_P99_MS = 20.0
+GOAL_GROWTH_MB = 64.0
+PROJECT = Project("proj_default", "org-default")
+AUTO = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
+
+
+class Server:
+    """A server process on a data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--data-dir", str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0"},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("Tunesmith is ready at "), line
+        self.port = int(line.rsplit(":", 1)[1].removesuffix("/v1\n"))
+
+    def connection(self) -> http.client.HTTPConnection:
+        """Return a connection that is kept alive."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+
+    def memory_mb(self, line: str) -> float:
+        """Return a line of the process's memory status in megabytes (`VmRSS` now, `VmHWM` its peak)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{line}:")[2].split()[0]) / 1024
+
+    def forget_peak(self) -> None:
+        """Have the kernel measure the peak anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def stop(self) -> None:
+        """End the server and wait for it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def fill(folder: Path, n_jobs: int) -> list[str]:
+    """Put ended jobs with an event each into a data folder's database and return their ids, oldest first."""
+    folder.mkdir(parents=True)
+    ids, clock = Ids(random.Random(0)), SystemClock()
+    db = Database(f"sqlite:///{folder / 'tunesmith.db'}", clock=clock, ids=ids)
+    db.migrate()
+    now, made = clock.now(), list[str]()
+    for first in range(0, n_jobs, 500):
+        with db.begin() as tx:
+            for number in range(first, min(first + 500, n_jobs)):
+                job = Job(
+                    id=ids.job(),
+                    project_id=PROJECT.project_id,
+                    organization_id=PROJECT.organization_id,
+                    model="tunesmith-nano",
+                    base="tunesmith-nano",
+                    start_adapter=None,
+                    training_file="file-benchmark",
+                    validation_file=None,
+                    suffix=f"run-{number}",
+                    seed=number,
+                    method="supervised",
+                    method_config={"hyperparameters": AUTO},
+                    resolved={"batch_size": 1, "learning_rate_multiplier": 1.0, "n_epochs": 3},
+                    integrations=[],
+                    metadata={"run": str(number % 100), "team": "benchmark"},
+                    created_at=now - n_jobs + number,
+                    status=Status.CANCELLED,
+                    desired=Desired.CANCEL,
+                    finished_at=now,
+                )
+                jobs.add(tx, PROJECT, job, [wording.created(job)])
+                made.append(job.id)
+    db.close()
+    return made
+
+
+def latencies(server: Server, paths: Iterator[str], n_requests: int) -> list[float]:
+    """Return the milliseconds of each request, sorted."""
+    line, took = server.connection(), list[float]()
+    for number in range(n_requests + 20):
+        path = next(paths)
+        began = time.perf_counter()
+        line.request("GET", path, headers={"Authorization": "Bearer any"})
+        answer = line.getresponse()
+        body = answer.read()
+        took.append((time.perf_counter() - began) * 1000)
+        assert answer.status == 200, body
+        if number == 0:
+            json.loads(body)
+    line.close()
+    return sorted(took[20:])
+
+
+def row(name: str, took: list[float]) -> bool:
+    """Print a row of the table and return whether the goal is met."""
+    p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
+    print(f"| {name} | {p50:.1f} | {p99:.1f} | {took[-1]:.1f} |", flush=True)
+    return p99 < GOAL_P99_MS
+
+
+def upload(server: Server, megabytes: int) -> tuple[float, float]:
+    """Upload a JSONL file and return how many megabytes the server grew meanwhile, and the seconds it took."""
+    text = b'{"messages": [{"role": "user", "content": "%s"}, {"role": "assistant", "content": "yes"}]}\n' % (b"x" * 900)
+    block = text * (1024 * 1024 // len(text))
+    n_blocks = megabytes * 1024 * 1024 // len(block)
+    head = (
+        b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="large.jsonl"\r\n\r\n'
+    )
+    tail = b"\r\n--b--\r\n"
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        for _ in range(n_blocks):
+            yield block
+        yield tail
+
+    line = server.connection()
+    before = server.memory_mb("VmRSS")
+    server.forget_peak()
+    began = time.perf_counter()
+    length = len(head) + n_blocks * len(block) + len(tail)
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(length)}
+    line.request("POST", "/v1/files", body=pieces(), headers=headers)
+    answer = json.loads(line.getresponse().read())
+    took = time.perf_counter() - began
+    grown = server.memory_mb("VmHWM") - before
+    line.request("DELETE", f"/v1/files/{answer['id']}")
+    line.getresponse().read()
+    line.close()
+    return grown, took
+
+
+def main() -> int:
+    """Measure, print two tables, and return 1 unless both goals are met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--megabytes", type=int, default=512)
+    parser.add_argument("--pairs", type=int, default=5)
+    asked = parser.parse_args()
+    randomness = random.Random(0)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        made = fill(Path(folder) / "data", asked.jobs)
+        server = Server(Path(folder) / "data")
+        try:
+            print(f"{asked.jobs} jobs, {asked.requests} requests each; milliseconds\n")
+            print("| request | p50 | p99 | max |\n|---|---|---|---|")
+            root = "/v1/fine_tuning/jobs"
+            kinds: dict[str, Iterator[str]] = {
+                "list, newest 20": iter(lambda: root, None),
+                "list, 20 after a random job": iter(lambda: f"{root}?after={randomness.choice(made[20:])}", None),
+                "list by metadata": iter(lambda: f"{root}?metadata%5Brun%5D={randomness.randrange(100)}", None),
+                "retrieve": iter(lambda: f"{root}/{randomness.choice(made)}", None),
+                "events": iter(lambda: f"{root}/{randomness.choice(made)}/events", None),
+            }
+            met = [row(name, latencies(server, paths, asked.requests)) for name, paths in kinds.items()]
+            good = all(met)
+            print(f"\nidle server: {server.memory_mb('VmRSS'):.0f} MB resident")
+            grown = [upload(server, asked.megabytes) for _ in range(asked.pairs)]
+            sizes = [size for size, _ in grown]
+            took = statistics.median(seconds for _, seconds in grown)
+            print(
+                f"upload of {asked.megabytes} MB, {asked.pairs} times: growth median {statistics.median(sizes):.1f} MB "
+                f"({min(sizes):.1f} to {max(sizes):.1f}), {asked.megabytes / took:.0f} MB/s"
+            )
+            good &= max(sizes) <= GOAL_GROWTH_MB
+        finally:
+            server.stop()
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
