@@ -25,7 +25,7 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a maker of folders: `base_folder("llama")`, `"qwen3"` or `"gemma2"`; each family is made once, don't write there."""
+    """Return a maker of folders: `base_folder("llama")`, `"qwen3"` or `"gemma2"`; each is made once, don't write there."""
     made: dict[str, Path] = {}
 
     def make(family: str) -> Path:

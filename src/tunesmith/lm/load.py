@@ -144,9 +144,7 @@ def refusals(config: Any) -> list[str]:
     if odd:
         return [f"It has layers of the kind {', '.join(odd)}; only causal attention (full, or with a window) can be packed."]
     if getattr(text, "attention_dropout", 0.0):
-        return [
-            "It asks for attention dropout, which is not applied here: set attention_dropout to 0 in config.json."
-        ]
+        return ["It asks for attention dropout, which is not applied here: set attention_dropout to 0 in config.json."]
     attention.register()
     try:
         with torch.device("meta"):

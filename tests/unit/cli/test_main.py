@@ -70,7 +70,8 @@ def test_no_server_is_one_line_with_the_way_out_and_code_3(verb: list[str]) -> N
     result = CliRunner().invoke(app, ["models", *verb, "--base-url", CLOSED])
     assert result.exit_code == 3
     assert result.stderr.splitlines() == [
-        "tunesmith: No server answers at http://127.0.0.1:9. Start one with `tunesmith serve`, or name yours with --base-url."
+        "tunesmith: No server answers at http://127.0.0.1:9. "
+        "Start one with `tunesmith serve`, or name yours with --base-url."
     ]
 
 
