@@ -1,0 +1,320 @@
+"""Chat completions as the official client sees them, over a tiny random base, a tuned model on it, and a real sampler."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tunesmith.data.folder import fingerprint, pins
+from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.scope import Everywhere
+from tunesmith.store import models
+
+TEMPLATE = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+N_CONTEXT = 400
+TUNED = "ft:tiny:tunesmith:mine:AbCdEfGh"
+SAID: list[Any] = [{"role": "user", "content": "Hello there"}]
+
+
+def build(folder: Path) -> None:
+    """Make a random model of two layers whose tokens are bytes."""
+    import torch
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(fast), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=N_CONTEXT, tie_word_embeddings=False,
+        eos_token_id=fast.eos_token_id, bos_token_id=None, pad_token_id=None, initializer_range=0.4,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def tune(folder: Path) -> dict[str, bytes]:
+    """Return the files of a random adapter."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tunesmith.lm.adapter_file import to_files
+    from tunesmith.lm.lora import LoraModel
+
+    adapter = LoraModel(AutoModelForCausalLM.from_pretrained(folder)).fresh(seed=1, rank=8, alpha=16)
+    generator = torch.Generator().manual_seed(1)
+    for pair in adapter.pairs.values():
+        pair.b_OR.data.normal_(0, 0.4, generator=generator)
+    return to_files(adapter, base_name="tiny")
+
+
+@pytest.fixture(scope="module")
+def chatty(open_house: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server with a base `tiny` (also `gpt-4o-mini`), a model tuned on it, and one that was tuned on other weights."""
+    folder = tmp_path_factory.mktemp("tiny")
+    build(folder)
+    with open_house(tmp_path_factory.mktemp("chat")) as served:
+        known = pins(folder)
+        base = Base(
+            name="tiny", kind="folder", source=str(folder), path=str(folder), created_at=1.0,
+            architecture="LlamaForCausalLM", context_length=N_CONTEXT, n_parameters=30_000, weights_bytes=120_000,
+            pins=known, aliases=["gpt-4o-mini"], fingerprint=fingerprint(folder),
+        )  # fmt: skip
+        files = tune(folder)
+        key = "jobs/ftjob-x/attempts/1/checkpoints/000001"
+        for name, content in files.items():
+            served.composed.services.chat.blobs.put(f"{key}/{name}", [content])
+        sha256 = hashlib.sha256(files["adapter_model.safetensors"]).hexdigest()
+        tuned = TunedModel(TUNED, "proj_default", "org-default", "ftjob-x", "tiny", 2.0, key, sha256, known)
+        odd = TunedModel(
+            f"{TUNED}:odd", "proj_default", "org-default", "ftjob-x", "tiny", 2.0, key, sha256, {**known, "weights": "0"}
+        )
+        lost = TunedModel(f"{TUNED}:lost", "proj_default", "org-default", "ftjob-x", "tiny", 2.0, "jobs/no", sha256, known)
+        other = TunedModel(f"{TUNED}:other", "proj_other", "org-default", "ftjob-x", "tiny", 2.0, key, sha256, known)
+        with served.composed.db.begin() as tx:
+            everywhere = Everywhere("the test lays out what others made")
+            models.add_base(tx, everywhere, base)
+            for model in (tuned, odd, lost, other):
+                models.add(tx, everywhere, model)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def chat(chatty: Any) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=chatty.base_url, api_key="any", max_retries=0, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_chat(chatty: Any) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=chatty.base_url, api_key="any", max_retries=0, timeout=120) as client:
+        yield client
+
+
+def ask(client: openai.OpenAI, model: str = "tiny", **wishes: Any) -> Any:
+    wishes = {"messages": SAID, "max_tokens": 12, "temperature": 0, **wishes}
+    return client.chat.completions.create(model=model, **wishes)
+
+
+def test_an_answer_conforms_and_counts(chat: openai.OpenAI, conforms: Callable[..., None]) -> None:
+    answer = ask(chat)
+    conforms(answer, "CreateChatCompletionResponse")
+    choice = answer.choices[0]
+    assert answer.model == "tiny"
+    assert choice.finish_reason in {"length", "stop"}
+    assert answer.usage.completion_tokens == 12 or choice.finish_reason == "stop"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert ask(chat, "gpt-4o-mini").choices[0].message.content == choice.message.content
+
+
+def test_a_tuned_model_answers_otherwise_than_its_base(chat: openai.OpenAI, conforms: Callable[..., None]) -> None:
+    base, tuned = ask(chat), ask(chat, TUNED)
+    conforms(tuned, "CreateChatCompletionResponse")
+    assert tuned.choices[0].message.content != base.choices[0].message.content
+    assert tuned.system_fingerprint != base.system_fingerprint
+    assert ask(chat, TUNED).choices[0].message.content == tuned.choices[0].message.content
+
+
+def test_a_stream_says_the_same_as_the_whole(chat: openai.OpenAI, conforms: Callable[..., None]) -> None:
+    whole = ask(chat, TUNED, seed=5, temperature=1.0, n=2, max_tokens=30)
+    texts, reasons, usage = ["", ""], [None, None], None
+    stream = ask(
+        chat, TUNED, seed=5, temperature=1.0, n=2, max_tokens=30, stream=True, stream_options={"include_usage": True}
+    )
+    n_chunks = 0
+    for chunk in stream:
+        conforms(chunk, "CreateChatCompletionStreamResponse")
+        n_chunks += 1
+        usage = chunk.usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+    assert texts == [choice.message.content for choice in whole.choices]
+    assert reasons == [choice.finish_reason for choice in whole.choices]
+    assert usage is not None
+    assert usage.to_dict() == whole.usage.to_dict()
+    assert n_chunks > 5
+
+
+@pytest.mark.anyio
+async def test_many_ask_at_once(async_chat: openai.AsyncOpenAI) -> None:
+    async def one(i: int) -> str | None:
+        model = TUNED if i % 2 else "tiny"
+        answer = await async_chat.chat.completions.create(model=model, messages=SAID, max_tokens=12, temperature=0)
+        return answer.choices[0].message.content
+
+    said = await asyncio.gather(*(one(i) for i in range(12)))
+    assert len(set(said[::2])) == 1
+    assert len(set(said[1::2])) == 1
+
+
+def test_a_stop_string_ends_the_answer(chat: openai.OpenAI) -> None:
+    whole = ask(chat, max_tokens=40).choices[0].message.content
+    stop = whole[3:5]
+    ended = ask(chat, max_tokens=40, stop=[stop]).choices[0]
+    assert ended.message.content == whole[: whole.index(stop)]
+    assert ended.finish_reason == "stop"
+
+
+def test_fields_that_only_steer_openai_are_taken(chat: openai.OpenAI) -> None:
+    plain = ask(chat).choices[0].message.content
+    steered = ask(
+        chat, user="u", safety_identifier="s", service_tier="auto", prompt_cache_key="k", store=False, metadata={"a": "b"},
+        frequency_penalty=0, presence_penalty=0, logprobs=False, response_format={"type": "text"}, modalities=["text"],
+        tool_choice="auto",
+    )  # fmt: skip
+    assert steered.choices[0].message.content == plain
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("logit_bias", {"5": 1}),
+        ("frequency_penalty", 0.5),
+        ("presence_penalty", -1),
+        ("response_format", {"type": "json_object"}),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("functions", [{"name": "f"}]),
+        ("function_call", "auto"),
+        ("audio", {"voice": "alloy", "format": "wav"}),
+        ("modalities", ["text", "audio"]),
+        ("prediction", {"type": "content", "content": "x"}),
+        ("web_search_options", {}),
+        ("reasoning_effort", "low"),
+        ("verbosity", "low"),
+        ("store", True),
+        ("moderation", {}),
+    ],
+)
+def test_what_another_release_brings_is_named(chat: openai.OpenAI, field: str, value: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(chat, extra_body={field: value})
+    assert (refused.value.code, refused.value.param) == ("not_available", field)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "param"),
+    [
+        ({"temperature": 2.1}, "temperature"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 5}, "max_completion_tokens"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": ""}, "stop"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "nobody", "content": "x"}]}, "messages[0].role"),
+        ({"extra_body": {"colour": "red"}}, "colour"),
+        ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
+    ],
+)
+def test_what_is_wrong_is_named(chat: openai.OpenAI, wishes: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(chat, **wishes)
+    assert refused.value.param == param
+
+
+def test_images_are_not_available(chat: openai.OpenAI) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(chat, messages=[{"role": "user", "content": [part]}])
+    assert refused.value.code == "not_available"
+
+
+@pytest.mark.parametrize("name", ["gpt-17", "ft:tiny:tunesmith::NOBODY00", f"{TUNED}:other"])
+def test_an_unknown_model_is_not_found(chat: openai.OpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not exist or you do not have access") as refused:
+        ask(chat, name)
+    assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+
+
+def test_a_model_tuned_on_other_weights_is_refused(chat: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="weights"):
+        ask(chat, f"{TUNED}:odd")
+
+
+def test_an_adapter_that_is_gone_is_an_http_error_streaming_or_not(chat: openai.OpenAI) -> None:
+    for stream in (False, True):
+        with pytest.raises(openai.APIStatusError, match="holds no adapter") as refused:
+            ask(chat, f"{TUNED}:lost", stream=stream)
+        assert refused.value.status_code == 503
+
+
+def test_the_context_is_one_clear_error(chat: openai.OpenAI) -> None:
+    long = [{"role": "user", "content": "word " * 100}]
+    with pytest.raises(openai.BadRequestError, match=f"{N_CONTEXT} tokens") as refused:
+        ask(chat, messages=long)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError, match=f"{N_CONTEXT} tokens"):
+        ask(chat, max_tokens=N_CONTEXT)
+    open_ended = ask(chat, max_tokens=openai.omit, temperature=1.0, seed=1)
+    assert open_ended.choices[0].finish_reason in {"length", "stop"}
+    assert open_ended.usage.total_tokens <= N_CONTEXT
+
+
+def test_events_are_data_lines_up_to_done(chatty: Any) -> None:
+    body = {"model": "tiny", "messages": SAID, "max_tokens": 4, "stream": True}
+    with httpx2.Client(base_url=chatty.base_url, timeout=120, trust_env=False) as http:
+        answer = http.post("/chat/completions", json=body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, done, rest = answer.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert chunks[-1]["choices"][0]["finish_reason"] is not None
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_the_first_token_is_sent_before_the_last_is_computed_and_leaving_stops(
+    open_house: Callable[..., Any], chatty: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.05")
+    base = chatty.composed.services.bases.find("tiny")
+    with open_house(tmp_path) as served:
+        with served.composed.db.begin() as tx:
+            models.add_base(tx, Everywhere("the test lays out what others made"), base)
+
+        def status() -> dict[str, Any]:
+            return next(iter(asyncio.run(served.composed.inference.status()).values()))
+
+        def ends() -> dict[str, Any]:
+            deadline = time.monotonic() + 60
+            while (seen := status())["rows"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            return seen
+
+        with openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0, timeout=120) as client:
+            ask(client, max_tokens=1)
+            wishes = {"max_tokens": 300, "n": 4, "temperature": 2.0, "seed": 1}
+            before = status()["steps"]
+            with ask(client, stream=True, **wishes) as stream:
+                next(iter(stream))
+                assert status()["rows"] > 0
+            assert ends()["steps"] < before + 200
+            before = status()["steps"]
+            with pytest.raises(openai.APITimeoutError):
+                ask(client, **wishes, timeout=1.0)
+            assert ends()["steps"] < before + 200
