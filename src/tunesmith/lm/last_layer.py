@@ -48,8 +48,11 @@ def counted_in_asked(spans: tuple[Span, ...], asked_N: Tensor) -> tuple[Span, ..
 def trim(decoder: Any, route: Route) -> bool:
     """Put `AskedOnly` around the MLP of a decoder's last layer; return whether there is a plain one to be found."""
     layers = getattr(decoder, "layers", None)
-    mlp = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) and len(layers) else None
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
+        return False
+    last: Any = layers[-1]
+    mlp = getattr(last, "mlp", None)
     if not isinstance(mlp, nn.Module) or _ROUTING & {name for name, _ in mlp.named_children()}:
         return False
-    layers[-1].mlp = AskedOnly(mlp, route)
+    last.mlp = AskedOnly(mlp, route)
     return True
