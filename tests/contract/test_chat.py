@@ -13,9 +13,11 @@ import openai
 import pytest
 
 from tunesmith.data.folder import fingerprint, pins
+from tunesmith.domain.job import Job
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.scope import Everywhere
-from tunesmith.store import models
+from tunesmith.domain.states import Status
+from tunesmith.store import jobs, models
 
 TEMPLATE = (
     "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
@@ -92,6 +94,12 @@ def chatty(open_house: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
         with served.composed.db.begin() as tx:
             everywhere = Everywhere("the test lays out what others made")
             models.add_base(tx, everywhere, base)
+            job = Job(
+                id="ftjob-x", project_id="proj_default", organization_id="org-default", model="tiny", base="tiny",
+                start_adapter=None, training_file="file-x", validation_file=None, suffix=None, seed=1, method="supervised",
+                method_config={}, resolved=None, integrations=[], metadata=None, created_at=1.0, status=Status.SUCCEEDED,
+            )  # fmt: skip
+            jobs.add(tx, everywhere, job)
             for model in (tuned, odd, lost, other):
                 models.add(tx, everywhere, model)
         yield served
