@@ -69,13 +69,16 @@ class Server:
         assert self.process.stdout is not None
         ready = re.search(r"ready at (\S+)", self.process.stdout.readline())
         if ready is None:
+            self.process.kill()
             sys.exit((folder / "server.log").read_text())
         self.client = openai.OpenAI(base_url=ready[1], api_key="any", max_retries=0, timeout=120)
-        self.model = base
-        if "/" in base:
-            self.model = "bench"
-            body = {"name": self.model, "source": base}
-            self.client.post(f"{ready[1].removesuffix('/v1')}/tunesmith/v1/models", cast_to=object, body=body)
+        self.url, self.model = ready[1], base
+
+    def register(self, base: str) -> None:
+        """Register a folder as the base of the jobs to come."""
+        self.model = "bench"
+        body = {"name": self.model, "source": base}
+        self.client.post(f"{self.url.removesuffix('/v1')}/tunesmith/v1/models", cast_to=object, body=body)
 
     def create(self, n_jobs: int) -> list[str]:
         """Create jobs that would train for long."""
@@ -151,6 +154,8 @@ def measure(base: str, *, n_jobs: int, at_once: int, trainers: bool) -> Measured
         slots = at_once if trainers else n_jobs
         server = Server(Path(folder), base, slots, "" if trainers else "worker.train=sleep:3600")
         try:
+            if "/" in base:
+                server.register(base)
             waiting = server.create(n_jobs)
             if not trainers:
                 while not all(server.at_work(job, stepping=False) for job in waiting):
