@@ -41,12 +41,10 @@ class LocalBlobs:
             if create_only:
                 # A hard link, unlike a rename, fails where the name is taken.
                 path.hardlink_to(unfinished)
-                unfinished.unlink()
             else:
                 unfinished.replace(path)
-        except BaseException:
+        finally:
             unfinished.unlink(missing_ok=True)
-            raise
         _flush_folder(path.parent)
         failpoint("blobs.renamed")
         return stored
