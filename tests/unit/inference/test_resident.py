@@ -70,7 +70,8 @@ async def test_a_killed_sampler_is_one_error_and_a_new_process(keep: Keep, monke
     expected = await kept.ask([1, 2, 3])
     first = (await kept.status())["pid"]
     answering = asyncio.ensure_future(kept.ask([1, 2, 3], max_tokens=100))
-    await asyncio.sleep(0.3)
+    while not (await kept.status())["rows"]:
+        await asyncio.sleep(0.02)
     os.kill(first, signal.SIGKILL)
     with pytest.raises(Unavailable, match="stopped while it answered"):
         await answering
