@@ -1,0 +1,209 @@
+"""What no job is created with: other methods and integrations, wrong fields by their path, bodies that are not JSON."""
+
+import json
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+MODEL = "tunesmith-nano"
+
+DPO = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}
+STRING_CHECK = {"type": "string_check", "name": "a", "input": "{{sample.output_text}}", "reference": "x", "operation": "neq"}
+SIMILARITY = {
+    "type": "text_similarity",
+    "input": "a",
+    "reference": "b",
+    "evaluation_metric": "rouge_l",
+    "pass_threshold": 0.5,
+}
+PYTHON = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1.0", "image_tag": "2025-05-08"}
+JUDGE_INPUT = [
+    {"role": "system", "content": "Score."},
+    {"role": "user", "type": "message", "content": {"type": "input_text", "text": "{{item.x}}"}},
+    {
+        "role": "user",
+        "content": [
+            "and",
+            {"type": "output_text", "text": "y"},
+            {"type": "input_image", "image_url": "{{item.url}}", "detail": "low", "file_id": None},
+            {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        ],
+    },
+]
+SCORE = {
+    "type": "score_model", "name": "s", "model": "judge", "input": JUDGE_INPUT, "range": [0, 5],
+    "sampling_params": {"temperature": 0.5, "top_p": None, "max_completions_tokens": 64, "reasoning_effort": "low"},
+}  # fmt: skip
+LABEL = {
+    "type": "label_model",
+    "name": "l",
+    "model": "j",
+    "input": JUDGE_INPUT,
+    "labels": ["a", "b"],
+    "passing_labels": ["a"],
+}
+MULTI = {"type": "multi", "graders": {"a": STRING_CHECK, "b": SIMILARITY}, "calculate_output": "0.5 * a + b"}
+MULTI_LIST = {**MULTI, "graders": [STRING_CHECK, {**SIMILARITY, "name": "b"}]}
+MULTI_ONE = {**MULTI, "graders": STRING_CHECK, "calculate_output": "a"}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [DPO]
+    + [
+        {"type": "reinforcement", "reinforcement": {"grader": grader}}
+        for grader in (STRING_CHECK, SIMILARITY, PYTHON, SCORE, LABEL, MULTI, MULTI_LIST, MULTI_ONE)
+    ]
+    + [
+        {
+            "type": "reinforcement",
+            "reinforcement": {
+                "grader": PYTHON,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": {}}},
+                "hyperparameters": {
+                    "reasoning_effort": "max", "compute_multiplier": 1.5, "eval_interval": 5, "eval_samples": 2,
+                },
+            },
+        }
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_other_methods_are_understood_and_not_available(client: openai.OpenAI, training_file: str, method: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.fine_tuning.jobs.create(model=MODEL, training_file=training_file, method=method)
+    assert (caught.value.code, caught.value.param) == ("not_available", "method.type")
+
+
+def test_an_integration_is_understood_and_not_available(client: openai.OpenAI, training_file: str) -> None:
+    wandb = {"project": "p", "name": None, "entity": "e", "tags": ["t"]}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.fine_tuning.jobs.create(
+            model=MODEL, training_file=training_file, integrations=[{"type": "wandb", "wandb": wandb}]
+        )
+    assert (caught.value.code, caught.value.param) == ("not_available", "integrations")
+
+
+def reinforcement(grader: object) -> dict[str, Any]:
+    return {"method": {"type": "reinforcement", "reinforcement": {"grader": grader}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code"),
+    [
+        ({"model": None}, "model", "invalid_type"),
+        ({"training_file": 7}, "training_file", "invalid_type"),
+        ({"colour": "red"}, "colour", "unknown_parameter"),
+        ({"seed": -1}, "seed", "invalid_value"),
+        ({"seed": 2**31}, "seed", "invalid_value"),
+        ({"seed": 1.5}, "seed", "invalid_type"),
+        ({"suffix": ""}, "suffix", "invalid_value"),
+        ({"suffix": "x" * 65}, "suffix", "invalid_value"),
+        ({"suffix": "nul\x00"}, "suffix", "invalid_value"),
+        ({"metadata": {f"k{i}": "v" for i in range(17)}}, "metadata", "invalid_value"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata", "invalid_value"),
+        ({"metadata": {"k": "v" * 513}}, "metadata", "invalid_value"),
+        ({"metadata": {"k": 1}}, "metadata.k", "invalid_type"),
+        ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "invalid_value"),
+        ({"hyperparameters": {"n_epochs": True}}, "hyperparameters.n_epochs", "invalid_value"),
+        ({"hyperparameters": {"batch_size": 257}}, "hyperparameters.batch_size", "invalid_value"),
+        ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier", "invalid_value"),
+        ({"hyperparameters": {"beta": 1}}, "hyperparameters.beta", "unknown_parameter"),
+        ({"hyperparameters": {}, "method": {"type": "supervised"}}, "hyperparameters", None),
+        ({"method": {"type": "sft"}}, "method.type", "invalid_value"),
+        ({"method": {}}, "method.type", "missing_required_parameter"),
+        ({"method": {"type": "supervised", "dpo": {}}}, "method", "invalid_value"),
+        ({"method": {"type": "reinforcement"}}, "method", "invalid_value"),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 2.5}}}},
+            "method.dpo.hyperparameters.beta",
+            "invalid_value",
+        ),
+        (
+            {
+                "method": {
+                    "type": "reinforcement",
+                    "reinforcement": {"grader": PYTHON, "hyperparameters": {"eval_samples": 0}},
+                }
+            },
+            "method.reinforcement.hyperparameters.eval_samples",
+            "invalid_value",
+        ),
+        ({"integrations": [{"type": "mlflow", "wandb": {"project": "p"}}]}, "integrations[0].type", "invalid_value"),
+        ({"integrations": [{"type": "wandb", "wandb": {}}]}, "integrations[0].wandb.project", "missing_required_parameter"),
+        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}] * 6}, "integrations", "invalid_value"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_is_refused_by_its_path(
+    http: httpx2.Client, training_file: str, change: Any, param: str, code: str
+) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": training_file, **change})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, param, code)
+    assert param in error["message"]
+
+
+GRADER = "method.reinforcement.grader"
+
+
+@pytest.mark.parametrize(
+    ("grader", "param"),
+    [
+        ({**STRING_CHECK, "operation": "equals"}, f"{GRADER}.operation"),
+        ({**SIMILARITY, "evaluation_metric": "chrf"}, f"{GRADER}.evaluation_metric"),
+        ({"type": "python", "name": "p"}, f"{GRADER}.source"),
+        ({**PYTHON, "source": "#" * 256 * 1024}, f"{GRADER}.source"),
+        ({**SCORE, "range": [1]}, f"{GRADER}.range"),
+        ({**SCORE, "input": []}, f"{GRADER}.input"),
+        ({**SCORE, "input": [{"role": "tool", "content": "x"}]}, f"{GRADER}.input[0].role"),
+        ({**SCORE, "input": [{"role": "user", "content": [{"type": "video"}]}]}, f"{GRADER}.input[0].content[0].type"),
+        ({**SCORE, "sampling_params": {"top_p": 2}}, f"{GRADER}.sampling_params.top_p"),
+        ({**LABEL, "passing_labels": ["c"]}, GRADER),
+        ({**MULTI, "graders": {}}, f"{GRADER}.graders"),
+        ({**MULTI, "graders": {"a-b": STRING_CHECK}}, GRADER),
+        ({**MULTI, "graders": [SIMILARITY]}, f"{GRADER}.graders"),
+        ({**MULTI, "graders": [STRING_CHECK, STRING_CHECK]}, f"{GRADER}.graders"),
+        ({**MULTI, "graders": {"a": MULTI}}, f"{GRADER}.graders.a.type"),
+        ({"type": "regex"}, f"{GRADER}.type"),
+        ({}, f"{GRADER}.type"),
+        ("string_check", GRADER),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_wrong_grader_is_refused_by_its_path(http: httpx2.Client, training_file: str, grader: Any, param: str) -> None:
+    answer = http.post(
+        "/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": training_file, **reinforcement(grader)}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "json"),
+        (b"[]", "json"),
+        (b"{", "json"),
+        (b'"x"', "json"),
+        (b"\xff\xfe", "json"),
+        (b"model=x", "x-www-form-urlencoded"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, content: bytes, kind: str) -> None:
+    answer = http.post("/v1/fine_tuning/jobs", content=content, headers={"content-type": f"application/{kind}"})
+    assert answer.status_code == 400
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_text_that_utf8_cannot_hold_is_refused_with_a_readable_answer(http: httpx2.Client, training_file: str) -> None:
+    for body in (
+        {"suffix": "\ud800"},
+        {"\ud800": 1},
+        {"metadata": {"a": "\udfff"}},
+        {"metadata": {"\udfff": "a"}},
+        {"model": "\ud800"},
+    ):
+        text = json.dumps({"model": MODEL, "training_file": training_file, **body})
+        answer = http.post("/v1/fine_tuning/jobs", content=text, headers={"content-type": "application/json"})
+        assert answer.status_code == 400, answer.text
