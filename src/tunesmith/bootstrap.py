@@ -1,6 +1,7 @@
 """The fuse box of the server: settings to adapters to services; no other file of the server's side names an adapter."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import structlog
@@ -76,14 +77,14 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
     clock = clock or SystemClock()
     ids = ids or Ids()
     folder = DataFolder(settings.data_dir)
-    try:
-        return _wire(folder, settings, clock, ids)
-    except NewerDatabase as error:
-        folder.close()
-        raise FolderRefused(str(error)) from error
-    except BaseException:
-        folder.close()
-        raise
+    with ExitStack() as undone:
+        undone.callback(folder.close)
+        try:
+            composed = _wire(folder, settings, clock, ids)
+        except NewerDatabase as error:
+            raise FolderRefused(str(error)) from error
+        undone.pop_all()
+    return composed
 
 
 def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:
