@@ -25,6 +25,8 @@ from tunesmith.inference.process import SamplerProcess, Starter
 log = structlog.get_logger()
 
 _N_MAX_LINE_BYTES: Final = 1024 * 1024
+#: How long a process that broke off its answers may take to be gone: closing a large memory is not done at once.
+_BURIAL_S: Final = 5.0
 #: One that dies sooner than this after its last start is not started again before somebody asks for it.
 RESTART_AFTER_S: Final = 5.0
 
@@ -60,16 +62,17 @@ class Resident:
             Unavailable: the base or the adapter cannot be loaded, or the sampler died; another one is started.
             InvalidRequest: the prompt does not fit.
         """
-        async with self._connected(base_path) as (reader, writer):
+        async with self._connected(base_path) as (sampler, reader, writer):
             try:
                 writer.write(_line(_message(request)))
                 await writer.drain()
                 n_open = request.n
                 while n_open:
-                    sampled = _sampled(await reader.readline(), base_path)
+                    sampled = _sampled(await reader.readline())
                     n_open -= sampled.finish is not None
                     yield sampled
             except ConnectionError as error:
+                await self._bury(sampler)
                 raise _died(base_path) from error
 
     async def warm(self, base_path: str) -> None:
@@ -118,7 +121,9 @@ class Resident:
         self._starter.close()
 
     @asynccontextmanager
-    async def _connected(self, base_path: str) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def _connected(
+        self, base_path: str
+    ) -> AsyncGenerator[tuple[SamplerProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
         """Connect to the base's sampler; one found dead, with nothing asked of it yet, is replaced at once."""
         for attempt in (1, 2):
             sampler = self._take(base_path)
@@ -130,16 +135,21 @@ class Resident:
                     if attempt == 2:
                         raise _died(base_path) from error
                     sampler.kill()
-                    await asyncio.shield(asyncio.wrap_future(sampler.gone))
-                    self._left(sampler)
+                    await self._bury(sampler)
                     continue
                 try:
-                    yield reader, writer
+                    yield sampler, reader, writer
                 finally:
                     writer.close()
                 return
             finally:
                 self._give_back(sampler)
+
+    async def _bury(self, sampler: SamplerProcess) -> None:
+        """Wait until a sampler that broke off is gone, so that the next request meets another one."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(sampler.gone)), _BURIAL_S)
+            self._left(sampler)
 
     def _take(self, base_path: str) -> SamplerProcess:
         """Return the base's sampler, started by this call where there is none for the files as they are now."""
@@ -234,14 +244,15 @@ def _line(message: dict[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-def _sampled(line: bytes, base_path: str) -> Sampled:
+def _sampled(line: bytes) -> Sampled:
     """Read one line of an answer.
 
     Raises:
-        Unavailable, InvalidRequest: it is an error, or the connection ended too early.
+        Unavailable, InvalidRequest: it is an error.
+        ConnectionResetError: the connection ended too early.
     """
     if not line.endswith(b"\n"):
-        raise _died(base_path)
+        raise ConnectionResetError("the connection ended within an answer")
     said = json.loads(line)
     if "error" in said:
         reason = str(said["error"]).rstrip(".")
