@@ -44,6 +44,14 @@ async def until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
         await asyncio.sleep(0.02)
 
 
+async def status_when(kept: Any, reached: Callable[[Any], bool], limit_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + limit_s
+    while not reached(status := (await kept.resident.status()).get(kept.base)):
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.02)
+    return status
+
+
 async def test_answers_many_at_once_from_one_process(keep: Keep) -> None:
     kept = keep()
     alone = await kept.ask([1, 2, 3])
@@ -70,8 +78,7 @@ async def test_a_killed_sampler_is_one_error_and_a_new_process(keep: Keep, monke
     expected = await kept.ask([1, 2, 3])
     first = (await kept.status())["pid"]
     answering = asyncio.ensure_future(kept.ask([1, 2, 3], max_tokens=100))
-    while not (await kept.status())["rows"]:
-        await asyncio.sleep(0.02)
+    await status_when(kept, lambda status: status["rows"] > 0)
     os.kill(first, signal.SIGKILL)
     with pytest.raises(Unavailable, match="stopped while it answered"):
         await answering
@@ -86,10 +93,7 @@ async def test_one_that_dies_idle_is_there_again_before_anybody_asks(keep: Keep,
     await kept.resident.warm(kept.base)
     first = (await kept.status())["pid"]
     os.kill(first, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while (status := (await kept.resident.status()).get(kept.base)) is None or status["pid"] == first:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await status_when(kept, lambda status: status is not None and status["pid"] != first)
     assert len(await kept.ask([1, 2, 3])) == 5
 
 
@@ -100,11 +104,7 @@ async def test_a_reader_that_leaves_stops_its_generation(keep: Keep, monkeypatch
     async with aclosing(kept.resident.stream(kept.base, request)) as stream:
         await anext(stream)
         assert (await kept.status())["rows"] == 2
-    deadline = time.monotonic() + 20
-    while (status := await kept.status())["rows"]:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    assert status["steps"] < 100
+    assert (await status_when(kept, lambda status: status["rows"] == 0))["steps"] < 100
 
 
 async def test_an_unused_sampler_is_unloaded_and_comes_back(keep: Keep) -> None:
