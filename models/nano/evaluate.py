@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,17 @@ def family_cases(rng: random.Random, family: str, n: int) -> list[Case]:
     return [Case(messages[:-1], messages[-1]["content"]) for messages in drawn]
 
 
+def small_sum_cases(rng: random.Random, n: int) -> list[Case]:
+    """Draw unseen sums and differences of numbers up to 20, in any style."""
+    cases: list[Case] = []
+    while len(cases) < n:
+        case = family_cases(rng, "arithmetic", 1)[0]
+        sum_ = re.search(r"(\d+) (\+|-|plus|minus) (\d+)", case.messages[-1]["content"])
+        if sum_ and max(int(sum_[1]), int(sum_[3])) <= 20:
+            cases.append(case)
+    return cases
+
+
 def tool_cases(rng: random.Random, n: int) -> list[Case]:
     """Draw unseen requests that one of the offered tools answers."""
     cases: list[Case] = []
@@ -158,6 +170,7 @@ def evaluate(folder: Path, n: int, seed: int) -> dict[str, object]:
     suites: dict[str, Callable[[random.Random], list[Case]]] = {
         family: lambda rng, family=family: family_cases(rng, family, n) for family in FAMILIES
     }
+    suites["sums within 20"] = lambda rng: small_sum_cases(rng, n)
     suites["tool call"] = lambda rng: tool_cases(rng, n)
     suites["random strings"] = lambda rng: copy_cases(rng, n)
     for distance in DISTANCES:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .muon import Muon
-from .world import Document, sample, user
+from .world import BROAD, EXERCISE, Document, sample, user
 
 N_CONTEXT = 2048
 N_POOL = 2000
@@ -25,9 +25,10 @@ SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the weights: the seed, the length of the run and its learning rate."""
+    """What decides the weights: the seed, the phase's texts, the length of the run and its learning rate."""
 
     seed: int = 0
+    phase: int = 1
     n_steps: int = 2400
     n_batch_tokens: int = 3072
     lr: float = 3e-3
@@ -35,10 +36,13 @@ class Plan:
     decay_share: float = 1 / 3
 
     def lr_at(self, step: int) -> float:
-        """Warm up, stay, and fall linearly to zero over the last third."""
+        """Warm up, stay, and fall linearly to zero over the last part."""
         rising = (step + 1) / self.n_warmup
         falling = (self.n_steps - step) / (self.n_steps * self.decay_share)
         return self.lr * min(1.0, rising, falling)
+
+
+PLANS = {1: Plan(), 2: Plan(seed=1, phase=2, n_steps=3000, lr=2e-3, n_warmup=30, decay_share=0.8)}
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,19 @@ class Encoder:
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def examples_of(encoder: Encoder, rng: random.Random, index: int) -> Iterator[Example]:
-    """Draw the examples of the index-th pool: after the first pools, more and longer runs of random tokens to repeat."""
-    share, longest = (0.05, 10) if index < N_FIRST_POOLS else (0.1, 40)
+def examples_of(encoder: Encoder, plan: Plan, index: int, rng: random.Random) -> Iterator[Example]:
+    """Draw the examples of the index-th pool; some repeat random tokens, longer runs of them after the first pools."""
+    mixture, share, longest = (BROAD, 0.05, 10) if index < N_FIRST_POOLS else (BROAD, 0.1, 40)
+    if plan.phase == 2:
+        mixture, share, longest = EXERCISE, 0.04, 20
     for _ in range(N_POOL):
-        yield encoder.scatter(rng, rng.randint(2, longest)) if rng.random() < share else encoder.encode(sample(rng))
+        yield encoder.scatter(rng, rng.randint(2, longest)) if rng.random() < share else encoder.encode(sample(rng, mixture))
 
 
 def pool_of_batches(encoder: Encoder, plan: Plan, index: int) -> list[list[Example]]:
     """Draw the index-th pool of examples and cut it into batches of equal length and shuffled order."""
     rng = random.Random(f"{plan.seed}-{index}")
-    pool = sorted(examples_of(encoder, rng, index), key=lambda example: len(example.tokens))
+    pool = sorted(examples_of(encoder, plan, index, rng), key=lambda example: len(example.tokens))
     batches: list[list[Example]] = [[]]
     for example in pool:
         if batches[-1] and (len(batches[-1]) + 1) * len(example.tokens) > plan.n_batch_tokens:
@@ -230,12 +236,12 @@ def export(model: LlamaForCausalLM, tokenizer_folder: Path, folder: Path) -> Non
         shutil.copyfile(path, folder / path.name)
 
 
-def train(plan: Plan, tokenizer_folder: Path, folder: Path) -> None:
+def train(plan: Plan, tokenizer_folder: Path, folder: Path, origin: Path | None) -> None:
     """Run the plan, or the rest of it when the folder holds a checkpoint, and export the model."""
     torch.set_num_threads(1)
     torch.manual_seed(plan.seed)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    model = new_model(tokenizer)
+    model = new_model(tokenizer) if origin is None else LlamaForCausalLM.from_pretrained(origin, dtype=torch.float32)
     run = Run(model, optimizers_of(model, plan.lr))
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
@@ -259,14 +265,16 @@ def train(plan: Plan, tokenizer_folder: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line; the defaults are the released model."""
+    """Read the command line; the plans are those of the released model."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--tokenizer", type=Path, required=True)
     arguments.add_argument("--folder", type=Path, required=True)
-    arguments.add_argument("--seed", type=int, default=Plan.seed)
-    arguments.add_argument("--steps", type=int, default=Plan.n_steps)
+    arguments.add_argument("--phase", type=int, choices=list(PLANS), default=1)
+    arguments.add_argument("--origin", type=Path, help="the model that the second phase starts from")
+    arguments.add_argument("--steps", type=int, help="another length of the run")
     given = arguments.parse_args()
-    train(Plan(seed=given.seed, n_steps=given.steps), given.tokenizer, given.folder)
+    plan = PLANS[given.phase]
+    train(replace(plan, n_steps=given.steps or plan.n_steps), given.tokenizer, given.folder, given.origin)
 
 
 if __name__ == "__main__":

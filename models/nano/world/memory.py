@@ -51,6 +51,11 @@ def notebook(rng: Rng, n_tokens: int) -> list[Message]:
     return turns
 
 
+def short_notes(rng: Rng) -> list[Message]:
+    """Draw a notebook of a few statements."""
+    return notebook(rng, rng.randint(20, 160))
+
+
 def inbox(rng: Rng, n_tokens: int) -> list[Message]:
     """List many numbered tickets, then ask about some of them."""
     tickets = []

@@ -1,6 +1,6 @@
 """Sums, story sums and comparisons of numbers."""
 
-from .document import Message, Rng
+from .document import Message, Rng, ask
 from .style import styled
 from .words import distinct, name
 
@@ -39,6 +39,18 @@ def arithmetic(rng: Rng) -> list[Message]:
         ]
     )
     return styled(rng, question, str(value), f"The answer is {value}.", f"{a} {sign} {b} = {value}")
+
+
+def drill(rng: Rng) -> list[Message]:
+    """Write out a column of small sums."""
+    lines: list[str] = []
+    for _ in range(rng.randint(4, 12)):
+        a, b = rng.randint(0, 20), rng.randint(0, 20)
+        sign = rng.choice("+-")
+        if sign == "-":
+            a, b = max(a, b), min(a, b)
+        lines.append(f"{a} {sign} {b} = {a + b if sign == '+' else a - b}")
+    return ask(rng.choice(["Practise sums.", "Write some sums.", "Give me a list of sums."]), "\n".join(lines))
 
 
 def story_sum(rng: Rng) -> list[Message]:
