@@ -192,65 +192,6 @@ def test_fields_that_only_steer_openai_are_taken(chat: openai.OpenAI) -> None:
     assert steered.choices[0].message.content == plain
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("logit_bias", {"5": 1}),
-        ("frequency_penalty", 0.5),
-        ("presence_penalty", -1),
-        ("response_format", {"type": "json_object"}),
-        ("tool_choice", "required"),
-        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("functions", [{"name": "f"}]),
-        ("function_call", "auto"),
-        ("audio", {"voice": "alloy", "format": "wav"}),
-        ("modalities", ["text", "audio"]),
-        ("prediction", {"type": "content", "content": "x"}),
-        ("web_search_options", {}),
-        ("reasoning_effort", "low"),
-        ("verbosity", "low"),
-        ("store", True),
-        ("moderation", {}),
-    ],
-)
-def test_what_another_release_brings_is_named(chat: openai.OpenAI, field: str, value: Any) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        ask(chat, extra_body={field: value})
-    assert (refused.value.code, refused.value.param) == ("not_available", field)
-
-
-@pytest.mark.parametrize(
-    ("wishes", "param"),
-    [
-        ({"temperature": 2.1}, "temperature"),
-        ({"top_p": 1.1}, "top_p"),
-        ({"n": 0}, "n"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_completion_tokens": 5}, "max_completion_tokens"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
-        ({"stop": ""}, "stop"),
-        ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"messages": []}, "messages"),
-        ({"messages": [{"role": "nobody", "content": "x"}]}, "messages[0].role"),
-        ({"extra_body": {"colour": "red"}}, "colour"),
-        ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
-    ],
-)
-def test_what_is_wrong_is_named(chat: openai.OpenAI, wishes: dict[str, Any], param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        ask(chat, **wishes)
-    assert refused.value.param == param
-
-
-def test_images_are_not_available(chat: openai.OpenAI) -> None:
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    with pytest.raises(openai.BadRequestError) as refused:
-        ask(chat, messages=[{"role": "user", "content": [part]}])
-    assert refused.value.code == "not_available"
-
-
 @pytest.mark.parametrize("name", ["gpt-17", "ft:tiny:tunesmith::NOBODY00", f"{TUNED}:other"])
 def test_an_unknown_model_is_not_found(chat: openai.OpenAI, name: str) -> None:
     with pytest.raises(openai.NotFoundError, match="does not exist or you do not have access") as refused:

@@ -197,6 +197,14 @@ def test_a_file_over_the_limit_is_a_413_that_the_client_gets_to_read(client: ope
             form(("purpose", None, b"fine-tune"), ("file", "a", b"{}"), ("file", "b", b"{}")),
             "'file' is given more than once.",
         ),
+        (
+            form(("purpose", None, b"fine-tune"), ("purpose[a]", None, b"x"), ("file", "a", b"{}")),
+            "'purpose[a]' is given more than once.",
+        ),
+        (
+            form(("expires_after[anchor]", None, b"x"), ("expires_after", None, b"x"), ("file", "a", b"{}")),
+            "'expires_after' is given more than once.",
+        ),
         (form(("purpose", None, b"x" * 9000), ("file", "a", b"{}")), "'purpose' is longer than 8192 bytes."),
         (form(*[(f"f{i}", None, b"x") for i in range(40)]), "A form holds at most 32 fields."),
         ({"json": {"purpose": "fine-tune"}}, "A file is uploaded as multipart/form-data"),

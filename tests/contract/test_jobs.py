@@ -196,6 +196,11 @@ def test_jobs_are_listed_by_pages_and_by_metadata(
         ("metadata=all", "metadata"),
         ("metadata=null&metadata%5Ba%5D=1", "metadata"),
         ("status=running", "status"),
+        ("limit=1&limit=2", "limit"),
+        ("limit=1&limit%5Ba%5D=2", "limit[a]"),
+        ("limit%5Ba%5D=2&limit=1", "limit"),
+        ("limit%5Ba%5D=2", "limit"),
+        ("metadata%5Ba%5D=1&metadata%5Ba%5D=2", "metadata[a]"),
     ],
 )
 def test_a_wrong_query_is_refused_by_its_name(http: httpx2.Client, query: str, param: str) -> None:

@@ -1,10 +1,11 @@
 """The request body of chat completions: what works, what is accepted without effect, what another release brings."""
 
+import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from tunesmith.api.wire import WireRequest
+from tunesmith.api.wire import Text, WireRequest, shown
 from tunesmith.core.chat import InvalidMessage, check_messages, check_tools, modern
 from tunesmith.core.errors import ApiError, InvalidRequest, NotAvailable
 from tunesmith.services.chat import ChatRequest
@@ -56,7 +57,7 @@ class StreamOptions(WireRequest):
 class CreateChatCompletion(WireRequest):
     """The body of `POST /v1/chat/completions`, every field of the contract."""
 
-    model: str
+    model: Text
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -112,6 +113,8 @@ class CreateChatCompletion(WireRequest):
             )
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("'stream_options' is only for 'stream': true.", param="stream_options")
+        for name in ("messages", "tools", "stop"):
+            _refuse_broken_text(name, getattr(self, name))
         return ChatRequest(
             model=self.model,
             messages=self._messages(),
@@ -139,15 +142,37 @@ class CreateChatCompletion(WireRequest):
             tools = check_tools(self.tools)
         except InvalidMessage as error:
             raise _refusal(error, "tools") from error
+        for index, tool in enumerate(tools):
+            if tool["function"].get("strict"):
+                param = f"tools[{index}].function.strict"
+                raise NotAvailable(f"'{param}' is not available in this release: leave it out, or say false.", param=param)
         return None if self.tool_choice == "none" else tools
 
     def _stops(self) -> tuple[str, ...]:
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         if len(stops) > N_MAX_STOPS or not all(stops):
-            raise InvalidRequest(f"'stop' must be up to {N_MAX_STOPS} sequences, none of them empty.", param="stop")
+            raise InvalidRequest(
+                f"'stop' must be up to {N_MAX_STOPS} sequences, none of them empty (got {shown(self.stop)}).", param="stop"
+            )
         return tuple(stops)
 
 
 def _refusal(error: InvalidMessage, name: str) -> ApiError:
     kind = NotAvailable if error.not_available else InvalidRequest
-    return kind(f"{error.param(name)}: {error.reason}", param=error.param(name))
+    param = error.param(name)
+    return kind(error.reason if param == name else f"{param}: {error.reason}", param=param)
+
+
+def _refuse_broken_text(name: str, value: object) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no tokenizer can read.
+
+    Raises:
+        InvalidRequest: the value holds one; lists are told by the item.
+    """
+    items = [(f"{name}[{index}]", item) for index, item in enumerate(value)] if isinstance(value, list) else [(name, value)]
+    for place, item in items:
+        try:
+            json.dumps(item, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise InvalidRequest(f"'{place}' holds {half!r}, half of a surrogate pair and no text.", param=place) from error

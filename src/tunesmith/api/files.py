@@ -59,7 +59,7 @@ async def create_file(request: Request, served: Served, caller: Caller) -> Respo
 
 
 def _create(served: Services, caller: Principal, form: Form, sink: BinaryIO) -> File:
-    fields = form_fields(form.fields)
+    fields = form_fields(form.fields.items())
     try:
         wanted = CreateFile.model_validate(fields)
     except ValidationError as error:

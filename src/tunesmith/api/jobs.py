@@ -55,7 +55,7 @@ async def listing(request: Request) -> ListJobs:
         raise InvalidRequest("'metadata=null' and 'metadata[key]=value' cannot be combined.", param="metadata")
     if said == ["metadata"] and request.query_params["metadata"] != "null":
         raise InvalidRequest("'metadata' is filtered by 'metadata[key]=value', or by 'metadata=null'.", param="metadata")
-    fields = form_fields(dict(request.query_params))
+    fields = form_fields(request.query_params.multi_items())
     try:
         return ListJobs.model_validate(fields)
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """One uploaded file out of a multipart body, fields in any order, not held in memory: the file goes to disk as it comes."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -169,13 +169,19 @@ def chunks(source: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def form_fields(fields: dict[str, str]) -> dict[str, Any]:
-    """Return fields with one level of brackets as nested objects: `expires_after[anchor]` lies under `expires_after`."""
+def form_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return fields with one level of brackets as nested objects: `expires_after[anchor]` lies under `expires_after`.
+
+    Raises:
+        InvalidRequest: a name is given more than once, or both with brackets and without.
+    """
     nested: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, value in fields:
         outer, bracket, inner = name.partition("[")
-        if bracket and inner.endswith("]"):
-            nested.setdefault(outer, {})[inner[:-1]] = value
-        else:
-            nested[name] = value
+        within = bracket and inner.endswith("]")
+        place = nested.setdefault(outer, {}) if within else nested
+        key = inner[:-1] if within else name
+        if not isinstance(place, dict) or key in place:
+            raise InvalidRequest(f"'{name}' is given more than once.", param=name)
+        place[key] = value
     return nested

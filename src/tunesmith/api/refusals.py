@@ -51,10 +51,22 @@ def explain(faults: Sequence[Mapping[str, Any]], body: object = None) -> Invalid
             message = f"Unknown parameter{'s' * (len(names) > 1)}: {listed}."
             return InvalidRequest(message, param=name, code="unknown_parameter")
         case kind if kind in _EXPECTED:
-            got = _kind(first.get("input")) if kind != "int_parsing" else shown(first.get("input"))
-            return InvalidRequest(f"'{name}' must be {_EXPECTED[kind]}, not {got}.", param=name, code="invalid_type")
+            return _wrong_type(first, faults, body)
         case _:
             return InvalidRequest(f"'{name}' {_told(first)}.", param=name, code="invalid_value")
+
+
+def _wrong_type(first: Mapping[str, Any], faults: Sequence[Mapping[str, Any]], body: object) -> InvalidRequest:
+    """Tell a value of another JSON type; where a field takes several, the one that came decides which of them is meant."""
+    name = _field(first, body)
+    inner = next((fault for fault in faults if _field(fault, body).startswith((f"{name}.", f"{name}["))), None)
+    if inner is not None:
+        return explain([inner], body)
+    expected = dict.fromkeys(
+        _EXPECTED[fault["type"]] for fault in faults if fault["type"] in _EXPECTED and _field(fault, body) == name
+    )
+    got = _kind(first.get("input")) if first["type"] != "int_parsing" else shown(first.get("input"))
+    return InvalidRequest(f"'{name}' must be {' or '.join(expected)}, not {got}.", param=name, code="invalid_type")
 
 
 def _told(fault: Mapping[str, Any]) -> str:

@@ -236,7 +236,7 @@ def _check_part(part: object, field: str, allowed: Sequence[str]) -> None:
         raise InvalidMessage(f"{field} has type {_shown(kind)}; known here: {known}", field=field)
     if not isinstance(part.get(kind), str):
         raise InvalidMessage(f"{field}.{kind} is required and must be a string", field=f"{field}.{kind}")
-    unknown = sorted(part.keys() - {"type", kind})
+    unknown = sorted(part.keys() - {"type", kind, "prompt_cache_breakpoint"})
     if unknown:
         raise InvalidMessage(f"Unknown field {unknown[0]!r} in {field}", field=f"{field}.{unknown[0]}")
 
@@ -252,6 +252,7 @@ def _check_calls(calls: object) -> None:
         raise InvalidMessage("tool_calls must be a list of at least one call", field="tool_calls")
     for index, call in enumerate(calls):
         field = f"tool_calls[{index}]"
+        _refuse_custom(call, f"{field}.type")
         _check_object(call, field, required=("id", "type", "function"))
         if not isinstance(call["id"], str):
             raise InvalidMessage(f"{field}.id must be a string, not {_kind(call['id'])}", field=f"{field}.id")
@@ -269,7 +270,13 @@ def _check_called(call: object, field: str) -> None:
             raise InvalidMessage(reason, field=f"{field}.{key}")
 
 
+def _refuse_custom(value: object, field: str) -> None:
+    if isinstance(value, dict) and value.get("type") == "custom":
+        raise InvalidMessage("Custom tools are not available, tools of type 'function' are", field=field, not_available=True)
+
+
 def _check_tool(tool: object) -> None:
+    _refuse_custom(tool, "type")
     if isinstance(tool, dict) and tool.get("type") not in (None, "function"):
         raise InvalidMessage(f"A tool's type must be 'function', not {_shown(tool['type'])}", field="type")
     checked = _check_object(tool, "", required=("type", "function"))

@@ -22,6 +22,7 @@ def call(**changes: Any) -> dict[str, Any]:
         {"role": "developer", "content": [TEXT], "name": "d"},
         {"role": "user", "content": [TEXT, TEXT]},
         {"role": "user", "content": "", "name": None},
+        {"role": "user", "content": [{**TEXT, "prompt_cache_breakpoint": {"mode": "explicit"}}]},
         {"role": "assistant", "content": "a"},
         {"role": "assistant", "content": "a", "name": "b", "refusal": None, "audio": None, "annotations": []},
         {"role": "assistant", "content": None, "refusal": "no"},
@@ -84,7 +85,7 @@ def test_null_fields_that_a_role_does_not_have_are_dropped() -> None:
         ({"role": "assistant", "tool_calls": []}, "at least one call", "messages[1].tool_calls"),
         ({"role": "assistant", "tool_calls": ["f"]}, "must be an object", "messages[1].tool_calls[0]"),
         (call(id=3), "tool_calls[0].id must be a string, not a number", "messages[1].tool_calls[0].id"),
-        (call(type="custom"), "type must be 'function', not 'custom'", "messages[1].tool_calls[0].type"),
+        (call(type="gadget"), "type must be 'function', not 'gadget'", "messages[1].tool_calls[0].type"),
         (call(index=0), "Unknown field 'index' in tool_calls[0]", "messages[1].tool_calls[0].index"),
         (call(function={"name": "f"}), "lacks 'arguments'", "messages[1].tool_calls[0].function.arguments"),
         (
@@ -124,6 +125,16 @@ def test_other_media_are_recognised_as_not_available(kind: str) -> None:
     with pytest.raises(InvalidMessage, match="are not available") as caught:
         check_messages([{"role": "user", "content": [TEXT, {"type": kind, kind: {"url": "https://example.com/a.png"}}]}])
     assert caught.value.not_available
+
+
+def test_custom_tools_are_recognised_as_not_available() -> None:
+    custom = {"id": "call_1", "type": "custom", "custom": {"name": "f", "input": "x"}}
+    with pytest.raises(InvalidMessage, match="Custom tools are not available") as caught:
+        check_messages([{"role": "assistant", "tool_calls": [CALL, custom]}])
+    assert (caught.value.not_available, caught.value.field) == (True, "tool_calls[1].type")
+    with pytest.raises(InvalidMessage, match="Custom tools are not available") as caught:
+        check_tools([{"type": "custom", "custom": {"name": "f"}}])
+    assert (caught.value.not_available, caught.value.param("tools")) == (True, "tools[0].type")
 
 
 @pytest.mark.parametrize("weight", [0, 1, 0.0, 1.0, None])
@@ -166,7 +177,7 @@ def test_good_tools(function: dict[str, Any]) -> None:
     ("tool", "words", "param"),
     [
         ("f", "The entry must be an object, not a string", "tools[0]"),
-        ({"type": "custom", "custom": {}}, "A tool's type must be 'function', not 'custom'", "tools[0].type"),
+        ({"type": "gadget", "gadget": {}}, "A tool's type must be 'function', not 'gadget'", "tools[0].type"),
         ({"type": "function"}, "The entry lacks 'function'", "tools[0].function"),
         ({"function": {"name": "f"}}, "The entry lacks 'type'", "tools[0].type"),
         ({"type": "function", "function": {"name": "f"}, "x": 1}, "Unknown field 'x' in the entry", "tools[0].x"),
