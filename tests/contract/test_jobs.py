@@ -183,6 +183,9 @@ def test_jobs_are_listed_by_pages_and_by_metadata(
         assert [job.id for job in listed(metadata={"a": ""})] == [ids[3]]
         assert [job.id for job in listed(metadata={"c": "1"})] == []
         assert [job.id for job in listed(extra_query={"metadata": "null"})] == [ids[2]]
+        empty = create(client, file, metadata={})
+        assert empty.metadata == {}
+        assert [job.id for job in listed(extra_query={"metadata": "null"})] == [ids[2]]
         with pytest.raises(openai.BadRequestError) as caught:
             listed(after="ftjob-unknown")
         assert caught.value.param == "after"
