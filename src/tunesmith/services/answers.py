@@ -48,6 +48,9 @@ class Assembler:
         self._held = ""
         self._n_calls = 0
         self._in_call = False
+        #: White space between text and a call: layout, unless the call turns out to be none.
+        self._layout = ""
+        self._after_call = False
         self.finished = False
         self.n_tokens = 0
 
@@ -83,12 +86,15 @@ class Assembler:
                 self._held = ""
                 return [*self._said(text), self._end("stop")]
             self._in_call = True
-            # What stands between two calls, or before one, is layout.
-            return self._said(text.rstrip() if self._n_calls == 0 else text.strip())
+            said = text.rstrip()
+            self._layout = text[len(said) :]
+            return self._said(said)
         n_kept = 0 if last else max((_n_begun(self._held, mark) for mark in marks), default=0)
-        cut = len(self._held) - n_kept
-        text, self._held = self._held[:cut], self._held[cut:]
-        return self._said(text if self._n_calls == 0 else text.lstrip())
+        text = self._held[: len(self._held) - n_kept]
+        if self._with_tools and not last:
+            text = text.rstrip()
+        self._held = self._held[len(text) :]
+        return self._said(text)
 
     def _release_call(self, *, last: bool) -> list[Delta]:
         """Give out a tool call once it is whole; what is no call after all is text."""
@@ -98,12 +104,16 @@ class Assembler:
         self._in_call, self._held = False, rest
         call = _parse(body)
         if call is None:
-            return self._said(TOOL_CALL[0] + body + mark)
+            return self._said(self._layout + TOOL_CALL[0] + body + mark)
         self._n_calls += 1
+        self._after_call = True
         made = Delta(self._index, tool_call=ToolCall(self._ids.tool_call(), *call))
         return [made, self._end("stop")] if self._one_call else [made]
 
     def _said(self, text: str) -> list[Delta]:
+        if self._after_call:
+            text = text.lstrip()
+            self._after_call = not text
         return [Delta(self._index, text=text)] if text else []
 
     def _end(self, finish: str) -> Delta:

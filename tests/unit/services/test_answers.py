@@ -75,11 +75,20 @@ def test_the_first_of_several_stop_strings_wins() -> None:
 def test_tool_calls_are_told_apart_however_they_are_cut(places: list[int]) -> None:
     deltas = told(cut(f"Let me see.\n{CALL}\n{CALL}", places), tools=True)
     calls = [delta.tool_call for delta in deltas if delta.tool_call is not None]
-    assert text(deltas).rstrip() == "Let me see."
+    assert text(deltas) == "Let me see."
     assert [call.name for call in calls] == ["look", "look"]
     assert json.loads(calls[0].arguments) == {"city": "Köln"}
     assert len({call.id for call in calls}) == 2
     assert reason(deltas) == "tool_calls"
+
+
+@given(places=st.lists(st.integers(0, 200)))
+def test_text_around_a_call_loses_the_layout_between_them_and_nothing_else(places: list[int]) -> None:
+    deltas = told(cut(f"Let me see.\n\n{CALL}\n It is  warm.\n\nAnd dry. ", places), tools=True)
+    assert text(deltas) == "Let me see.It is  warm.\n\nAnd dry. "
+    assert sum(delta.tool_call is not None for delta in deltas) == 1
+    no_call = "One\n <tool_call>two</tool_call> three"
+    assert text(told(cut(no_call, places), tools=True)) == no_call
 
 
 def test_without_tools_a_tool_call_is_text() -> None:
@@ -113,7 +122,7 @@ def test_one_call_at_a_time_when_asked() -> None:
     assert reason(deltas) == "tool_calls"
 
 
-@given(whole=st.text(max_size=40), places=st.lists(st.integers(0, 60)))
-def test_nothing_is_lost_where_nothing_stops(whole: str, places: list[int]) -> None:
+@given(whole=st.text(max_size=40), places=st.lists(st.integers(0, 60)), tools=st.booleans())
+def test_nothing_is_lost_where_nothing_stops(whole: str, places: list[int], tools: bool) -> None:
     if "</s>" not in whole:
-        assert text(told(cut(whole, places), ("</s>",))) == whole
+        assert text(told(cut(whole, places), ("</s>",), tools=tools)) == whole
