@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -56,9 +57,14 @@ def base_url(server: subprocess.Popen[str]) -> str:
     return line.removeprefix(READY).strip()
 
 
-def test_it_serves_on_a_free_port_small_and_ends_cleanly(start: Start, tmp_path: Path) -> None:
+def test_it_serves_on_a_free_port_small_and_ends_cleanly(start: Start) -> None:
+    with tempfile.TemporaryDirectory(prefix="tunesmith-test-") as data:
+        serves_small_and_ends_cleanly(start, Path(data))
+
+
+def serves_small_and_ends_cleanly(start: Start, data: Path) -> None:
     began = time.monotonic()
-    server = start("--port", "0")
+    server = start("--port", "0", data=str(data))
     url = base_url(server)
     assert time.monotonic() - began < 30
     assert url.startswith("http://127.0.0.1:")
@@ -66,13 +72,15 @@ def test_it_serves_on_a_free_port_small_and_ends_cleanly(start: Start, tmp_path:
         assert [model.id for model in client.models.list()] == ["tunesmith-nano"]
     status = Path(f"/proc/{server.pid}/status").read_text()
     assert int(status.partition("VmRSS:")[2].split()[0]) < 200 * 1024
-    assert (tmp_path / "data" / "run" / "channel.sock").stat().st_mode & 0o777 == 0o600
+    channel = data / "run" / "channel.sock"
+    assert channel.stat().st_mode & 0o777 == 0o600
     with socket.create_connection(("127.0.0.1", int(url.split(":")[2].removesuffix("/v1")))):
         server.terminate()  # an open connection does not hold the end up
         out, err = server.communicate(timeout=30)
     assert (server.returncode, out) == (0, "")
     assert "server.stopped" in err
     assert "Traceback" not in err
+    assert not channel.exists()
 
 
 def test_what_was_answered_survives_the_servers_sudden_death(start: Start) -> None:

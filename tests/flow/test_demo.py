@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ def _command(temporary: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", "tunesmith", "demo"], {**os.environ, "TMPDIR": str(temporary), "TUNESMITH_PORT": "1"}
 
 
+def _left_in(folder: Path) -> list[Path]:
+    # importing transformers makes torch create the empty folder of its compiler's cache
+    return [path for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Let children hear Ctrl-C even where the tests run in a shell's background, which ignores it and hands that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_demonstration_keeps_its_promises(tmp_path: Path) -> None:
     command, environment = _command(tmp_path)
     told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
@@ -33,9 +47,10 @@ def test_the_demonstration_keeps_its_promises(tmp_path: Path) -> None:
     assert int(tuned) >= int(base) + 20
     for job in re.findall(r"ftjob-\w+", told.stdout):
         assert tagged_processes(job) == []
-    assert list(tmp_path.iterdir()) == []
+    assert _left_in(tmp_path) == []
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_interrupting_leaves_nothing_behind(tmp_path: Path) -> None:
     command, environment = _command(tmp_path)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -51,4 +66,4 @@ def test_interrupting_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "Interrupted" in text
     [job] = set(re.findall(r"created (ftjob-\w+)", text))
     assert tagged_processes(job) == []
-    assert list(tmp_path.iterdir()) == []
+    assert _left_in(tmp_path) == []

@@ -139,6 +139,7 @@ async def run(composed: Composed, listener: socket.socket, *, ended: asyncio.Eve
         await asyncio.gather(*tasks[1:])
         await composed.close()
         await tasks[0]
+        channel.unlink(missing_ok=True)
 
 
 async def _until_signalled(composed: Composed, listener: socket.socket) -> None:

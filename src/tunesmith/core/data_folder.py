@@ -1,5 +1,6 @@
 """The server's data folder: made when absent, versioned, and held by one server at a time."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -23,6 +24,7 @@ class DataFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
+        self.run = self.path / "run"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -48,8 +50,11 @@ class DataFolder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder; a folder of sockets outside it goes too, unless a socket is left in it."""
         if self._lock >= 0:
+            if self.run != self.path / "run":
+                with contextlib.suppress(OSError):  # not empty: a process that outlives the server still uses it
+                    self.run.rmdir()
             os.close(self._lock)
             self._lock = -1
 
@@ -90,8 +95,10 @@ class DataFolder:
         """
         run = self.path / "run"
         if len(os.fsencode(run)) > SOCKET_FOLDER_BYTES:
-            name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
-            run = Path(tempfile.gettempdir()) / f"tunesmith-{os.getuid()}-{name}"
+            name = f"tunesmith-{os.getuid()}-{hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]}"
+            run = Path(tempfile.gettempdir()) / name
+            if len(os.fsencode(run)) > SOCKET_FOLDER_BYTES:
+                run = Path("/tmp") / name  # short for certain; its owner is checked below
             run.mkdir(mode=0o700, exist_ok=True)
             if run.is_symlink() or run.stat().st_uid != os.getuid():
                 raise FolderRefused(f"{run}, where this server's sockets would be, belongs to somebody else: remove it.")

@@ -69,16 +69,22 @@ def test_a_folder_with_a_file_in_the_way_is_refused_and_let_go(tmp_path: Path) -
     DataFolder(tmp_path).close()
 
 
-def test_sockets_lie_elsewhere_when_the_path_is_too_long_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+@pytest.mark.parametrize("temporary", ["/tmp", "/tmp/" + "y" * SOCKET_FOLDER_BYTES])
+def test_sockets_lie_elsewhere_when_the_path_is_too_long_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
     deep = tmp_path / ("x" * SOCKET_FOLDER_BYTES)
     with DataFolder(deep) as folder:
         run = folder.run
         assert len(os.fsencode(run)) <= SOCKET_FOLDER_BYTES
         assert run.stat().st_mode & 0o777 == 0o700
+        (run / "left.sock").touch()
+    assert (run / "left.sock").exists()
     with DataFolder(deep) as folder:
         assert folder.run == run
-    run.rmdir()
+        (run / "left.sock").unlink()
+    assert not run.exists()
     run.symlink_to(tmp_path)
     with pytest.raises(FolderRefused, match="belongs to somebody else"):
         DataFolder(deep)
