@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from structlog.testing import capture_logs
 
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.domain.file import File
@@ -171,6 +172,7 @@ def test_an_empty_file_is_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         upload(client, b"")
     assert caught.value.param == "file"
+    assert "0 bytes arrived" in caught.value.message
 
 
 def test_a_file_over_the_limit_is_a_413_that_the_client_gets_to_read(client: openai.OpenAI, served: Any) -> None:
@@ -182,6 +184,21 @@ def test_a_file_over_the_limit_is_a_413_that_the_client_gets_to_read(client: ope
         assert caught.value.status_code == 413
         assert str(limit) in caught.value.message
     assert len(client.files.list(limit=10000).data) == before
+
+
+def test_a_full_disk_is_told_once_and_leaves_nothing(
+    client: openai.OpenAI, rows: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(client.files.list().data)
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "blobs.write=raise")
+    with capture_logs() as logs, pytest.raises(openai.APIStatusError) as caught:
+        upload(client.with_options(max_retries=2), rows(10))
+    monkeypatch.delenv("TUNESMITH_FAILPOINTS")
+    assert (caught.value.status_code, caught.value.code) == (507, "storage_full")
+    assert "Free space there, then try again" in caught.value.message
+    assert [entry["event"] for entry in logs].count("storage.full") == 1
+    assert len(client.files.list().data) == before
+    assert upload(client, rows(10)).status == "processed"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_bad_files_are_refused_at_the_upload_or_fail_their_job(make_server):
         (b"not JSON\n", f"{jsonl} Line 1 is not valid JSON"),
         (b'{"a": "\xff"}\n', f"{jsonl} Line 1 is not valid UTF-8"),
         (lines(row(), row("x" * 6000)), f"{jsonl} Line 2 is longer than 5,000 bytes"),
-        (b"", "The file is empty."),
+        (b"", "The file is empty: 0 bytes arrived"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:
             upload(server, content)

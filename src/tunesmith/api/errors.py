@@ -80,7 +80,7 @@ async def _http(request: Request, error: Exception) -> Response:
         return render(
             UnknownUrl(
                 f"Unknown URL ({verb} {path}). Tunesmith serves files, fine-tuning jobs, models and chat completions under "
-                "/v1; its README lists every path, and what is not planned."
+                "/v1; its README tells what is served, what is not yet, and what is not planned."
             )
         )
     if raised.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -110,7 +110,10 @@ def parse_object(line: Line, *, max_line_bytes: int) -> dict[str, Any]:
     """
     content = line.content
     if content is None:
-        raise NotJson(f"is longer than {max_line_bytes:,} bytes")
+        raise NotJson(
+            f"is longer than {max_line_bytes:,} bytes, the limit of this server (its setting max_line_bytes): each example "
+            "is a line of its own"
+        )
     try:
         value: object = from_json(content, allow_inf_nan=False)
     except ValueError as error:
@@ -147,7 +150,7 @@ class JsonlCheck:
         for line in self._lines.finish():
             self._check(line)
         if not self.n_rows:
-            raise NotJsonl(0, "The file is empty")
+            raise NotJsonl(0, "The file holds no line that is not blank")
 
     def _check(self, line: Line) -> None:
         if _blank(line):
@@ -172,7 +175,8 @@ def _why(content: bytes | bytearray, number: int, said: str) -> str:
         utf16 = number == 1 and content.startswith(_UTF16)
         hint = "; the file looks like UTF-16, save it as UTF-8" if utf16 else ""
         return f"is not valid UTF-8: byte 0x{content[error.start]:02x} at position {error.start + 1}{hint}"
-    return f"is not valid JSON: {said.replace(' at line 1 column ', ' at column ')}"
+    hint = "; an object stands on one line" if "EOF" in said and content.lstrip()[:1] in (b"{", b"[") else ""
+    return f"is not valid JSON: {said.replace(' at line 1 column ', ' at column ')}; it begins with {_begin(content)}{hint}"
 
 
 def _begin(content: bytes | bytearray) -> str:

@@ -159,6 +159,6 @@ class Files:
                 check.feed(chunk)
             yield chunk
         if n_bytes == 0:
-            raise InvalidRequest("The file is empty.", param="file")
+            raise InvalidRequest("The file is empty: 0 bytes arrived under 'file'. Send one with content.", param="file")
         if check is not None:
             check.finish()

@@ -97,10 +97,11 @@ def test_lines_count_as_in_an_editor() -> None:
 @pytest.mark.parametrize(
     ("content", "line", "words"),
     [
-        (b"", 0, "The file is empty."),
-        (b"\n \n\r\n", 0, "The file is empty."),
-        (b"\xef\xbb\xbf", 0, "The file is empty."),
-        (b"hello", 1, "Line 1 is not valid JSON: expected value at column 1."),
+        (b"", 0, "The file holds no line that is not blank."),
+        (b"\n \n\r\n", 0, "The file holds no line that is not blank."),
+        (b"\xef\xbb\xbf", 0, "The file holds no line that is not blank."),
+        (b"hello", 1, "Line 1 is not valid JSON: expected value at column 1; it begins with 'hello'."),
+        (b'[\n  {"messages": []}\n]\n', 1, "it begins with '['; an object stands on one line."),
         (b"{}\n\n[1]\n", 3, "Line 3 is JSON but not a dictionary: it begins with '[1]'."),
         (b'{}\n"\xc3\xa9"', 2, "Line 2 is JSON but not a dictionary"),
         (b'{"a": NaN}', 1, "not valid JSON"),
@@ -137,7 +138,7 @@ def test_an_endless_line_is_refused_without_being_held() -> None:
     chunk = b"x" * 65_536
     lines = Lines(max_line_bytes=100_000)
     tracemalloc.start()
-    for _ in range(400):  # 26 MB of one line
+    for _ in range(6_104):  # 400 MB of one line
         assert list(lines.feed(chunk)) == []
     assert list(lines.feed(b"\n{}\n")) == [Line(1, None), Line(2, b"{}")]
     assert tracemalloc.get_traced_memory()[1] < 1_000_000

@@ -78,10 +78,14 @@ def test_nulls_of_data_set_libraries_are_absent() -> None:
         ({**GOOD, "functions": []}, "Example 2: functions must be a list of 1 to 128 functions"),
         ({**GOOD, "functions": [{"name": "f"}], "tools": [TOOL]},
          "Example 2: it has both tools and functions; tools replace functions"),
-        (b"{", "Line 2 is not valid JSON: EOF while parsing an object at column 1"),
+        (b"{",
+             "Line 2 is not valid JSON: EOF while parsing an object at column 1; it begins with '{'; "
+             "an object stands on one line"),
         (b'{"messages": "\xff"}', "Line 2 is not valid UTF-8: byte 0xff at position 15"),
         (b"[]", "Line 2 is JSON but not a dictionary: it begins with '[]'"),
-        (b" " * 1001, "Line 2 is longer than 1,000 bytes"),
+        (b" " * 1001,
+             "Line 2 is longer than 1,000 bytes, the limit of this server (its setting max_line_bytes): each example "
+             "is a line of its own"),
     ],
 )  # fmt: skip
 def test_bad_rows(row: object, text: str) -> None:
