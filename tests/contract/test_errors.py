@@ -1,9 +1,12 @@
 """Error bodies on every path (unknown URLs, wrong verbs, hostile headers, oversize bodies, crashes) and every header."""
 
+import contextlib
 import json
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -42,6 +45,8 @@ def error_of(answer: httpx2.Response) -> dict[str, Any]:
     assert error["message"]
     assert error["type"] in {"invalid_request_error", "server_error"}
     assert re.fullmatch("req_[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert int(answer.headers["openai-processing-ms"]) >= 0
+    assert answer.headers["content-type"] == "application/json"
     return error
 
 
@@ -188,14 +193,37 @@ def test_a_body_that_waits_for_a_nod_is_refused_before_it_is_sent(served: Any) -
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
 
 
-def test_a_client_that_leaves_in_the_middle_of_an_upload_leaves_nothing(served: Any, client: openai.OpenAI) -> None:
+def test_a_client_that_leaves_in_the_middle_of_an_upload_leaves_nothing(
+    served: Any, client: openai.OpenAI, rows: Callable[[int], bytes]
+) -> None:
     before = [file.id for file in client.files.list()]
+    folder = str(served.composed.folder.path)
+
+    def unnamed() -> int:
+        """Return how many files without a name this process holds open in the data folder."""
+        links = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                links.append(str(descriptor.readlink()))
+        return sum(link.startswith(folder) and link.endswith("(deleted)") for link in links)
+
+    def becomes(n: int) -> None:
+        end = time.monotonic() + 30
+        while unnamed() != n:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    becomes(0)
     port = int(served.root.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
         line.sendall(
             b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n"
-            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n' + rows(10)
         )
+        becomes(1)
+    becomes(0)
     assert [file.id for file in client.files.list()] == before
 
 
