@@ -9,17 +9,15 @@ little. Memory is the kernel's high-water mark of the server's resident size, re
 import argparse
 import http.client
 import json
-import os
 import random
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks._server import Server, end_with_the_benchmark
 from tunesmith.core.clock import SystemClock
 from tunesmith.core.ids import Ids
 from tunesmith.domain import events as wording
@@ -33,48 +31,6 @@ GOAL_P99_MS = 20.0
 GOAL_GROWTH_MB = 64.0
 PROJECT = Project("proj_default", "org-default")
 AUTO = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
-
-
-class Server:
-    """A server process on a data folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--data-dir", str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0"},
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith("Tunesmith is ready at "), line
-        self.port = int(line.rsplit(":", 1)[1].removesuffix("/v1\n"))
-
-    def connection(self) -> http.client.HTTPConnection:
-        """Return a connection that is kept alive."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-
-    def memory_mb(self, line: str) -> float:
-        """Return a line of the process's memory status in megabytes (`VmRSS` now, `VmHWM` its peak)."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition(f"{line}:")[2].split()[0]) / 1024
-
-    def cpu_ms(self) -> float:
-        """Return the processor time that the server has used, in milliseconds."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-
-    def forget_peak(self) -> None:
-        """Have the kernel measure the peak anew."""
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
-
-    def stop(self) -> None:
-        """End the server and wait for it."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 def fill(folder: Path, n_jobs: int) -> list[str]:
@@ -114,9 +70,14 @@ def fill(folder: Path, n_jobs: int) -> list[str]:
     return made
 
 
+def connection(server: Server) -> http.client.HTTPConnection:
+    """Return a connection that is kept alive."""
+    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
+
+
 def latencies(server: Server, paths: Iterator[str], n_requests: int) -> tuple[list[float], float]:
     """Return the milliseconds of each request, sorted, and the processor time of one."""
-    line, took = server.connection(), list[float]()
+    line, took = connection(server), list[float]()
     used = server.cpu_ms()
     for number in range(n_requests + 20):
         path = next(paths)
@@ -156,7 +117,7 @@ def upload(server: Server, megabytes: int) -> tuple[float, float]:
             yield block
         yield tail
 
-    line = server.connection()
+    line = connection(server)
     before = server.memory_mb("VmRSS")
     server.forget_peak()
     began = time.perf_counter()
@@ -174,7 +135,7 @@ def upload(server: Server, megabytes: int) -> tuple[float, float]:
 
 def main() -> int:
     """Measure, print two tables, and return 1 unless both goals are met."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server must not outlive a benchmark that is cut short
+    end_with_the_benchmark()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--requests", type=int, default=1000)
@@ -184,8 +145,7 @@ def main() -> int:
     randomness = random.Random(0)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         made = fill(Path(folder) / "data", asked.jobs)
-        server = Server(Path(folder) / "data")
-        try:
+        with Server(Path(folder)) as server:
             print(f"{asked.jobs} jobs, {asked.requests} requests each; milliseconds\n")
             print("| request | p50 | p99 | max | processor time of the server |\n|---|---|---|---|---|")
             root = "/v1/fine_tuning/jobs"
@@ -207,8 +167,6 @@ def main() -> int:
                 f"({min(sizes):.1f} to {max(sizes):.1f}), {asked.megabytes / took:.0f} MB/s"
             )
             good &= max(sizes) <= GOAL_GROWTH_MB
-        finally:
-            server.stop()
     return 0 if good else 1
 
 

@@ -13,11 +13,8 @@ anything that still carries the job's tag.
 import argparse
 import json
 import os
-import re
 import select
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -27,6 +24,7 @@ from pathlib import Path
 
 import openai
 
+from benchmarks._server import Server, end_with_the_benchmark
 from tunesmith.supervisor import tree
 
 GOAL_ANSWER_S = 0.05
@@ -52,27 +50,14 @@ class Measured:
         print(f"{name:9} processes killed {self.n_processes}, left alive {self.n_leaked}", flush=True)
 
 
-class Server:
-    """A served data folder, with settings for this benchmark."""
+class Owner:
+    """A user of a server, with the base that the jobs tune."""
 
-    def __init__(self, folder: Path, base: str, slots: int, failpoints: str) -> None:
-        settings = {
-            "TUNESMITH_TRAINING_SLOTS": str(slots), "TUNESMITH_TRAINING_THREADS": "1", "TUNESMITH_VALIDATION_SLOTS": "2",
-            "TUNESMITH_SAMPLER_WARM": "false",
-        }  # fmt: skip
-        held = {"TUNESMITH_FAILPOINTS": failpoints} if failpoints else {}
-        self.log = (folder / "server.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--data-dir", str(folder / "data")],
-            env={**os.environ, **settings, **held}, stdout=subprocess.PIPE, stderr=self.log, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        ready = re.search(r"ready at (\S+)", self.process.stdout.readline())
-        if ready is None:
-            self.process.kill()
-            sys.exit((folder / "server.log").read_text())
-        self.client = openai.OpenAI(base_url=ready[1], api_key="any", max_retries=0, timeout=120)
-        self.url, self.model = ready[1], base
+    def __init__(self, url: str, base: str) -> None:
+        self.client = openai.OpenAI(base_url=url, api_key="any", max_retries=0, timeout=120)
+        self.url, self.model = url, base
+        if "/" in base:
+            self.register(base)
 
     def register(self, base: str) -> None:
         """Register a folder as the base of the jobs to come."""
@@ -99,20 +84,11 @@ class Server:
         newest = self.client.fine_tuning.jobs.list_events(job, limit=1).data[0]
         return newest.type == "metrics" if stepping else len(tree.tagged(job)) >= 2
 
-    def close(self) -> None:
-        """Stop the server and what it runs."""
-        self.client.close()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        self.log.close()
 
-
-def cancel_together(server: Server, jobs: list[str], measured: Measured) -> None:
+def cancel_together(owner: Owner, jobs: list[str], measured: Measured) -> None:
     """Cancel jobs at the same moment and wait until all is gone."""
     together = threading.Barrier(len(jobs))
-    threads = [threading.Thread(target=_cancel, args=(server, job, together, measured)) for job in jobs]
+    threads = [threading.Thread(target=_cancel, args=(owner, job, together, measured)) for job in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -120,7 +96,7 @@ def cancel_together(server: Server, jobs: list[str], measured: Measured) -> None
     measured.n_leaked += sum(len(tree.tagged(job)) for job in jobs)
 
 
-def _cancel(server: Server, job: str, together: threading.Barrier, measured: Measured) -> None:
+def _cancel(owner: Owner, job: str, together: threading.Barrier, measured: Measured) -> None:
     descriptors = [os.pidfd_open(process.pid) for process in tree.tagged(job)]
     measured.n_processes += len(descriptors)
     ends: list[float] = []
@@ -128,7 +104,7 @@ def _cancel(server: Server, job: str, together: threading.Barrier, measured: Mea
     watcher.start()
     together.wait()
     began = time.monotonic()
-    answer = server.client.fine_tuning.jobs.cancel(job)
+    answer = owner.client.fine_tuning.jobs.cancel(job)
     measured.answer_s.append(time.monotonic() - began)
     assert answer.status == "cancelled", answer
     watcher.join()
@@ -150,31 +126,34 @@ def _watch(descriptors: list[int], ends: list[float]) -> None:
 def measure(base: str, *, n_jobs: int, at_once: int, trainers: bool) -> Measured:
     """Cancel `n_jobs` running jobs, `at_once` at a time."""
     measured = Measured()
-    with tempfile.TemporaryDirectory() as folder:
-        slots = at_once if trainers else n_jobs
-        server = Server(Path(folder), base, slots, "" if trainers else "worker.train=sleep:3600")
-        try:
-            if "/" in base:
-                server.register(base)
-            waiting = server.create(n_jobs)
-            if not trainers:
-                while not all(server.at_work(job, stepping=False) for job in waiting):
-                    time.sleep(0.5)
-            while waiting:
-                ready = [job for job in waiting[:at_once] if server.at_work(job, stepping=trainers)]
-                if len(ready) < min(at_once, len(waiting)):
-                    time.sleep(0.1)
-                    continue
-                time.sleep(0.3)
-                cancel_together(server, ready, measured)
-                waiting = waiting[len(ready) :]
-        finally:
-            server.close()
+    settings = {
+        "TUNESMITH_TRAINING_SLOTS": str(at_once if trainers else n_jobs),
+        "TUNESMITH_TRAINING_THREADS": "1",
+        "TUNESMITH_VALIDATION_SLOTS": "2",
+    }
+    if not trainers:
+        settings["TUNESMITH_FAILPOINTS"] = "worker.train=sleep:3600"
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), **settings) as server:
+        owner = Owner(server.url, base)
+        waiting = owner.create(n_jobs)
+        if not trainers:
+            while not all(owner.at_work(job, stepping=False) for job in waiting):
+                time.sleep(0.5)
+        while waiting:
+            ready = [job for job in waiting[:at_once] if owner.at_work(job, stepping=trainers)]
+            if len(ready) < min(at_once, len(waiting)):
+                time.sleep(0.1)
+                continue
+            time.sleep(0.3)
+            cancel_together(owner, ready, measured)
+            waiting = waiting[len(ready) :]
+        owner.client.close()
     return measured
 
 
 def main() -> int:
     """Measure both settings; return 1 if something stayed alive."""
+    end_with_the_benchmark()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--at-once", type=int, default=4)
