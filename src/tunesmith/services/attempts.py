@@ -209,7 +209,7 @@ class Attempts:
             model_name=name,
             key=data["key"],
             sha256=data["sha256"],
-            metrics={**data["metrics"], "type": job.method},
+            metrics={"step": int(data["step"]), **data["metrics"], "type": job.method},
         )
         model = TunedModel(
             name=name,

@@ -125,7 +125,7 @@ def step(number: int, at: float = 1_700_000_000.0, **values: Any) -> Report:
 def checkpoint(rig: Rig, number: int, kind: str = "checkpoint", **more: Any) -> Report:
     key = f"jobs/{JOB}/attempts/1/checkpoints/{number:06d}"
     rig.blobs.put(f"{key}/MANIFEST.json", [b"{}"])
-    data = {"step": number, "key": key, "sha256": "0" * 64, "metrics": {"step": number, "train_loss": 0.1}, **more}
+    data = {"step": number, "key": key, "sha256": "0" * 64, "metrics": {"train_loss": 0.1}, **more}
     return report(kind, f"ckpt-{number}", **data)
 
 
