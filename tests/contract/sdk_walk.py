@@ -7,6 +7,7 @@ Stands alone, so that the environments of older clients need nothing but their `
 import asyncio
 import io
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -15,6 +16,11 @@ import openai
 
 MODEL = "tunesmith-nano"
 END_S = 300.0
+#: What is measured at the end of an epoch of a job with a validation file.
+MEASURED = {
+    "step", "train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy", "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+}  # fmt: skip
 
 
 def rows(n: int) -> bytes:
@@ -32,6 +38,16 @@ def refused(kind: type[openai.APIStatusError], call: Any, *arguments: Any, **nam
         assert error.request_id and error.request_id.startswith("req_"), error.request_id
         assert isinstance(error.body, dict), error.body
         assert set(error.body) == {"message", "type", "param", "code"}, error.body
+        return error
+    raise AssertionError(f"{call} was not refused")
+
+
+async def refused_later(kind: type[openai.APIStatusError], call: Any) -> Any:
+    """Expect a refusal of a call of the async client and return it."""
+    try:
+        await call
+    except kind as error:
+        assert error.request_id and error.request_id.startswith("req_"), error.request_id
         return error
     raise AssertionError(f"{call} was not refused")
 
@@ -77,12 +93,14 @@ def walk_jobs(client: openai.OpenAI, file: str) -> str:
     assert job.fine_tuned_model and job.fine_tuned_model.startswith(f"ft:{MODEL}:"), job
     assert job.hyperparameters.n_epochs == 2 and job.hyperparameters.batch_size == 6, job
     assert job.trained_tokens and job.finished_at, job
-    messages = [event.message for event in jobs.list_events(job.id, limit=2)]
-    assert messages[0] == "The job has successfully completed", messages
-    assert messages[1] == f"New fine-tuned model created: {job.fine_tuned_model}", messages
-    assert messages[-1] == f"Created fine-tuning job: {job.id}", messages
-    checkpoints = list(jobs.checkpoints.list(job.id))
+    checkpoints = list(jobs.checkpoints.list(job.id, limit=1))
     assert [checkpoint.step_number for checkpoint in checkpoints] == [4, 2], checkpoints
+    for checkpoint in checkpoints:
+        assert checkpoint.fine_tuning_job_id == job.id and checkpoint.id.startswith("ftckpt_"), checkpoint
+        assert job.created_at <= checkpoint.created_at <= job.finished_at, checkpoint
+        assert checkpoint.metrics.to_dict()["type"] == "supervised", checkpoint
+        assert set(checkpoint.metrics.to_dict()) == MEASURED | {"type"}, checkpoint
+    check_events([*jobs.list_events(job.id, limit=3)][::-1], job, checkpoints[1].fine_tuned_model_checkpoint)
     assert checkpoints[0].fine_tuned_model_checkpoint == job.fine_tuned_model, checkpoints
     assert checkpoints[1].fine_tuned_model_checkpoint.endswith(":ckpt-step-2"), checkpoints
     table = client.files.content(job.result_files[0]).read().decode()
@@ -90,6 +108,34 @@ def walk_jobs(client: openai.OpenAI, file: str) -> str:
     assert len(table.splitlines()) == 5, table
     assert refused(openai.BadRequestError, jobs.cancel, job.id).status_code == 400
     return job.fine_tuned_model
+
+
+def check_events(events: list[Any], job: Any, snapshot: str) -> None:
+    """Expect the whole history of a job of four steps in two epochs, oldest first."""
+    expected = [
+        f"Created fine-tuning job: {job.id}",
+        f"Validating training file: {job.training_file} and validation file: {job.validation_file}",
+        "Files validated, moving job to queued state",
+        "Fine-tuning job started",
+        "Step 1/4: training loss=N",
+        "Step 2/4: training loss=N, validation loss=N, full validation loss=N",
+        f"Checkpoint created at step 2 with Snapshot ID: {snapshot}",
+        "Step 3/4: training loss=N",
+        "Step 4/4: training loss=N, validation loss=N, full validation loss=N",
+        f"New fine-tuned model created: {job.fine_tuned_model}",
+        "The job has successfully completed",
+    ]
+    assert [re.sub(r"=\d+\.\d\d\b", "=N", event.message) for event in events] == expected, events
+    assert all(event.level == "info" and event.id.startswith("ftevent-") for event in events), events
+    assert [event.created_at for event in events] == sorted(event.created_at for event in events), events
+    for event in events:
+        if not event.message.startswith("Step "):
+            assert event.type == "message", event
+            assert event.data == (None if event.message == "Fine-tuning job started" else {}), event
+            continue
+        keys = {"step", "total_steps", "train_loss", "train_mean_token_accuracy"}
+        assert event.type == "metrics" and set(event.data) == (keys | MEASURED if "full" in event.message else keys), event
+        assert event.data["total_steps"] == 4 and f"={event.data['train_loss']:.2f}" in event.message, event
 
 
 def wait(client: openai.OpenAI, job_id: str) -> Any:
@@ -128,8 +174,14 @@ async def walk_async(base_url: str) -> None:
         file = await client.files.create(file=("walk.jsonl", io.BytesIO(rows(12))), purpose="fine-tune")
         assert (await client.files.retrieve(file.id)).id == file.id
         assert (await client.files.content(file.id)).content == rows(12)
+        assert (await client.files.wait_for_processing(file.id)).status == "processed"
+        assert file.id in [listed.id async for listed in client.files.list(purpose="fine-tune", order="asc", limit=2)]
         jobs = client.fine_tuning.jobs
-        job = await jobs.create(model=MODEL, training_file=file.id)
+        job = await jobs.create(model=MODEL, training_file=file.id, metadata={"walk": "async"})
+        assert [listed.id for listed in (await jobs.list(metadata={"walk": "async"})).data] == [job.id]
+        for call in (jobs.pause(job.id), jobs.resume(job.id)):
+            assert (await refused_later(openai.BadRequestError, call)).code == "not_available"
+        assert (await refused_later(openai.NotFoundError, jobs.retrieve("ft-AF1W"))).code == "fine_tune_not_found"
         assert (await jobs.cancel(job.id)).status == "cancelled"
         assert (await jobs.retrieve(job.id)).status == "cancelled"
         assert job.id in [listed.id async for listed in jobs.list(limit=50)]
@@ -137,11 +189,13 @@ async def walk_async(base_url: str) -> None:
         assert [checkpoint async for checkpoint in jobs.checkpoints.list(job.id)] == []
         assert MODEL in [model.id async for model in client.models.list()]
         assert (await client.models.retrieve(MODEL)).id == MODEL
+        assert (await refused_later(openai.NotFoundError, client.models.delete("ft:a:b:s p:c"))).code == "model_not_found"
         messages: Any = [{"role": "user", "content": "Hello"}]
         answer = await client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4)
         assert answer.choices[0].finish_reason in {"stop", "length"}, answer
         stream = await client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4, stream=True)
-        assert [chunk async for chunk in stream]
+        chunks = [chunk async for chunk in stream]
+        assert chunks[-1].choices[0].finish_reason in {"stop", "length"}, chunks
         assert (await client.files.delete(file.id)).deleted
 
 
