@@ -267,3 +267,35 @@ def test_a_list_is_read_from_its_index(db: Database, new_job: Maker, backend: st
         plan = " ".join(row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {seen[-1]}"))  # type: ignore[union-attr]
     assert "USING INDEX ix_jobs_project_id_created_at_id (project_id=? AND (created_at,id)<(?,?))" in plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_a_locked_job_is_changed_by_nobody_else_until_the_end_of_the_transaction(db: Database, new_job: Maker) -> None:
+    job = new_job(status=Status.RUNNING)
+    _add(db, job)
+    order: list[str] = []
+    about_to = threading.Event()
+
+    def cancel() -> None:
+        about_to.set()
+        with db.begin(urgent=True) as tx:
+            jobs.swap(tx, OWN, job.id, expect_status={Status.RUNNING}, fence=True, status=Status.CANCELLED)
+            order.append("cancelled")
+
+    with db.begin() as tx:
+        assert jobs.get(tx, OWN, job.id, lock=True) is not None
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        assert about_to.wait(60)
+        canceller.join(0.2)
+        order.append("locked work done")
+    canceller.join(60)
+    assert order == ["locked work done", "cancelled"]
+
+
+def test_starting_from_finds_unfinished_jobs_by_their_adapter(db: Database, new_job: Maker) -> None:
+    tuning = new_job(start_adapter="jobs/a/1")
+    done = new_job(start_adapter="jobs/a/1", status=Status.SUCCEEDED)
+    _add(db, tuning, done, new_job(start_adapter="jobs/a/2"), new_job())
+    with db.read() as tx:
+        assert [job.id for job in jobs.starting_from(tx, OWN, "jobs/a/1")] == [tuning.id]
+        assert jobs.starting_from(tx, OTHER, "jobs/a/1") == []

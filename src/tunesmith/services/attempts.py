@@ -106,7 +106,7 @@ class Attempts:
     def _commit(self, job_id: str, attempt: int, reports: Sequence[Report]) -> str:
         dropped: list[Checkpoint] = []
         with self._db.begin() as tx:
-            job = _current(tx, job_id, attempt)
+            job = _current(tx, job_id, attempt, lock=True)
             before = job.status
             news: list[NewEvent] = []
             for report in reports:
@@ -236,7 +236,7 @@ class Attempts:
         key = f"jobs/{job_id}/attempts/{attempt}/results.csv"
         stored = self._blobs.put(key, results_csv(rows))
         with self._db.begin() as tx:
-            job = _current(tx, job_id, attempt)
+            job = _current(tx, job_id, attempt, lock=True)
             dropped = self._succeed(tx, job, report, self._result_file(job, key, stored))
             failpoint("attempts.finish")
         self._forget(dropped)
@@ -322,18 +322,15 @@ def _scope(job: Job) -> Scope:
     return Project(job.project_id, job.organization_id)
 
 
-def _current(tx: Transaction, job_id: str, attempt: int) -> Job:
-    job = jobs.get(tx, _SCOPE, job_id)
+def _current(tx: Transaction, job_id: str, attempt: int, *, lock: bool = False) -> Job:
+    job = jobs.get(tx, _SCOPE, job_id, lock=lock)
     if job is None or job.attempt != attempt:
         raise Fenced(job_id)
     return job
 
 
 def _moved(job: Job | None) -> Job:
-    """Return the row after a swap that must hold because the row was read in the same transaction.
-
-    Under PostgreSQL a cancel may come between: then the attempt is fenced.
-    """
+    """Return the row after a swap that must hold because the row was locked in the same transaction."""
     if job is None:
         raise Fenced("the job changed meanwhile")
     return job
@@ -346,11 +343,19 @@ def _kept(tx: Transaction, job: Job) -> list[Checkpoint]:
 
 
 def _retain(tx: Transaction, job: Job, kept: Sequence[Checkpoint], n_kept: int) -> list[Checkpoint]:
-    """Drop all but the newest `n_kept` of the listed checkpoints; return what was dropped."""
-    dropped = list(kept[n_kept:])
+    """Drop all but the newest `n_kept` of the listed checkpoints; return what was dropped.
+
+    One that an unfinished job starts from stays as long as that job needs it.
+    """
+    dropped = [checkpoint for checkpoint in kept[n_kept:] if not _needed(tx, job, checkpoint)]
     for checkpoint in dropped:
         _drop(tx, job, checkpoint)
     return [replace(checkpoint, kept=False) for checkpoint in dropped]
+
+
+def _needed(tx: Transaction, job: Job, checkpoint: Checkpoint) -> bool:
+    models.get(tx, _scope(job), checkpoint.model_name, lock=True)  # whoever creates a job from it now goes first, or fails
+    return bool(jobs.starting_from(tx, _scope(job), checkpoint.key))
 
 
 def _drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:

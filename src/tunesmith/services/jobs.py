@@ -73,7 +73,7 @@ class Jobs:
         with self._db.begin() as tx:
             # What the job stands on may have been deleted since it was looked at.
             _usable_files(tx, scope, request)
-            if tuned is not None and models.get(tx, scope, tuned.name) is None:
+            if tuned is not None and models.get(tx, scope, tuned.name, lock=True) is None:
                 raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
             stored = jobs.add(tx, scope, job, [wording.created(job)])
             failpoint("jobs.create")

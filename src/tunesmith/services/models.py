@@ -70,7 +70,7 @@ class Models:
             StateConflict: an unfinished job needs it.
         """
         with self._db.begin() as tx:
-            model = models.get(tx, scope, name)
+            model = models.get(tx, scope, name, lock=True)
             if model is None:
                 if models.get_base(tx, scope, name) is not None:
                     raise InvalidRequest(
@@ -101,6 +101,5 @@ def _refuse_needed(tx: Transaction, scope: Project, model: TunedModel) -> None:
     maker = jobs.get(tx, scope, model.job_id)
     if maker is not None and maker.status not in TERMINAL:
         raise StateConflict(f"'{model.name}' belongs to job {maker.id}, {maker.status}: cancel it or wait for its end.")
-    for job in jobs.unfinished(tx, scope):
-        if job.start_adapter == model.adapter_key:
-            raise StateConflict(f"Job {job.id} is tuning '{model.name}' further: cancel it or wait for its end.")
+    for job in jobs.starting_from(tx, scope, model.adapter_key):
+        raise StateConflict(f"Job {job.id} is tuning '{model.name}' further: cancel it or wait for its end.")

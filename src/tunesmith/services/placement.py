@@ -87,7 +87,7 @@ class Placement:
         status = Status.VALIDATING_FILES if start.kind == "validate" else Status.QUEUED
         token = self._ids.token()
         with self._db.begin() as tx:
-            job = jobs.get(tx, _SCOPE, start.job_id)
+            job = jobs.get(tx, _SCOPE, start.job_id, lock=True)
             if job is None or job.status is not status or job.attempt != start.attempt:
                 return None
             try:
@@ -147,7 +147,7 @@ class Placement:
     def release(self, release: reconcile.Release) -> None:
         """Free the slot of an attempt that is gone."""
         with self._db.begin() as tx:
-            job = jobs.get(tx, _SCOPE, release.job_id)
+            job = jobs.get(tx, _SCOPE, release.job_id, lock=True)
             if job is None or job.attempt != release.attempt:
                 return
             jobs.swap(
@@ -165,7 +165,7 @@ class Placement:
     def requeue(self, requeue: reconcile.Requeue) -> None:
         """Let a job whose attempt was lost start again, from its newest checkpoint where it has one."""
         with self._db.begin() as tx:
-            job = jobs.get(tx, _SCOPE, requeue.job_id)
+            job = jobs.get(tx, _SCOPE, requeue.job_id, lock=True)
             if job is None or job.attempt != requeue.attempt:
                 return
             training = job.status is Status.RUNNING
@@ -194,7 +194,7 @@ class Placement:
     def give_up(self, fail: reconcile.Fail) -> None:
         """Fail a job whose attempts were lost."""
         with self._db.begin() as tx:
-            job = jobs.get(tx, _SCOPE, fail.job_id)
+            job = jobs.get(tx, _SCOPE, fail.job_id, lock=True)
             if job is None or job.attempt != fail.attempt:
                 return
             news: list[NewEvent] = []

@@ -44,9 +44,10 @@ def add(tx: Transaction, scope: Scope, job: Job, events: Sequence[NewEvent] = ()
     return stored
 
 
-def get(tx: Transaction, scope: Scope, job_id: str) -> Job | None:
-    """Return a job, or None."""
-    row = tx.one(select(*_COLUMNS).where(jobs.c.id == job_id, owned(jobs, scope)))
+def get(tx: Transaction, scope: Scope, job_id: str, *, lock: bool = False) -> Job | None:
+    """Return a job, or None; with `lock` nobody else changes it until the transaction ends."""
+    query = select(*_COLUMNS).where(jobs.c.id == job_id, owned(jobs, scope))
+    row = tx.one(query.with_for_update() if lock else query)
     return None if row is None else _job(row)
 
 
@@ -149,6 +150,14 @@ def waiting(tx: Transaction, scope: Scope, status: Status, *, now: float, limit:
         .limit(limit)
     )
     return [_job(row) for row in tx.every(query)]
+
+
+def starting_from(tx: Transaction, scope: Scope, adapter_key: str) -> list[Job]:
+    """Return the unfinished jobs that tune an adapter further, oldest first."""
+    query = select(*_COLUMNS).where(
+        owned(jobs, scope), jobs.c.status.not_in(list(TERMINAL)), jobs.c.start_adapter == adapter_key
+    )
+    return [_job(row) for row in tx.every(query.order_by(jobs.c.created_at, jobs.c.id))]
 
 
 def using_file(tx: Transaction, scope: Scope, file_id: str) -> list[Job]:

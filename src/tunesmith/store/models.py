@@ -78,10 +78,10 @@ def add(tx: Transaction, scope: Scope, model: TunedModel) -> None:
     tx.execute(insert(tuned_models).values(**asdict(model)))
 
 
-def get(tx: Transaction, scope: Scope, name: str) -> TunedModel | None:
-    """Return a tuned model or checkpoint by its name, or None."""
+def get(tx: Transaction, scope: Scope, name: str, *, lock: bool = False) -> TunedModel | None:
+    """Return a tuned model or checkpoint by its name, or None; with `lock` it stays until the transaction ends."""
     query = select(*_TUNED_COLUMNS).where(owned(tuned_models, scope), tuned_models.c.name == name)
-    row = tx.one(query)
+    row = tx.one(query.with_for_update() if lock else query)
     return None if row is None else _tuned(row)
 
 

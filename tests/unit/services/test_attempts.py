@@ -222,6 +222,22 @@ def test_checkpoints_are_published_as_they_come_and_the_newest_three_stay(rig):
     assert rig.blobs.keys(f"jobs/{JOB}/attempts/1/checkpoints/000002")
 
 
+@pytest.mark.parametrize("ending", ["checkpoint", "finished"])
+def test_a_checkpoint_from_which_another_job_starts_stays_as_long_as_that_job_needs_it(rig, ending):
+    rig.running()
+    first = checkpoint(rig, 1)
+    rig.send(first)
+    rig.put(id="ftjob-further", start_adapter=first.data["key"])
+    rig.send(checkpoint(rig, 2), checkpoint(rig, 3), checkpoint(rig, 4))
+    assert rig.steps_listed() == [4, 3, 2, 1]
+    assert rig.blobs.keys(first.data["key"])
+    with rig.db.begin() as tx:
+        jobs.swap(tx, SCOPE, "ftjob-further", expect_status={Status.VALIDATING_FILES}, status=Status.CANCELLED)
+    rig.send(checkpoint(rig, 5, ending, trained_tokens=1))
+    assert rig.steps_listed() == [5, 4, 3]
+    assert rig.blobs.keys(first.data["key"]) == []
+
+
 def test_finishing_is_one_commit_with_everything_in_it(rig):
     rig.running()
     rig.send(step(1), step(2), checkpoint(rig, 1), checkpoint(rig, 2), checkpoint(rig, 3))
