@@ -178,7 +178,7 @@ async def walk_async(base_url: str) -> None:
         assert file.id in [listed.id async for listed in client.files.list(purpose="fine-tune", order="asc", limit=2)]
         jobs = client.fine_tuning.jobs
         job = await jobs.create(model=MODEL, training_file=file.id, metadata={"walk": "async"})
-        assert [listed.id for listed in (await jobs.list(metadata={"walk": "async"})).data] == [job.id]
+        assert (await jobs.list(metadata={"walk": "async"})).data[0].id == job.id
         for call in (jobs.pause(job.id), jobs.resume(job.id)):
             assert (await refused_later(openai.BadRequestError, call)).code == "not_available"
         assert (await refused_later(openai.NotFoundError, jobs.retrieve("ft-AF1W"))).code == "fine_tune_not_found"
