@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli.main import app
+from tunesmith.data.folder import fingerprint
+from tunesmith.domain.scope import Everywhere
+from tunesmith.store import models
 
 PATH = "/tunesmith/v1/models"
 NANO = "tunesmith-nano"
@@ -132,6 +136,29 @@ def test_a_folder_that_cannot_be_a_base_is_refused_by_the_command_line(served: A
     refused = _tunesmith(served, "add", "mine", str(folder))
     assert refused.exit_code == 1
     assert "trust_remote_code is off" in refused.stderr
+
+
+def test_a_base_whose_folder_vanished_is_told_by_its_path_to_jobs_and_chats(
+    served: Any, client: openai.OpenAI, training_file: str, folder: Path
+) -> None:
+    nano = served.composed.services.bases.get(NANO)
+    gone = replace(nano, name="gone", kind="folder", source=str(folder), path=str(folder), fingerprint=fingerprint(folder))
+    with served.composed.db.begin() as tx:
+        models.add_base(tx, Everywhere("the test lays out what others made"), gone)
+    client.fine_tuning.jobs.cancel(client.fine_tuning.jobs.create(model="gone", training_file=training_file).id)
+    shutil.rmtree(folder)
+    said: Any = [{"role": "user", "content": "Hello"}]
+    for call in (
+        lambda: client.fine_tuning.jobs.create(model="gone", training_file=training_file),
+        lambda: client.chat.completions.create(model="gone", messages=said),
+        lambda: client.chat.completions.create(model="gone", messages=said, stream=True),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            call()
+        assert caught.value.code == "model_not_available"
+        assert str(folder) in caught.value.message
+        assert "Put its folder back" in caught.value.message
+    assert _tunesmith(served, "remove", "gone").exit_code == 0
 
 
 def test_an_unknown_model_is_refused_with_the_command_that_aliases_it(
