@@ -68,7 +68,7 @@ class Outcome:
     signal: int | None
     #: Whether the supervisor killed the tree itself (cancelled, fenced, or asked to).
     killed: bool = False
-    #: Whether the kernel reported an out-of-memory kill meanwhile.
+    #: Whether somebody else killed it and the kernel told of an out-of-memory kill meanwhile.
     out_of_memory: bool = False
     stderr_tail: str = ""
 

@@ -191,7 +191,7 @@ def _bury(job: Job, state: State, seen: Seen) -> Effect:
         return Requeue(*_key(job), job.lost_attempts, seen.now, "The server was restarted while the job was running")
     outcome = seen.outcomes.get(job.id)
     lost_attempts = job.lost_attempts + 1
-    reason = _reason(outcome)
+    reason = _NOT_STARTED if job.handle is None and outcome is None else _reason(outcome)
     if outcome is not None and outcome.out_of_memory:
         return Fail(*_key(job), lost_attempts, "out_of_memory", f"{reason}. {_LESS_MEMORY}")
     if lost_attempts >= seen.limits.max_attempts:
@@ -206,11 +206,14 @@ def _bury(job: Job, state: State, seen: Seen) -> Effect:
 _LESS_MEMORY: Final = "Use a smaller batch_size, shorter examples or a smaller base model."
 
 
+_NOT_STARTED: Final = "No worker could be started (the server's log tells why)"
+
+
 def _reason(outcome: Outcome | None) -> str:
     if outcome is None:
         return "The worker and its supervisor were killed"
     if outcome.out_of_memory:
-        return "The worker was killed because the machine ran out of memory"
+        return "The worker was killed, and the kernel told of a kill because memory ran out"
     if outcome.signal is not None:
         return f"The worker was killed by signal {outcome.signal}"
     return f"The worker ended without a result, exit code {outcome.exit_code}"

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tunesmith.core.channel import EXITED, PROTOCOL, Report, Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.failpoint import failpoint
-from tunesmith.supervisor import tree
+from tunesmith.supervisor import memory, tree
 from tunesmith.supervisor.channel import Channel
 from tunesmith.supervisor.spool import Forwarder, Spool
 from tunesmith.supervisor.watchdog import Watchdog
@@ -38,6 +38,7 @@ class Supervisor:
         self._report_read, self._report_write = os.pipe()
         self._control_read, self._control_write = os.pipe()
         self._torn = b""
+        self._n_oom_kills = memory.n_oom_kills()
         self._spool = Spool(task.folder)
         self._channel = Channel(task.socket, job=task.job, attempt=task.attempt, token=task.token)
 
@@ -167,6 +168,8 @@ class Supervisor:
     def _record(self, status: int | None) -> None:
         ended = _ending(status)
         ended["killed"] = self._killing
+        by_another = ended["signal"] == signal.SIGKILL and not self._killing
+        ended["out_of_memory"] = by_another and memory.n_oom_kills() > self._n_oom_kills
         ended["stderr_tail"] = _tail(f"{self._task.folder}/stderr.log")
         now = self._clock.now()
         path = f"{self._task.folder}/exit.json"

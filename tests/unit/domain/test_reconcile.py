@@ -177,6 +177,11 @@ def test_a_lost_attempt_is_requeued_with_growing_patience(outcome, reason):
     assert effects == [Requeue("j", 2, 2, 102.0, reason)]
 
 
+def test_an_attempt_that_never_got_a_process_is_told_as_such():
+    _, (effect,) = step(SETTLED, seen(occupied=(running(handle=None),)))
+    assert effect == Requeue("j", 2, 1, 101.0, "No worker could be started (the server's log tells why)")
+
+
 def test_patience_has_an_end():
     limits = Limits(1, 1, 100)
     _, effects = step(SETTLED, seen(occupied=(running(lost_attempts=50),), limits=limits))

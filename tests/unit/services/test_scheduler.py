@@ -166,6 +166,7 @@ def test_one_jobs_trouble_is_not_anothers(make_rig):
     assert [task.job for task in rig.machine.started] == ["good"]
     rig.ticks(2)
     assert (rig.job("bad").status, rig.job("bad").lost_attempts) == (Status.QUEUED, 1)
+    assert rig.texts("bad")[-1] == "No worker could be started (the server's log tells why); the job starts again"
 
 
 @pytest.mark.parametrize("number", [1, 2])
