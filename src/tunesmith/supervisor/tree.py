@@ -172,16 +172,14 @@ def _variable(environment: bytes, name: str) -> bytes:
     return rest.partition(b"\0")[0] if found else b""
 
 
-def sweep(job: str, attempt: int | None = None, *, limit_s: float = 1.0) -> int:
-    """Kill whatever carries the tag, again until nothing does or `limit_s` has passed; return how many were found."""
+def sweep(job: str, attempt: int | None = None, *, n_looks: int = 100) -> int:
+    """Kill whatever carries the tag, again until nothing does, at most `n_looks` times; return how many were found."""
     seen: set[int] = set()
-    end = time.monotonic() + limit_s
-    while True:
+    for _ in range(n_looks):
         found = [process.pid for process in tagged(job, attempt)]
-        seen.update(found)
         if not found:
-            return len(seen)
+            break
+        seen.update(found)
         kill_all(found)
-        if time.monotonic() >= end:
-            return len(seen)
         time.sleep(0.005)
+    return len(seen)

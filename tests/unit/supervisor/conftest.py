@@ -90,7 +90,12 @@ class Attempt:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, program: str, *arguments: str, command: list[str] | None = None, silence_limit_s: float | None = None
+        self,
+        program: str,
+        *arguments: str,
+        command: list[str] | None = None,
+        silence_limit_s: float | None = None,
+        main: tuple[str, ...] = ("-m", "tunesmith.supervisor.main"),
     ) -> int:
         """Start the supervisor over one of `programs/` and return the supervisor's pid."""
         task = Task("train", self.job, 1, "secret", self.socket_path, str(self.folder), {}, silence_limit_s=silence_limit_s)
@@ -99,7 +104,7 @@ class Attempt:
         worker = command or [sys.executable, "-S", str(PROGRAMS / f"{program}.py"), *arguments]
         with (self.folder / "supervisor.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tunesmith.supervisor.main", str(task_file), *worker],
+                [sys.executable, *main, str(task_file), *worker],
                 env={**os.environ, tree.JOB_TAG: self.job, tree.ATTEMPT_TAG: "1"},
                 start_new_session=True,
                 stderr=log,

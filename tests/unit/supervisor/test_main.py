@@ -76,6 +76,32 @@ def test_a_worker_killed_by_a_signal_is_told_as_such(attempt, server, eventually
     assert (attempt.ended()["exit_code"], attempt.ended()["signal"]) == (None, signal.SIGKILL)
     assert server.kinds() == ["started", "exited"]
     assert server.reports[-1]["data"]["killed"] is False
+    assert attempt.ended()["out_of_memory"] is False
+
+
+#: A supervisor whose kernel counts its out-of-memory kills in a folder that is named first.
+COUNTED = """
+import sys
+from functools import partial
+from tunesmith.supervisor import main, memory
+memory.n_oom_kills = partial(memory.n_oom_kills, sys.argv.pop(1))
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_worker_killed_while_memory_ran_out_is_told_as_such_unless_we_killed_it(attempt, server, eventually, ours):
+    counters = attempt.folder / "proc" / "vmstat"
+    counters.parent.mkdir()
+    counters.write_text("oom_kill 4\n")
+    pid = attempt.start("sleeps", main=("-c", COUNTED, f"{attempt.folder}/"))
+    eventually(lambda: server.kinds() == ["started"], "the worker's start")
+    counters.write_text("oom_kill 5\n")
+    (worker,) = attempt.pids() - {pid}
+    os.kill(*((pid, signal.SIGTERM) if ours else (worker, signal.SIGKILL)))
+    attempt.wait()
+    assert (attempt.ended()["signal"], attempt.ended()["killed"]) == (signal.SIGKILL, ours)
+    assert attempt.ended()["out_of_memory"] is not ours
 
 
 def test_a_fenced_attempt_is_killed_at_once(attempt, server, eventually):
@@ -143,7 +169,35 @@ def test_a_worker_that_does_not_start_says_why(attempt, server):
     assert "/nowhere/python does not start: [Errno 2] No such file or directory" in attempt.ended()["stderr_tail"]
 
 
-def test_a_supervisor_is_small(attempt, server, eventually):
+#: A supervisor as it runs where there is no `/proc`, no sub-reaper and no death signal.
+ELSEWHERE = """
+import sys
+from tunesmith.supervisor import tree
+tree.LINUX = False
+from tunesmith.supervisor import main
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_where_linux_is_not_the_workers_group_is_killed(attempt, server, eventually):
+    pid = attempt.start("sleeps", main=("-c", ELSEWHERE))
+    eventually(lambda: server.kinds() == ["started"], "the worker's start")
+    os.kill(pid, signal.SIGTERM)
+    attempt.wait()
+    assert attempt.pids() == set()
+    assert attempt.ended()["killed"] is True
+
+
+def test_where_linux_is_not_reports_and_the_end_are_told_too(attempt, server):
+    attempt.start("three_steps", main=("-c", ELSEWHERE))
+    attempt.wait()
+    assert server.kinds() == ["metrics", "metrics", "metrics", "exited"]
+    assert attempt.ended()["exit_code"] == 0
+
+
+def test_a_supervisor_is_small(attempt, server, eventually, monkeypatch):
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
     pid = attempt.start("sleeps")
     eventually(lambda: server.n_beats > 0, "a heartbeat")
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
