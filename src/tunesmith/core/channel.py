@@ -25,7 +25,7 @@ CHECKPOINT: Final = "checkpoint"
 FINISHED: Final = "finished"
 #: The task failed in a way the worker can explain: `data` holds `code`, `param`, `message`.
 FAILED: Final = "failed"
-#: From the supervisor: the tree is gone. `data` holds `exit_code`, `signal`, `killed` (by us), `out_of_memory`, `stderr_tail`.
+#: From the supervisor: the tree is gone. `data`: `exit_code`, `signal`, `killed` (by us), `out_of_memory`, `stderr_tail`.
 EXITED: Final = "exited"
 
 
