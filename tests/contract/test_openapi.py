@@ -2,16 +2,41 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 from jsonschema import Draft202012Validator
+from openai.types import FileListParams
+from openai.types.chat import ChatCompletionStreamOptionsParam
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.fine_tuning import (
+    DpoHyperparametersParam,
+    JobCreateParams,
+    JobListEventsParams,
+    JobListParams,
+    ReinforcementHyperparametersParam,
+    SupervisedHyperparametersParam,
+    job_create_params,
+)
+from openai.types.fine_tuning.jobs import CheckpointListParams
 from starlette.routing import Match
 
 from tunesmith.api.app import create_routes
-from tunesmith.api.jobs import wire_event
+from tunesmith.api.chat_schema import NOT_YET, WITHOUT_EFFECT, CreateChatCompletion, StreamOptions
+from tunesmith.api.files import ListFiles
+from tunesmith.api.job_schema import (
+    CreateJobRequest,
+    DpoHyperparameters,
+    Method,
+    ReinforcementHyperparameters,
+    SupervisedHyperparameters,
+    Wandb,
+)
+from tunesmith.api.jobs import ListCheckpoints, ListJobs, wire_event
+from tunesmith.api.wire import Page
 from tunesmith.domain import events as wording
 from tunesmith.domain.job import Event
 
@@ -88,6 +113,40 @@ def test_each_difference_is_needed_and_no_other_is(
         told = departures(difference["name"])
         assert [fault.split(":")[0] for fault in told.pop(name)] == [f"$.{field}"], difference["name"]
         assert not any(told.values())
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken"),
+    [
+        (CompletionCreateParamsStreaming, CreateChatCompletion),
+        (ChatCompletionStreamOptionsParam, StreamOptions),
+        (JobCreateParams, CreateJobRequest),
+        (job_create_params.Method, Method),
+        (job_create_params.IntegrationWandb, Wandb),
+        (SupervisedHyperparametersParam, SupervisedHyperparameters),
+        (DpoHyperparametersParam, DpoHyperparameters),
+        (ReinforcementHyperparametersParam, ReinforcementHyperparameters),
+        (FileListParams, ListFiles),
+        (JobListParams, ListJobs),
+        (JobListEventsParams, Page),
+        (CheckpointListParams, ListCheckpoints),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_each_parameter_of_the_official_client_is_known_and_no_other(sent: Any, taken: Any) -> None:
+    assert set(taken.model_fields) - {"api_version"} == set(sent.__annotations__)
+
+
+def test_fields_without_effect_and_fields_to_come_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()
+    lines = {line.split(":")[0]: set(re.findall(r"`(\w+)`", line)) for line in page.splitlines() if ":" in line}
+    without = lines["- Without effect, since they steer OpenAI's own operation"]
+    assert without == WITHOUT_EFFECT | {"include_obfuscation", "stream_options", "prompt_cache_breakpoint"}
+    later = lines["- Not available yet, refused unless they ask for nothing"]
+    assert set(NOT_YET) <= later
+    used = {"model", "messages", "tools", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed"}
+    used |= {"parallel_tool_calls", "stream", "stream_options"}
+    assert used | WITHOUT_EFFECT | set(NOT_YET) == set(CreateChatCompletion.model_fields)
 
 
 def test_our_own_description_is_served_and_names_what_is_served(http: httpx2.Client) -> None:
