@@ -26,6 +26,8 @@ NOT_PLANNED = [
     ("GET", "/v1/threads/x"),
     ("POST", "/v1/images/generations"),
     ("POST", "/v1/moderations"),
+    ("POST", "/v1/audio/speech"),
+    ("POST", "/v1/realtime/sessions"),
     ("GET", "/v1/vector_stores"),
     ("GET", "/v1/fine-tunes"),
     ("GET", "/v1"),
