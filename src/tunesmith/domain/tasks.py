@@ -21,6 +21,8 @@ class ValidateSpec:
     max_line_bytes: int
     #: For messages; empty says "the base model".
     base_name: str = ""
+    #: Context lengths by name of the other bases that hold longer rows, for messages; shortest first.
+    longer_bases: dict[str, int] = field(default_factory=dict[str, int])
     #: Unix time of the job's creation: templates that print a date see the same one in validation and training.
     created_at: float = 0.0
 

@@ -227,6 +227,7 @@ class Placement:
             validation_key=validation.key if validation is not None else None,
             max_line_bytes=self._settings.max_line_bytes,
             base_name=base.name,
+            longer_bases=_longer(tx, base),
             created_at=job.created_at,
         ).to_mapping()
 
@@ -280,6 +281,13 @@ def _base(tx: Transaction, job: Job) -> Base:
         )
         raise _Gone("model_not_available", "model", message)
     return base
+
+
+def _longer(tx: Transaction, base: Base) -> dict[str, int]:
+    """Return the context lengths of the ready bases that hold longer rows, by name, shortest first."""
+    bases = models.bases(tx, Everywhere("bases belong to the server"))
+    longer = [other for other in bases if other.status == "ready" and other.context_length > base.context_length]
+    return {other.name: other.context_length for other in sorted(longer, key=lambda other: other.context_length)}
 
 
 def _files(tx: Transaction, job: Job) -> tuple[File, File | None]:

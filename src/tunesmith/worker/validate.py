@@ -254,7 +254,7 @@ class _Validation:
             return "trains on nothing: the base's chat template leaves its assistant messages out"
         return (
             f"trains on nothing: the row has {n_whole:,} tokens, the context of {self._base} has {context:,}, and what is "
-            f"trained lies behind its end. {_WAY_OUT}"
+            f"trained lies behind its end. {self._way_out()}"
         )
 
     def _truncation(self, source: _Source, tally: Tally) -> str:
@@ -263,8 +263,15 @@ class _Validation:
         return (
             f"{tally.n_truncated:,} of {tally.n_examples:,} examples of the {source.kind} file exceed the context of "
             f"{self._base} ({self._spec.context_length:,} tokens) and lose their end: line {lines}. The longest is line "
-            f"{tally.longest_line} with {tally.n_longest:,} tokens. {_WAY_OUT}"
+            f"{tally.longest_line} with {tally.n_longest:,} tokens. {self._way_out()}"
         )
+
+    def _way_out(self) -> str:
+        """Name the bases that hold longer rows, or how to get one."""
+        longer = list(self._spec.longer_bases.items())[:_N_SHOWN]
+        if not longer:
+            return "For longer rows, register a base with a longer context (tunesmith models add NAME SOURCE) and use it."
+        return f"For longer rows, use {' or '.join(f'{name} ({n_tokens:,} tokens)' for name, n_tokens in longer)}."
 
     def _attend(self, source: _Source, watched: "_Watched", tally: Tally) -> None:
         """Now and then see whether the file is still there, and say how far it is read."""
@@ -282,9 +289,6 @@ class _Validation:
             self._blobs.open(source.key).close()
         except FileNotFoundError as error:
             raise source.deleted() from error
-
-
-_WAY_OUT: Final = "For longer rows, register a base with a longer context (tunesmith models add NAME SOURCE) and use it."
 
 
 class _Watched:

@@ -109,6 +109,7 @@ def job(base: Path, tmp_path: Path) -> Callable[..., Told]:
         store: Any = None,
         folder: Path = base,
         has_validation: bool | None = None,
+        longer_bases: dict[str, int] | None = None,
     ) -> Told:
         if training is not None:
             put("files/file-t", training)
@@ -127,6 +128,7 @@ def job(base: Path, tmp_path: Path) -> Callable[..., Told]:
             validation_key="files/file-v" if has_validation else None,
             max_line_bytes=2000,
             base_name="tiny",
+            longer_bases=longer_bases or {},
             created_at=1_000_000.0,
         )
         told = Told()
@@ -192,6 +194,16 @@ def test_rows_that_lose_all_that_is_trained_are_refused(job: Callable[..., Told]
         f"{N_TOKENS - 2 + 70} tokens, the context of tiny has 64, and what is trained lies behind its end. For longer rows, "
         "register a base with a longer context (tunesmith models add NAME SOURCE) and use it."
     )
+
+
+def test_a_base_that_holds_longer_rows_is_named(job: Callable[..., Told]) -> None:
+    longer = {"small": 2048, "qwen": 32_768}
+    told = job([*[row()] * 10, row("a", "b" * 80)], longer_bases=longer)
+    assert told.done is not None
+    assert told.done["warnings"][0].endswith(" For longer rows, use small (2,048 tokens) or qwen (32,768 tokens).")
+    told = job([*[row()] * 10, row("a" * 70)], longer_bases=longer)
+    assert told.error is not None
+    assert told.error[2].endswith(" For longer rows, use small (2,048 tokens) or qwen (32,768 tokens).")
 
 
 def test_rows_that_the_template_leaves_out_or_refuses(job: Callable[..., Told], base: Path, tmp_path: Path) -> None:
