@@ -3,6 +3,7 @@
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, make_url, text
 
 from tunesmith.core.ids import Ids
@@ -39,6 +40,12 @@ def test_the_migrations_build_the_same_indexes_and_keys(empty_url: str) -> None:
             assert foreign == {key.parent.name for key in table.foreign_keys}
             indexes = {index["name"] for index in looked.get_indexes(table.name) if not index.get("duplicates_constraint")}
             assert indexes == {index.name for index in table.indexes}
+    engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_that_the_release_names(empty_url: str) -> None:
+    engine = _engine(empty_url)
+    assert ScriptDirectory.from_config(migrate.configuration(engine)).get_current_head() == migrate.HEAD
     engine.dispose()
 
 

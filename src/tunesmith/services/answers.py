@@ -6,10 +6,12 @@ One `Assembler` a sample; nothing here waits or knows of HTTP.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tunesmith.core.ids import Ids
-from tunesmith.data.render import TextStream
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import TextStream
 
 TOOL_CALL: Final = ("<tool_call>", "</tool_call>")
 
@@ -37,7 +39,7 @@ class Assembler:
     """Turns one sample's tokens into deltas."""
 
     def __init__(
-        self, index: int, text: TextStream, stops: Sequence[str], *, with_tools: bool, ids: Ids, one_call: bool = False
+        self, index: int, text: "TextStream", stops: Sequence[str], *, with_tools: bool, ids: Ids, one_call: bool = False
     ) -> None:
         self._index = index
         self._text = text

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
@@ -14,7 +14,6 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
 from tunesmith.core.ids import Ids
 from tunesmith.data.folder import BrokenFolder
-from tunesmith.data.render import Renderer, RenderError
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Adapter, Blobs, GenerateRequest, Inference
 from tunesmith.domain.scope import Project
@@ -22,6 +21,9 @@ from tunesmith.services.answers import Assembler, Delta
 from tunesmith.services.bases import Bases
 from tunesmith.store import models
 from tunesmith.store.session import Database
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import Renderer
 
 #: Tokens of an answer whose length the request leaves open; less when the context ends before.
 N_DEFAULT_TOKENS: Final = 4096
@@ -75,7 +77,7 @@ class _Served:
 
     base: Base
     adapter: Adapter | None
-    renderer: Renderer
+    renderer: "Renderer"
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ class Chat:
     inference: Inference
     clock: Clock
     ids: Ids
-    _renderers: dict[tuple[str, str, str], Renderer] = field(default_factory=dict[tuple[str, str, str], Renderer])
+    _renderers: "dict[tuple[str, str, str], Renderer]" = field(default_factory=dict)
 
     async def answer(self, scope: Project, request: ChatRequest) -> Answer:
         """Resolve the model, render the prompt and return the answer, which nobody has started to compute yet.
@@ -147,6 +149,8 @@ class Chat:
                     return
 
     def _prepare(self, scope: Project, request: ChatRequest) -> tuple[_Served, list[int]]:
+        from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
+
         served = self._resolve(scope, request.model)
         try:
             prompt = served.renderer.prompt(request.messages, request.tools, parallel_tool_calls=request.parallel_tool_calls)
@@ -175,7 +179,9 @@ class Chat:
         adapter = Adapter(name, str(self.blobs.path(tuned.adapter_key)), tuned.sha256)
         return _Served(base, adapter, self._renderer(base))
 
-    def _renderer(self, base: Base) -> Renderer:
+    def _renderer(self, base: Base) -> "Renderer":
+        from tunesmith.data.render import Renderer  # noqa: PLC0415 - a server that starts need not wait for tokenizers
+
         key = (base.path, base.pins.get("tokenizer", ""), base.pins.get("template", ""))
         known = self._renderers.get(key)
         if known is not None:
