@@ -59,8 +59,14 @@ def test_a_file_goes_round(
 async def test_a_file_goes_round_async(async_client: openai.AsyncOpenAI, rows: Callable[[int], bytes]) -> None:
     file = await async_client.files.create(file=("rows.jsonl", io.BytesIO(rows(10))), purpose="fine-tune")
     assert (await async_client.files.retrieve(file.id)).bytes == len(rows(10))
+    assert (await async_client.files.wait_for_processing(file.id)).status == "processed"
     assert (await async_client.files.content(file.id)).content == rows(10)
-    assert file.id in [listed.id async for listed in async_client.files.list()]
+    async with async_client.files.with_streaming_response.content(file.id) as streamed:
+        assert b"".join([piece async for piece in streamed.iter_bytes(100)]) == rows(10)
+    assert file.id in [listed.id async for listed in async_client.files.list(purpose="fine-tune", order="asc", limit=1)]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await async_client.files.create(file=("rows.jsonl", b"no"), purpose="fine-tune")
+    assert caught.value.param == "file"
     assert (await async_client.files.delete(file.id)).deleted
 
 

@@ -93,9 +93,18 @@ def test_null_stands_for_every_optional_field_left_out(http: httpx2.Client, trai
 @pytest.mark.anyio
 async def test_a_job_goes_round_async(async_client: openai.AsyncOpenAI, training_file: str) -> None:
     jobs = async_client.fine_tuning.jobs
-    job = await jobs.create(model=MODEL, training_file=training_file)
+    job = await jobs.create(model=MODEL, training_file=training_file, metadata={"client": "async"})
     assert (await jobs.retrieve(job.id)).id == job.id
-    assert job.id in [listed.id async for listed in jobs.list()]
+    assert job.id in [listed.id async for listed in jobs.list(limit=1)]
+    assert [listed.id async for listed in jobs.list(metadata={"client": "async"})] == [job.id]
+    for call in (jobs.pause, jobs.resume):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await call(job.id)
+        assert caught.value.code == "not_available"
+    for call in (jobs.retrieve, jobs.cancel):
+        with pytest.raises(openai.NotFoundError) as missed:
+            await call(UNKNOWN[1])
+        assert missed.value.code == "fine_tune_not_found"
     assert (await jobs.cancel(job.id)).status == "cancelled"
     assert (await jobs.list_events(job.id)).data[0].message == "The job was cancelled"
     assert [checkpoint async for checkpoint in jobs.checkpoints.list(job.id)] == []
@@ -209,6 +218,18 @@ def test_jobs_are_listed_by_pages_and_by_metadata(
 def test_a_wrong_query_is_refused_by_its_name(http: httpx2.Client, query: str, param: str) -> None:
     answer = http.get(f"/v1/fine_tuning/jobs?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_the_limit_of_every_list_is_one_to_ten_thousand(
+    http: httpx2.Client, client: openai.OpenAI, training_file: str
+) -> None:
+    job = create(client, training_file)
+    for path in ("", f"/{job.id}/events", f"/{job.id}/checkpoints"):
+        for limit, status in ((0, 400), (1, 200), (10_000, 200), (10_001, 400)):
+            answer = http.get(f"/v1/fine_tuning/jobs{path}?limit={limit}")
+            assert (answer.status_code, answer.json().get("error", {}).get("param")) == (
+                status, "limit" if status == 400 else None
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("job_id", UNKNOWN)
