@@ -95,6 +95,38 @@ def test_what_comes_with_other_releases_is_a_400(http: httpx2.Client, verb: str,
     assert what in error["message"]
 
 
+GRADER: Any = {"type": "string_check", "name": "a", "input": "x", "reference": "x", "operation": "eq"}
+CHECKPOINT = "ft:tunesmith-nano:tunesmith::AbCdEf12:ckpt-step-10"
+LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
+    "graders.run": lambda c: c.fine_tuning.alpha.graders.run(grader=GRADER, model_sample="x"),
+    "graders.validate": lambda c: c.fine_tuning.alpha.graders.validate(grader=GRADER),
+    "permissions.list": lambda c: c.fine_tuning.checkpoints.permissions.list(CHECKPOINT),
+    "permissions.create": lambda c: c.fine_tuning.checkpoints.permissions.create(CHECKPOINT, project_ids=["proj_x"]),
+    "permissions.delete": lambda c: c.fine_tuning.checkpoints.permissions.delete(
+        "cp_x", fine_tuned_model_checkpoint=CHECKPOINT
+    ),
+    "uploads.create": lambda c: c.uploads.create(bytes=1, filename="a", mime_type="text/plain", purpose="fine-tune"),
+    "uploads.parts": lambda c: c.uploads.parts.create("upload_x", data=b"a"),
+    "uploads.complete": lambda c: c.uploads.complete("upload_x", part_ids=["part_x"]),
+    "uploads.cancel": lambda c: c.uploads.cancel("upload_x"),
+    "embeddings": lambda c: c.embeddings.create(model="tunesmith-nano", input="x"),
+    "completions": lambda c: c.completions.create(model="tunesmith-nano", prompt="x"),
+    "responses.create": lambda c: c.responses.create(model="tunesmith-nano", input="x"),
+    "responses.retrieve": lambda c: c.responses.retrieve("resp_x"),
+    "responses.delete": lambda c: c.responses.delete("resp_x"),
+    "chat.list": lambda c: c.chat.completions.list(),
+    "chat.retrieve": lambda c: c.chat.completions.retrieve("chatcmpl-x"),
+    "chat.messages": lambda c: c.chat.completions.messages.list("chatcmpl-x"),
+}
+
+
+@pytest.mark.parametrize("call", LATER)
+def test_what_comes_with_other_releases_is_told_to_the_official_client(client: openai.OpenAI, call: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="not available in this release") as caught:
+        LATER[call](client)
+    assert caught.value.code == "not_available"
+
+
 @pytest.mark.parametrize(
     ("verb", "path", "allowed"),
     [
