@@ -190,6 +190,12 @@ class Chat:
             renderer = Renderer.load(Path(base.path), self.clock)
         except BrokenFolder as error:
             raise InvalidRequest(f"The base model {base.name} cannot be used: {error}", param="model") from error
+        if (renderer.tokenizer_sha256, renderer.template_sha256) != key[1:]:
+            raise InvalidRequest(
+                f"The base model {base.name} cannot be used: the tokenizer or the template in {base.path} is not the one "
+                "that it was added with. Bring that back, or add the new one under another name.",
+                param="model",
+            )
         if len(self._renderers) >= _N_MAX_RENDERERS:
             self._renderers.pop(next(iter(self._renderers)))
         self._renderers[key] = renderer
