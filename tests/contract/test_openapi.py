@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ from tunesmith.api.job_schema import (
 from tunesmith.api.jobs import ListCheckpoints, ListJobs, wire_event
 from tunesmith.api.wire import Page
 from tunesmith.domain import events as wording
-from tunesmith.domain.job import Event
+from tunesmith.domain.job import Event, NewEvent
+from tunesmith.domain.states import Status
+from tunesmith.store import jobs
 
 #: The paths of OpenAI's published document for these resources.
 CONTRACT = """
@@ -76,6 +79,12 @@ def test_every_operation_of_the_contract_has_an_answer(served: Any, verb: str, p
     assert any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
+def shown(told: NewEvent) -> dict[str, Any]:
+    """Return an event as the wire shows it once it is stored."""
+    own = {"id": "ftevent-x", "job_id": "ftjob-x", "project_id": "proj_default", "seq": 1, "attempt": 1}
+    return wire_event(Event(**{**asdict(told), **own, "created_at": 1.0}))
+
+
 @pytest.fixture
 def departures(
     fresh: Any, rows: Callable[[int], bytes], faults: Callable[..., list[str]]
@@ -84,22 +93,7 @@ def departures(
     with openai.OpenAI(base_url=fresh.base_url, api_key="any", max_retries=0) as client:
         empty = client.files.list().to_dict()
         file = client.files.create(file=("rows.jsonl", rows(10)), purpose="evals").to_dict()
-    told = wording.started(1, 0)
-    event = wire_event(
-        Event(
-            id="ftevent-x",
-            job_id="ftjob-x",
-            project_id="proj_default",
-            seq=1,
-            attempt=1,
-            idempotency_key=told.idempotency_key,
-            created_at=1.0,
-            level=told.level,
-            message=told.message,
-            type=told.type,
-            data=told.data,
-        )
-    )
+    event = shown(wording.started(1, 0))
     bodies = {"ListFilesResponse": empty, "OpenAIFile": file, "FineTuningJobEvent": event}
     return lambda without: {name: faults(body, name, without) for name, body in bodies.items()}
 
@@ -113,6 +107,55 @@ def test_each_difference_is_needed_and_no_other_is(
         told = departures(difference["name"])
         assert [fault.split(":")[0] for fault in told.pop(name)] == [f"$.{field}"], difference["name"]
         assert not any(told.values())
+
+
+RESOLVED = {"batch_size": 1, "learning_rate_multiplier": 1.0, "n_epochs": 3}
+STATES: dict[str, dict[str, Any]] = {
+    "queued": {"resolved": RESOLVED},
+    "running": {"resolved": RESOLVED, "estimated_finish": 1_800_000_000.7},
+    "succeeded": {
+        "resolved": RESOLVED, "finished_at": 1_800_000_000.7, "fine_tuned_model": "ft:m:o::AbCdEf12", "trained_tokens": 9,
+        "result_files": ["file-x"],
+    },
+    "failed": {"finished_at": 1_800_000_000.7, "error": {"code": "c", "param": None, "message": "m"}},
+    "cancelled": {"finished_at": 1_800_000_000.7},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", STATES)
+def test_a_job_conforms_in_every_state(
+    client: openai.OpenAI, served: Any, training_file: str, conforms: Callable[[object, str], None], status: str
+) -> None:
+    made = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=training_file)
+    path = {"succeeded": ["queued", "running"], "running": ["queued"], "failed": [], "cancelled": [], "queued": []}[status]
+    with served.composed.db.begin() as tx:
+        for onward in path:
+            assert jobs.swap(tx, served.scope, made.id, expect_status=list(Status), status=Status(onward))
+        changes = STATES[status]
+        assert jobs.swap(tx, served.scope, made.id, expect_status=list(Status), status=Status(status), **changes)
+    job = client.fine_tuning.jobs.retrieve(made.id)
+    conforms(job, "FineTuningJob")
+    body = job.to_dict()
+    assert body["status"] == status
+    for name in ("finished_at", "estimated_finish"):
+        assert body[name] == (int(changes[name]) if name in changes else None)
+    assert body["error"] == changes.get("error")
+    assert body["fine_tuned_model"] == changes.get("fine_tuned_model")
+    resolved = changes.get("resolved", dict.fromkeys(RESOLVED, "auto"))
+    assert body["hyperparameters"] == resolved == body["method"]["supervised"]["hyperparameters"]
+
+
+def test_events_of_every_kind_conform(conforms: Callable[[object, str], None]) -> None:
+    measured = {"step": 3, "total_steps": 9, "train_loss": 0.123, "train_mean_token_accuracy": 0.5}
+    for told in (
+        wording.step(measured, 1.5),
+        wording.step({**measured, "train_loss": None}, 1.5),
+        wording.warning(1, "2 of 10 examples"),
+        wording.failed("The job failed"),
+        wording.cancelled(),
+        wording.lost(1, "The worker was killed by signal 9", 4),
+    ):
+        conforms(shown(told), "FineTuningJobEvent")
 
 
 @pytest.mark.parametrize(
