@@ -1,0 +1,323 @@
+"""A server's work on a real database and a real blob folder, killed with -9 at a failpoint and begun again, at each in turn.
+
+`python crash_points.py FOLDER` prints a line for every point: its name, the visit, and `held`, `LOST` or `unpassed`. A client's
+journal holds what it was answered; workers are made up, and die with the server.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from tunesmith.blobs.local import LocalBlobs
+from tunesmith.core import failpoint
+from tunesmith.core.channel import Report, Task
+from tunesmith.core.errors import FileNotFound
+from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
+from tunesmith.data.folder import fingerprint
+from tunesmith.domain.job import CreateJob, Job
+from tunesmith.domain.model import Base
+from tunesmith.domain.ports import Handle
+from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Everywhere, Project
+from tunesmith.domain.states import TERMINAL, Status
+from tunesmith.services.attempts import Attempts, Fenced
+from tunesmith.services.bases import Bases
+from tunesmith.services.files import Files
+from tunesmith.services.jobs import Jobs
+from tunesmith.services.placement import Placement
+from tunesmith.services.scheduler import Scheduler
+from tunesmith.store import jobs, metrics, models, outbox
+from tunesmith.store.session import Database
+
+SCOPE = Project(DEFAULT_PROJECT, DEFAULT_ORGANIZATION)
+ALL = Everywhere("the test looks at everything")
+SOURCE = Path(failpoint.__file__).parents[1]
+N_STEPS = 3
+#: The worker of this attempt dies after its checkpoint without a word.
+DOOMED = 2
+
+
+class Hasty:
+    """A clock that goes on by a second whenever it is looked at, so that nobody waits."""
+
+    def __init__(self) -> None:
+        self._at = time.time()
+
+    def now(self) -> float:
+        self._at += 1.0
+        return self._at
+
+    def monotonic(self) -> float:
+        return self.now()
+
+
+class Machine:
+    """Made-up workers; `tasks` by process number."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, Task] = {}
+        self.n_started = 0
+
+    def start(self, task: Task) -> Handle:
+        self.n_started += 1
+        self.tasks[self.n_started] = task
+        return Handle(self.n_started, os.getpid(), "boot")
+
+    def stop(self, handle: Handle) -> None:
+        if handle.start_time == os.getpid():
+            self.tasks.pop(handle.pid, None)
+
+    def alive(self, handle: Handle) -> bool:
+        return handle.start_time == os.getpid() and handle.pid in self.tasks
+
+    def sweep(self, job_id: str, attempt: int | None = None) -> int:
+        gone = [pid for pid, task in self.tasks.items() if task.job == job_id]
+        for pid in gone:
+            del self.tasks[pid]
+        return len(gone)
+
+    def strays(self) -> frozenset[tuple[str, int]]:
+        return frozenset((task.job, task.attempt) for task in self.tasks.values())
+
+    def outcome(self, job_id: str, attempt: int) -> None:
+        return None
+
+    def rest(self, job_id: str, attempt: int) -> list[Report]:
+        return []
+
+
+class Server:
+    """The services of one process."""
+
+    def __init__(self, folder: Path) -> None:
+        clock, ids, settings = Hasty(), Ids(), Settings(data_dir=folder, sampler_warm=False)
+        self.db = Database(f"sqlite:///{folder / 'x.db'}", clock=clock, ids=ids)
+        self.db.migrate()
+        self.blobs = LocalBlobs(folder / "blobs")
+        self.machine: Any = Machine()
+        common: dict[str, Any] = {"db": self.db, "clock": clock, "ids": ids, "settings": settings}
+        self.attempts = Attempts(blobs=self.blobs, on_change=lambda: None, **common)
+        placement = Placement(attempts=self.attempts, blobs_url=self.blobs.url, socket=folder / "c.sock", **common)
+        self.scheduler = Scheduler(
+            placement=placement, attempts=self.attempts, executor=self.machine, clock=clock, settings=settings
+        )
+        bases = Bases(db=self.db, clock=clock, settings=settings)
+        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda: None, **common)
+        self.files = Files(blobs=self.blobs, jobs=self.jobs, **common)
+
+    def every_job(self) -> list[Job]:
+        return self.jobs.page(SCOPE, limit=100)[0]
+
+
+class Journal:
+    """What the client was answered, and survives the server."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def once(self, key: str, ask: Callable[[], Any]) -> Any:
+        """Ask, unless the answer is known, and write the answer down."""
+        if key not in self.known:
+            self.known[key] = ask()
+            with self._path.open("a") as file:
+                file.write(json.dumps([key, self.known[key]]) + "\n")
+        return self.known[key]
+
+
+def furnish(folder: Path) -> None:
+    """Lay out a database with a base."""
+    base_folder = folder / "base"
+    base_folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (base_folder / name).write_bytes(b"{}")
+    server = Server(folder)
+    base = Base(
+        name="nano", kind="folder", source="", path=str(base_folder), created_at=0.0, architecture="X", context_length=512,
+        n_parameters=1, weights_bytes=1, pins={"weights": "w"}, fingerprint=fingerprint(base_folder),
+    )  # fmt: skip
+    with server.db.begin() as tx:
+        models.add_base(tx, ALL, base)
+    server.db.close()
+
+
+def play(server: Server, journal: Journal) -> None:
+    """Upload, create two jobs, cancel one, see the other through, delete the file: what is answered is not asked again."""
+    rows = [b'{"messages": []}\n']
+    upload = {"filename": "t.jsonl", "purpose": "fine-tune", "chunks": rows, "expires_after_s": None}
+    file = journal.once("file", lambda: server.files.create(SCOPE, **upload).id)
+    asked = CreateJob(model="nano", training_file=file, seed=1)
+    journal.once("job", lambda: server.jobs.create(SCOPE, asked).id)
+    dropped = journal.once("dropped", lambda: server.jobs.create(SCOPE, asked).id)
+    journal.once("cancelled", lambda: str(server.jobs.cancel(SCOPE, dropped).status))
+    for _ in range(200):
+        server.scheduler.tick()
+        for pid, task in list(server.machine.tasks.items()):
+            work(server, journal, pid, task)
+        if all(job.status in TERMINAL and job.released_at is not None for job in server.every_job() if job.attempt):
+            break
+    journal.once("deleting", lambda: True)
+    journal.once("deleted", lambda: delete(server, file))
+
+
+def delete(server: Server, file: str) -> bool:
+    try:
+        server.files.delete(SCOPE, file)
+    except FileNotFound:
+        assert server.files.sweep() >= 0
+    return True
+
+
+def work(server: Server, journal: Journal, pid: int, task: Task) -> None:
+    """Report what a task has to say next, one message at a time; then leave."""
+    try:
+        for number, reports in enumerate(messages(server, task)):
+            if task.attempt == DOOMED and number == 3:
+                break
+            server.attempts.report(task.job, task.attempt, task.token, reports)
+            for report in reports:
+                journal.once(f"{task.job} {report.idempotency_key}", lambda: True)
+    except Fenced:
+        pass
+    server.machine.tasks.pop(pid, None)
+
+
+def messages(server: Server, task: Task) -> list[list[Report]]:
+    def report(kind: str, key: str, /, **data: Any) -> Report:
+        return Report(kind, task.job, task.attempt, key, 1.0, data)
+
+    def saved(step: int) -> dict[str, Any]:
+        key = f"{task.spec['output_key']}/checkpoints/{step:06d}"
+        server.blobs.put(f"{key}/MANIFEST.json", [b"{}"])
+        return {"step": step, "key": key, "sha256": "0" * 64, "metrics": {"step": step}}
+
+    if task.kind == "validate":
+        return [[report("validated", "validated", hyperparameters={"n_epochs": 1})]]
+    resumed = task.spec["resume_key"]
+    first = 0 if resumed is None else int(resumed[-6:])
+    said = [[report("started", f"started-{task.attempt}", step=first, total_steps=N_STEPS)]]
+    for step in range(first + 1, N_STEPS + 1):
+        said.append([report("metrics", f"s{step}", step=step, total_steps=N_STEPS, train_loss=1.0)])
+        if step == 1:
+            said.append([report("checkpoint", "ckpt-1", **saved(1))])
+    said.append([report("finished", "terminal", trained_tokens=5, **saved(N_STEPS))])
+    return said
+
+
+def check_answers(server: Server, known: dict[str, Any]) -> None:
+    """Assert that what was answered is still so."""
+    if "file" in known and "deleting" not in known:
+        file, stream = server.files.open(SCOPE, known["file"])
+        with stream:
+            assert len(stream.read()) == file.bytes
+    for name in {"job", "dropped"} & known.keys():
+        server.jobs.get(SCOPE, known[name])
+    if "cancelled" in known:
+        assert server.jobs.get(SCOPE, known["dropped"]).status is Status.CANCELLED
+    for key in known:
+        job, _, said = key.partition(" ")
+        if said:
+            assert said in {event.idempotency_key for event in server.jobs.events(SCOPE, job, limit=100)[0]}, key
+
+
+def check_end(server: Server, known: dict[str, Any]) -> None:
+    """Assert that every job came to its one end, whole."""
+    for job in server.every_job():
+        told = server.jobs.events(SCOPE, job.id, limit=100)[0][::-1]
+        assert [event.seq for event in told] == list(range(1, len(told) + 1))
+        assert len({event.idempotency_key for event in told}) == len(told)
+        assert job.status in (Status.SUCCEEDED, Status.CANCELLED), (job.id, job.status, job.error)
+        with server.db.read() as tx:
+            assert outbox.pending(tx, SCOPE, job.id) == [f"fine_tuning.job.{job.status}"]
+            rows = metrics.all(tx, SCOPE, job.id)
+            made = {model.name for model in models.tuned(tx, SCOPE) if model.job_id == job.id}
+            assert not jobs.occupied(tx, ALL)
+        if job.status is Status.CANCELLED:
+            assert told[-1].message == "The job was cancelled"
+            continue
+        assert told[-1].message == "The job has successfully completed"
+        assert [step for step, _ in rows] == [1, 2, 3]
+        listed = server.jobs.checkpoints(SCOPE, job.id)[0]
+        assert [checkpoint.step for checkpoint in listed] == [3, 1]
+        assert made == {checkpoint.model_name for checkpoint in listed}
+        assert all(server.blobs.keys(checkpoint.key) for checkpoint in listed)
+        _, stream = server.files.open(SCOPE, job.result_files[0])
+        with stream:
+            assert len(stream.read().splitlines()) == N_STEPS + 1
+    assert server.jobs.get(SCOPE, known["job"]).status is Status.SUCCEEDED
+    assert server.blobs.keys(f"files/{known['file']}") == []
+
+
+def in_a_process(act: Callable[[], None], failpoints: str = "") -> int:
+    """Run something in a fork of this process and return its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.environ["TUNESMITH_FAILPOINTS"] = failpoints
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001 - a fork must not go on as its parent
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+def whole(folder: Path) -> None:
+    """Play the story to its end from wherever the folder stands."""
+    server, journal = Server(folder), Journal(folder / "journal")
+    check_answers(server, journal.known)
+    play(server, journal)
+    check_answers(server, journal.known)
+    check_end(server, journal.known)
+
+
+def names() -> list[str]:
+    """Return the failpoints of the server's own side."""
+    sources = [path for part in ("services", "store", "blobs") for path in (SOURCE / part).rglob("*.py")]
+    return sorted({name for path in sources for name in re.findall(r'failpoint\("([^"]+)"\)', path.read_text())})
+
+
+def count(folder: Path) -> None:
+    """Play undisturbed and write down how often each point was passed."""
+    whole(folder)
+    (folder / "visits").write_text(json.dumps(failpoint._VISITS))
+
+
+def main(folder: Path) -> int:
+    """Kill after every commit, and at the first visit of every other point; return 1 if anything was lost."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    furnish(folder / "empty")
+    shutil.copytree(folder / "empty", folder / "count")
+    assert in_a_process(lambda: count(folder / "count"), ",".join(f"{name}=count" for name in names())) == 0
+    visits = json.loads((folder / "count" / "visits").read_text())
+    lost = False
+    for name in names():
+        n_visits = visits.get(name, 0)
+        if n_visits == 0:
+            sys.stdout.write(f"{name} 0 unpassed\n")
+        for visit in range(1, (n_visits if name == "store.committed" else min(n_visits, 1)) + 1):
+            place = folder / f"{name}-{visit}"
+            shutil.copytree(folder / "empty", place)
+            killed = in_a_process(lambda place=place: whole(place), f"{name}=kill@{visit}")
+            held = os.WIFSIGNALED(killed) and in_a_process(lambda place=place: whole(place)) == 0
+            lost = lost or not held
+            sys.stdout.write(f"{name} {visit} {'held' if held else f'LOST, wait status {killed}'}\n")
+    return int(lost)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
