@@ -26,7 +26,7 @@ from tunesmith.services.retention import Retention
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.warmth import Warmth
 from tunesmith.store.migrate import NewerDatabase
-from tunesmith.store.session import Database
+from tunesmith.store.session import Database, DatabaseInUse
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
     """Open the data folder and the database, bring its tables up to date, and wire every part.
 
     Raises:
-        FolderRefused: another server holds the folder, a newer one wrote it, or it cannot be written.
+        FolderRefused: another server holds the folder or the database, a newer one wrote them, or they cannot be written.
         Unavailable: the database cannot be reached.
     """
     clock = clock or SystemClock()
@@ -81,7 +81,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
         undone.callback(folder.close)
         try:
             composed = _wire(folder, settings, clock, ids)
-        except NewerDatabase as error:
+        except (DatabaseInUse, NewerDatabase) as error:
             raise FolderRefused(str(error)) from error
         undone.pop_all()
     return composed
@@ -90,6 +90,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
 def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:
     settings = settings.model_copy(update={"data_dir": folder.path})
     db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
+    db.hold()
     db.migrate()
     blobs = LocalBlobs(folder.path / "blobs")
     blobs.clear_unfinished("files")

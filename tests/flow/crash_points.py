@@ -1,7 +1,7 @@
 """A server's work on a real database and a real blob folder, killed with -9 at a failpoint and begun again, at each in turn.
 
-`python crash_points.py FOLDER` prints a line for every point: its name, the visit, and `held`, `LOST` or `unpassed`. A client's
-journal holds what it was answered; workers are made up, and die with the server.
+`python crash_points.py FOLDER` prints a line for every point: its name, the visit, and `held`, `LOST` or `unpassed`.
+A client's journal holds what it was answered; workers are made up, and die with the server.
 """
 
 import json

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.domain.job import Job
 from tunesmith.domain.scope import Project
 from tunesmith.store import jobs
-from tunesmith.store.session import Database, Lanes
+from tunesmith.store.session import Database, DatabaseInUse, Lanes
 
 OWN = Project("proj_a", "org-a")
 PATIENCE_S = 30
@@ -149,3 +150,22 @@ def test_an_error_of_the_driver_says_what_it_was(db: Database) -> None:
     with pytest.raises(Unavailable, match="it broke") as raised, db.begin():
         raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("it broke"))
     assert raised.value.status == 503
+
+
+@pytest.mark.pg
+def test_a_second_server_on_a_postgresql_is_refused_until_the_first_lets_go(cluster: Any, watch: Any) -> None:
+    first, second = (Database(cluster.url("tunesmith"), clock=watch, ids=Ids()) for _ in range(2))
+    first.hold()
+    with pytest.raises(DatabaseInUse, match="another Tunesmith server"):
+        second.hold()
+    first.close()
+    second.hold()
+    second.close()
+
+
+def test_a_sqlite_is_held_by_its_folders_lock(tmp_path: Path, watch: Any) -> None:
+    first, second = (Database(f"sqlite:///{tmp_path / 'x.db'}", clock=watch, ids=Ids()) for _ in range(2))
+    first.hold()
+    second.hold()
+    first.close()
+    second.close()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, func, make_url, select
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -20,6 +20,8 @@ from tunesmith.core.ids import Ids
 from tunesmith.store import migrate
 
 BUSY_TIMEOUT_MS: Final = 30_000
+#: The advisory lock of PostgreSQL that a server holds: `tune` in ASCII.
+SERVER_LOCK: Final = 0x74756E65
 #: The SQLSTATE of a full disk.
 PG_DISK_FULL: Final = "53100"
 
@@ -78,6 +80,10 @@ class Lanes:
         return self._urgent[0] if self._urgent else self._ordinary[0]
 
 
+class DatabaseInUse(Exception):
+    """Another server works on the database; two of this release would take each other's attempts for lost ones."""
+
+
 class Database:
     """A store by URL: `sqlite:///…` or `postgresql://…`.
 
@@ -102,6 +108,26 @@ class Database:
             _prepare_sqlite(self._reader, "BEGIN")
         else:
             self._writer = self._reader = create_engine(parsed, pool_size=8, max_overflow=32, pool_pre_ping=True)
+        self._held: Connection | None = None
+
+    def hold(self) -> None:
+        """Be the only server on the database until `close`; a SQLite database has the lock of its data folder.
+
+        Raises:
+            DatabaseInUse: another server is.
+        """
+        if self.is_sqlite:
+            return
+        with _clear():
+            connection = self._writer.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if not connection.execute(select(func.pg_try_advisory_lock(SERVER_LOCK))).scalar_one():
+                connection.close()
+                raise DatabaseInUse(
+                    "The PostgreSQL database is in use by another Tunesmith server. Stop that one, or give this one a "
+                    "database of its own with --database-url."
+                )
+            connection.detach()  # a connection of the pool's could be handed on, and the lock with it
+        self._held = connection
 
     def migrate(self) -> None:
         """Bring the tables up to date.
@@ -133,6 +159,9 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         self._writer.dispose()
         self._reader.dispose()
 
