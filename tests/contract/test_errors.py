@@ -227,6 +227,30 @@ def test_a_body_that_waits_for_a_nod_is_refused_before_it_is_sent(served: Any) -
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "GET /v1/models/ü HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "nonsense\r\n\r\n",
+        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        "POST /v1/fine_tuning/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_like_any_other_error(served: Any, request_: str) -> None:
+    port = int(served.root.rpartition(":")[2])
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        line.sendall(request_.encode())
+        while piece := line.recv(65536):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *headers = head.decode().split("\r\n")
+    named = dict(header.lower().split(": ", 1) for header in headers)
+    error = error_of(httpx2.Response(400, headers=named, content=body))
+    assert (status, named["connection"]) == ("HTTP/1.1 400 ", "close")
+    assert "not valid HTTP/1.1" in error["message"]
+
+
 def test_a_client_that_leaves_in_the_middle_of_an_upload_leaves_nothing(
     served: Any, client: openai.OpenAI, rows: Callable[[int], bytes]
 ) -> None:

@@ -32,6 +32,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def own_headers(request_id: str, *, took_s: float) -> dict[str, str]:
+    """Return the headers of every answer."""
+    return {
+        "x-request-id": request_id,
+        "openai-organization": EVERYBODY.organization_id,
+        "openai-project": EVERYBODY.project_id,
+        "openai-processing-ms": str(round(took_s * 1000)),
+        "openai-version": "2020-10-01",
+        "x-content-type-options": "nosniff",
+    }
+
+
 class Frame:
     """Gives every response its id, timing and OpenAI's headers; answers HEAD as GET without the body."""
 
@@ -52,12 +64,8 @@ class Frame:
         async def framed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-organization"] = EVERYBODY.organization_id
-                headers["openai-project"] = EVERYBODY.project_id
-                headers["openai-processing-ms"] = str(round((self._clock.monotonic() - start) * 1000))
-                headers["openai-version"] = "2020-10-01"
-                headers["x-content-type-options"] = "nosniff"
+                for name, value in own_headers(request_id, took_s=self._clock.monotonic() - start).items():
+                    headers[name] = value
             elif head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import structlog
 import typer
@@ -17,9 +18,11 @@ from starlette.types import ASGIApp
 from tunesmith.api.app import create_app
 from tunesmith.api.internal import create_internal_app
 from tunesmith.api.middleware import is_loopback
+from tunesmith.api.protocol import Protocol
 from tunesmith.bootstrap import Composed, compose
 from tunesmith.core.data_folder import FolderRefused
 from tunesmith.core.errors import Unavailable
+from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 
 REFUSED: Final = 1
@@ -89,7 +92,7 @@ class Door(uvicorn.Server):
             uvicorn.Config(
                 app,
                 uds=uds,
-                http="h11",
+                http=cast("type[asyncio.Protocol]", partial(Protocol, ids=Ids())),
                 ws="none",
                 lifespan="off",
                 log_config=None,
