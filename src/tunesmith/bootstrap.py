@@ -92,7 +92,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
     db.hold()
     db.migrate()
-    blobs = LocalBlobs(folder.path / "blobs")
+    blobs = LocalBlobs(folder.path / "blobs", ids=ids)
     blobs.clear_unfinished("files")
     executor = LocalExecutor(folder.path / "attempts")
     inference = Resident(folder.run, settings=settings, clock=clock)

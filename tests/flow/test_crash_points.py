@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-#: What this story does not come by: downloads, bases and models that are deleted, jobs that are given up, new tables.
-ELSEWHERE = {"fetch.spawn", "models.deleted", "placement.give_up", "migrate.upgrade", "migrate.upgraded"}
+#: What this story does not come by: new bases, models that are deleted, jobs that are given up, new tables.
+ELSEWHERE = {"fetch.spawn", "inspect.spawn", "models.deleted", "placement.give_up", "migrate.upgrade", "migrate.upgraded"}
 
 
 @pytest.mark.slow

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from tunesmith.core.failpoint import failpoint
+from tunesmith.core.ids import Ids
 from tunesmith.domain.ports import Stored
 
 _UNFINISHED = ".unfinished"
@@ -17,8 +17,9 @@ _UNFINISHED = ".unfinished"
 class LocalBlobs:
     """The `Blobs` port over a folder; an object is whole or absent, whatever happens meanwhile."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ids: Ids | None = None) -> None:
         self._folder = folder.absolute()
+        self._ids = ids or Ids()
 
     @property
     def url(self) -> str:
@@ -34,7 +35,7 @@ class LocalBlobs:
         """
         path = self._path(key)
         self._make_folder(path.parent)
-        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+        unfinished = path.with_name(f"{path.name}.{self._ids.scratch()}{_UNFINISHED}")
         try:
             stored = _write(unfinished, chunks)
             failpoint("blobs.rename")

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from tunesmith.core.failpoint import failpoint
+
 #: Raised when what lies in the folder changes its form; a newer one is refused.
 VERSION: Final = 1
 #: A Unix socket's path must fit into the kernel's 108 bytes, with the name of the longest socket.
@@ -74,7 +76,11 @@ class DataFolder:
         file = self.path / "VERSION"
         if not file.exists():
             written = self.path / "VERSION.new"
-            written.write_text(f"{VERSION}\n")
+            with written.open("w") as stream:
+                stream.write(f"{VERSION}\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            failpoint("folder.version")
             written.replace(file)
             return
         text = file.read_text(errors="replace").strip()

@@ -48,6 +48,10 @@ class Ids:
         """Return `evt_` and 24 alphanumerics."""
         return "evt_" + self._text(_ALPHANUMERIC, 24)
 
+    def scratch(self) -> str:
+        """Return 32 hexadecimal digits for the name of something that is not finished yet."""
+        return self._text(_HEX, 32)
+
     def model_tail(self) -> str:
         """Return the 8 alphanumerics that end a tuned model's name."""
         return self._text(_ALPHANUMERIC, 8)

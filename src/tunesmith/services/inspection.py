@@ -34,6 +34,7 @@ def inspect_folder(path: Path) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "tunesmith.lm.inspect", str(path)]
     environment = {**passed_on(), "HF_HUB_OFFLINE": "1"}
+    failpoint("inspect.spawn")
     try:
         answer = subprocess.run(
             command,

@@ -27,8 +27,9 @@ class Warmth:
 
     def ask(self, base_path: str) -> None:
         """Make a sampler of the base ready in the background."""
-        if self._wanted and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._warm, base_path)
+        loop = self._loop  # the server's end may take it away meanwhile
+        if self._wanted and loop is not None:
+            loop.call_soon_threadsafe(self._warm, base_path)
 
     def end(self) -> None:
         """Ask for no more."""

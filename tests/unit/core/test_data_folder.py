@@ -89,3 +89,14 @@ def test_sockets_lie_elsewhere_when_the_path_is_too_long_for_them(
     with pytest.raises(FolderRefused, match="belongs to somebody else"):
         DataFolder(deep)
     run.unlink()
+
+
+def test_a_disk_that_is_full_when_the_version_is_written_is_told_and_the_folder_can_be_used_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "folder.version=raise")
+    with pytest.raises(FolderRefused, match="cannot be written: No space left on device"):
+        DataFolder(tmp_path)
+    monkeypatch.delenv("TUNESMITH_FAILPOINTS")
+    with DataFolder(tmp_path):
+        assert (tmp_path / "VERSION").read_text() == f"{VERSION}\n"
