@@ -45,6 +45,8 @@ def test_what_another_release_brings_is_named(client: openai.OpenAI, field: str,
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, extra_body={field: value})
     assert (refused.value.code, refused.value.param) == ("not_available", field)
+    assert f"'{field}' " in refused.value.message
+    assert "leave it out" in refused.value.message
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,16 @@ def test_a_wrong_grader_is_refused_by_its_path(http: httpx2.Client, training_fil
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+def test_metadata_that_is_too_much_is_told_with_how_much(client: openai.OpenAI, training_file: str) -> None:
+    for metadata, told in (
+        ({f"k{i}": "v" for i in range(17)}, "'metadata' holds at most 16 pairs (got 17)."),
+        ({"a": "v" * 513}, "values of at most 512; 'a' has 1 and its value 513."),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.fine_tuning.jobs.create(model=MODEL, training_file=training_file, metadata=metadata)
+        assert told in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("content", "kind"),
     [

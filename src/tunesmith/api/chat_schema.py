@@ -28,7 +28,7 @@ WITHOUT_EFFECT: Final = frozenset(
 #: Fields that ask for what this release does not do, with the values that ask for nothing.
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "audio": (),
-    "frequency_penalty": (0, 0.0),
+    "frequency_penalty": (0,),
     "function_call": (),
     "functions": (),
     "logit_bias": ({},),
@@ -36,7 +36,7 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
-    "presence_penalty": (0, 0.0),
+    "presence_penalty": (0,),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "store": (False,),
@@ -106,7 +106,8 @@ class CreateChatCompletion(WireRequest):
         for name, idle in NOT_YET.items():
             value = getattr(self, name)
             if value is not None and value not in idle:
-                raise NotAvailable(f"'{name}' is not available in this release: leave it out.", param=name)
+                way_out = " or ".join(["leave it out", *(f"say {json.dumps(each)}" for each in idle)])
+                raise NotAvailable(f"'{name}' {shown(value)} is not available in this release: {way_out}.", param=name)
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
                 "'max_tokens' and 'max_completion_tokens' say the same: leave one out.", param="max_completion_tokens"

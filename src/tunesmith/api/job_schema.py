@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tunesmith.api.wire import Text, WireRequest, storable
+from tunesmith.api.wire import Text, WireRequest, shown, storable
 from tunesmith.graders.grader import Grader
 
 Auto = Literal["auto"]
@@ -169,13 +169,22 @@ class CreateJobRequest(WireRequest):
         if metadata is None:
             return None
         if len(metadata) > N_METADATA:
-            raise PydanticCustomError("value", "holds at most {limit} pairs", {"limit": N_METADATA})
+            raise PydanticCustomError(
+                "value", "holds at most {limit} pairs (got {n})", {"limit": N_METADATA, "n": len(metadata)}
+            )
         for key, value in metadata.items():
             if len(key) > N_METADATA_KEY or len(value) > N_METADATA_VALUE:
                 raise PydanticCustomError(
                     "value",
-                    "has keys of at most {key} characters and values of at most {value}",
-                    {"key": N_METADATA_KEY, "value": N_METADATA_VALUE},
+                    "has keys of at most {limit} characters and values of at most {value_limit}; "
+                    "{key} has {n} and its value {m}",
+                    {
+                        "limit": N_METADATA_KEY,
+                        "value_limit": N_METADATA_VALUE,
+                        "key": shown(key),
+                        "n": len(key),
+                        "m": len(value),
+                    },
                 )
         return metadata
 

@@ -72,12 +72,8 @@ class Models:
         with self._db.begin() as tx:
             model = models.get(tx, scope, name, lock=True)
             if model is None:
-                if models.get_base(tx, scope, name) is not None:
-                    raise InvalidRequest(
-                        f"'{name}' is a base model of the server: `tunesmith models remove {name}` removes it.",
-                        param="model",
-                    )
-                raise ModelNotFound(name)
+                base = models.get_base(tx, scope, name)
+                raise ModelNotFound(name) if base is None else _refused_base(name, base)
             _refuse_needed(tx, scope, model)
             models.delete(tx, scope, name)
             listed, _ = checkpoints.page(tx, scope, model.job_id, limit=100)
@@ -94,6 +90,12 @@ class Models:
 
 def _of_base(name: str, base: Base) -> Listed:
     return Listed(name, base.created_at, OWNER_OF_BASES)
+
+
+def _refused_base(name: str, base: Base) -> InvalidRequest:
+    stays = base.kind == "embedded" and name == base.name
+    way_out = "it comes with Tunesmith and stays" if stays else f"`tunesmith models remove {name}` removes it"
+    return InvalidRequest(f"'{name}' is a base model of the server: {way_out}.", param="model")
 
 
 def _refuse_needed(tx: Transaction, scope: Project, model: TunedModel) -> None:
