@@ -144,6 +144,8 @@ def test_a_handle_of_another_process_or_another_boot_is_nobodys(place):
 def test_a_dead_pid_is_not_alive_for_a_server_that_is_not_its_parent(place):
     handle = place.start(place.task())
     born_elsewhere = replace(handle, start_time=handle.start_time + 1)
+    assert not place.executor.alive(born_elsewhere)
+    assert place.executor.alive(handle)
     os.kill(handle.pid, signal.SIGKILL)
     place.gone(handle)
     assert not place.executor.alive(handle)

@@ -91,10 +91,13 @@ class LocalExecutor:
         """Say whether the supervisor still runs; one that ended as our child is collected by this look."""
         if handle.boot_id != self._boot_id:
             return False
+        born = tree.start_time(handle.pid)
+        if born is not None and born != handle.start_time:
+            return False  # the number is another process's now, perhaps of another child of ours
         with contextlib.suppress(ChildProcessError):
             pid, _ = os.waitpid(handle.pid, os.WNOHANG)
             return pid == 0
-        return tree.start_time(handle.pid) == handle.start_time
+        return born is not None
 
     def sweep(self, job_id: str, attempt: int | None = None) -> int:
         """Kill whatever still carries the job's (and attempt's) environment tag; return how many were found."""

@@ -81,7 +81,8 @@ class Attempts:
             self._take_all(job_id, attempt, reports)
         except Fenced:
             log.info("attempt.fenced", job=job_id, attempt=attempt, n_reports=len(reports))
-        self._pace.pop((job_id, attempt), None)
+        for key in [key for key in list(self._pace) if key[0] == job_id]:  # a cancel has raised the attempt since
+            self._pace.pop(key, None)
 
     def _authorise(self, job_id: str, attempt: int, token: str) -> Job:
         with self._db.read() as tx:

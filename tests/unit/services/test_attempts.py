@@ -205,6 +205,14 @@ def test_the_finish_is_estimated_from_the_pace_of_this_attempt(rig):
     assert rig.job().estimated_finish is None
 
 
+def test_the_pace_of_a_cancelled_run_is_forgotten(rig):
+    rig.running()
+    rig.send(step(1, 1000.0))
+    rig.cancel()
+    rig.attempts.settle(JOB, 2, [])
+    assert rig.attempts._pace == {}
+
+
 def test_checkpoints_are_published_as_they_come_and_the_newest_three_stay(rig):
     rig.running()
     for number in (1, 2, 3, 4):
