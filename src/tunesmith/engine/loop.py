@@ -94,6 +94,8 @@ class _Session:
     total_steps: int
     step: int = 0
     trained_tokens: int = 0
+    #: The epoch in hand and the order of its rows: to shuffle a large file takes longer than a small step.
+    shuffled: tuple[int, list[int]] = (-1, [])
 
     @property
     def steps_per_epoch(self) -> int:
@@ -158,10 +160,10 @@ def _advance(session: _Session, step: int) -> dict[str, Any]:
     """Take one optimizer step; return what is to be reported of it."""
     epoch, index = divmod(step - 1, session.steps_per_epoch)
     run, data = session.run, session.data
-    shuffled = order(len(data.train), seed=run.seed, epoch=epoch)
-    documents = [
-        document for row in shuffled[index * run.batch_size : (index + 1) * run.batch_size] for document in data.train[row]
-    ]
+    if session.shuffled[0] != epoch:
+        session.shuffled = epoch, order(len(data.train), seed=run.seed, epoch=epoch)
+    picked = session.shuffled[1][index * run.batch_size : (index + 1) * run.batch_size]
+    documents = [document for row in picked for document in data.train[row]]
     for micro in micro_batches(documents, token_budget=run.token_budget):
         forward_backward(session.base, session.lora, [(session.tuning, micro)])
     values: dict[str, Any] = session.tuning.update()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 BETAS: Final = (0.9, 0.999)
 EPS: Final = 1e-8
 CLIP_NORM: Final = 1.0
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
 WARMUP_SHARE: Final = 0.05
 N_MAX_WARMUP: Final = 50
 
@@ -83,10 +84,13 @@ class Optimizer:
         self.n_updates += 1
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the moments by parameter number: `0.exp_avg`, `0.exp_avg_sq`, …; empty before the first update."""
+        """Return the moments and their count of updates by parameter number: `0.exp_avg`, `0.exp_avg_sq`, `0.step`, …
+
+        The count is less than `n_updates` where steps were skipped. What was never updated is left out.
+        """
         named: dict[str, Tensor] = {}
         for i, parameter in enumerate(self.parameters):
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name in _MOMENTS:
                 if parameter in self._adam.state:
                     named[f"{i}.{name}"] = self._adam.state[parameter][name]
         return named
@@ -98,12 +102,14 @@ class Optimizer:
             ValueError: the moments are not those of these parameters.
         """
         self.n_updates = n_updates
-        if n_updates == 0:
+        if not tensors:
             return
         state: dict[int, dict[str, Any]] = {}
         for i, parameter in enumerate(self.parameters):
-            moments = {name: tensors.get(f"{i}.{name}") for name in ("exp_avg", "exp_avg_sq")}
-            if any(moment is None or moment.shape != parameter.shape for moment in moments.values()):
+            moments = {name: tensors[f"{i}.{name}"] for name in _MOMENTS if f"{i}.{name}" in tensors}
+            shapes = [tuple(moment.shape) for moment in moments.values()]
+            if moments and shapes != [tuple(parameter.shape), tuple(parameter.shape), ()]:
                 raise ValueError(f"the optimizer's state does not fit parameter {i} of shape {tuple(parameter.shape)}")
-            state[i] = {**moments, "step": torch.tensor(float(n_updates))}
+            if moments:
+                state[i] = moments
         self._adam.load_state_dict({"state": state, "param_groups": self._adam.state_dict()["param_groups"]})

@@ -30,7 +30,7 @@ class AskedOnly(nn.Module):
         asked_N, spans = self.route.asked_N, self.route.spans
         if asked_N is None:
             return self.inner(hidden_1TC)
-        self.route.spans = counted_in_asked(spans, asked_N)
+        self.route.spans = counted_in_asked(spans, asked_N, hidden_1TC.shape[1])
         try:
             output_1NC = self.inner(hidden_1TC.index_select(1, asked_N))
         finally:
@@ -38,8 +38,10 @@ class AskedOnly(nn.Module):
         return torch.zeros_like(hidden_1TC).index_copy(1, asked_N, output_1NC)
 
 
-def counted_in_asked(spans: tuple[Span, ...], asked_N: Tensor) -> tuple[Span, ...]:
-    """Return the spans counted in asked tokens instead of all tokens."""
+def counted_in_asked(spans: tuple[Span, ...], asked_N: Tensor, n_tokens: int) -> tuple[Span, ...]:
+    """Return the spans of a row of `n_tokens` counted in asked tokens instead of all tokens."""
+    if len(spans) == 1 and (spans[0].start, spans[0].stop) == (0, n_tokens):
+        return (Span(spans[0].adapter, 0, len(asked_N)),)  # one job is the normal case, and a GPU need not be waited for
     edges = torch.tensor([edge for span in spans for edge in (span.start, span.stop)], device=asked_N.device)
     places = torch.searchsorted(asked_N, edges).tolist()
     return tuple(Span(span.adapter, places[2 * i], places[2 * i + 1]) for i, span in enumerate(spans))

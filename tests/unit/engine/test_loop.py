@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from tunesmith.blobs.local import LocalBlobs
+from tunesmith.engine import loop
 from tunesmith.engine.batch import Document
 from tunesmith.engine.checkpoints import CheckpointRefused
 from tunesmith.engine.loop import Data, Outcome, Run, train
+from tunesmith.engine.order import order
 from tunesmith.lm.adapter_file import AdapterRefused
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel
@@ -139,6 +141,34 @@ def test_a_step_whose_rows_train_nothing_is_not_reported(
     outcome = go(plan(n_epochs=1, batch_size=1), make_base(), Data(rows), blobs, news)
     assert len(news.steps) == 1
     assert outcome.trained_tokens == 12
+
+
+@pytest.mark.parametrize("silent", [range(1), range(1, 2), range(3)])
+def test_going_on_after_steps_that_trained_nothing_gives_the_same_bits(
+    plan: Plan, make_base: MakeBase, document: Callable[..., Document], blobs: LocalBlobs, told: type, silent: range
+) -> None:
+    rows = [[document(6, range(0) if row in silent else range(2, 6), row)] for row in range(3)]
+    whole = go(plan(n_epochs=2, batch_size=1), make_base(), Data(rows), blobs, told())
+    resume_key = "jobs/j/attempts/1/checkpoints/000003"
+    again = go(
+        plan(n_epochs=2, batch_size=1, output_key="jobs/j/2", resume_key=resume_key), make_base(), Data(rows), blobs, told()
+    )
+    assert again.checkpoint.sha256 == whole.checkpoint.sha256
+
+
+def test_an_epoch_is_shuffled_once(
+    plan: Plan, make_base: MakeBase, documents: list[list[Document]], blobs: LocalBlobs, told: type,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    epochs: list[int] = []
+
+    def watched(n_rows: int, *, seed: int, epoch: int) -> list[int]:
+        epochs.append(epoch)
+        return order(n_rows, seed=seed, epoch=epoch)
+
+    monkeypatch.setattr(loop, "order", watched)
+    go(plan(), make_base(), Data(documents), blobs, told())
+    assert epochs == [0, 1, 2]
 
 
 def test_nothing_to_train_is_an_error(plan: Plan, make_base: MakeBase, blobs: LocalBlobs, told: type) -> None:

@@ -56,11 +56,13 @@ def test_the_inner_module_sees_the_asked_tokens_only(make_base: MakeBase) -> Non
 
 def test_spans_are_counted_in_asked_tokens() -> None:
     asked = torch.tensor([1, 4, 5, 9])
-    assert counted_in_asked((Span(3, 0, 5), Span(1, 5, 6), Span(2, 6, 8)), asked) == (
+    assert counted_in_asked((Span(3, 0, 5), Span(1, 5, 6), Span(2, 6, 8)), asked, 10) == (
         Span(3, 0, 2),
         Span(1, 2, 3),
         Span(2, 3, 3),
     )
+    assert counted_in_asked((Span(3, 0, 10),), asked, 10) == (Span(3, 0, 4),)
+    assert counted_in_asked((Span(3, 0, 5),), asked, 10) == (Span(3, 0, 2),)
 
 
 def test_an_adapter_whose_tokens_are_not_asked_for_gets_no_gradient_of_the_last_mlp(make_base: MakeBase) -> None:
