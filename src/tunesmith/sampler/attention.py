@@ -57,15 +57,13 @@ def slot_attention(
         settings.get("scaling"), settings.get("sliding_window"), settings.get("softcap"), settings.get("s_aux")
     )  # fmt: skip
     keys_SKPD, values_SKPE = tunesmith_slots.cache.layer(module.layer_idx, key_1KTD, value_1KTE)
-    positions_S = tunesmith_slots.decode_positions_S
-    if positions_S is not None:
-        n_rows = positions_S.shape[0]
-        rows = torch.arange(n_rows, device=positions_S.device)
-        keys_SKPD[rows, :, positions_S] = key_1KTD[0].transpose(0, 1)
-        values_SKPE[rows, :, positions_S] = value_1KTE[0].transpose(0, 1)
-        n_past = int(positions_S.max()) + 1
-        past = keys_SKPD[:n_rows, :, :n_past], values_SKPE[:n_rows, :, :n_past]
-        return _step(query_1HTD, *past, positions_S, knobs)[None], None
+    step = tunesmith_slots.decoding
+    if step is not None:
+        n_rows = step.rows_S.shape[0]
+        keys_SKPD[step.rows_S, :, step.positions_S] = key_1KTD[0].transpose(0, 1)
+        values_SKPE[step.rows_S, :, step.positions_S] = value_1KTE[0].transpose(0, 1)
+        past = keys_SKPD[:n_rows, :, : step.n_past], values_SKPE[:n_rows, :, : step.n_past]
+        return _step(query_1HTD, *past, step.mask(knobs.window), knobs)[None], None
     outputs: list[Tensor] = []
     start = 0
     for segment in tunesmith_slots.segments:
@@ -79,15 +77,10 @@ def slot_attention(
     return torch.cat(outputs, 1).transpose(0, 1)[None], None
 
 
-def _step(query_1HTD: Tensor, keys_SKPD: Tensor, values_SKPE: Tensor, positions_S: Tensor, knobs: Knobs) -> Tensor:
+def _step(query_1HTD: Tensor, keys_SKPD: Tensor, values_SKPE: Tensor, mask_S11P: Tensor, knobs: Knobs) -> Tensor:
     """One token of each slot at once: the queries of a key head stand where a fused kernel expects tokens; (S, H, E)."""
-    n_rows, n_key_heads, n_past, _ = keys_SKPD.shape
+    n_rows, n_key_heads = keys_SKPD.shape[:2]
     q_SKGD = query_1HTD[0].transpose(0, 1).reshape(n_rows, n_key_heads, -1, query_1HTD.shape[3])
-    column_P = torch.arange(n_past, device=positions_S.device)
-    seen_SP = column_P[None] <= positions_S[:, None]
-    if knobs.window is not None:
-        seen_SP &= column_P[None] > positions_S[:, None] - knobs.window
-    mask_S11P = seen_SP[:, None, None]
     if knobs.fused:
         output = F.scaled_dot_product_attention(q_SKGD, keys_SKPD, values_SKPE, attn_mask=mask_S11P, scale=knobs.scaling)
     else:

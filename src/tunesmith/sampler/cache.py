@@ -88,20 +88,45 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """A row that is one token of each slot in order: what all layers need of it is made once, not layer by layer."""
+
+    #: 0 to S-1, and the position of each slot's token.
+    rows_S: Tensor
+    positions_S: Tensor
+    #: How many positions the longest slot has, its new token included; known here so that no layer asks the device.
+    n_past: int
+    #: Who sees whom as (S, 1, 1, P), by the window's width.
+    masks: dict[int | None, Tensor] = field(default_factory=dict[int | None, Tensor])
+
+    def mask(self, window: int | None) -> Tensor:
+        """Return which positions each slot's token sees: its own, and those before it that the window holds."""
+        if window not in self.masks:
+            column_P = torch.arange(self.n_past, device=self.positions_S.device)
+            seen_SP = column_P[None] <= self.positions_S[:, None]
+            if window is not None:
+                seen_SP &= column_P[None] > self.positions_S[:, None] - window
+            self.masks[window] = seen_SP[:, None, None]
+        return self.masks[window]
+
+
+@dataclass(frozen=True, slots=True)
 class Slots:
     """What the attention is told of a packed row: whose tokens they are and where the past is."""
 
     cache: SlotCache
     segments: tuple[Segment, ...]
-    #: Positions of the tokens, when every segment is one token and segment i is slot i; else None.
-    decode_positions_S: Tensor | None
+    #: Set when every segment is one token and segment i is slot i.
+    decoding: Decoding | None
 
 
-def decoding(segments: tuple[Segment, ...], device: torch.device) -> Tensor | None:
-    """Return the positions when the row is one token of each slot in order, which goes through one batched product."""
+def decoding(segments: tuple[Segment, ...], device: torch.device) -> Decoding | None:
+    """Return what one batched product needs when the row is one token of each slot in order, else None."""
     if any(segment.n_tokens != 1 or segment.slot != index for index, segment in enumerate(segments)):
         return None
-    return torch.tensor([segment.start for segment in segments], device=device)
+    positions = [segment.start for segment in segments]
+    rows_S = torch.arange(len(segments), device=device)
+    return Decoding(rows_S, torch.tensor(positions, device=device), max(positions) + 1)
 
 
 def _doubled(wanted: int, least: int) -> int:

@@ -176,8 +176,8 @@ class Engine:
 
     def _collect(self) -> bool:
         """Take in what came; wait when there is nothing to do. False at the end."""
+        idle = not self._rows and not self._waiting
         while True:
-            idle = not self._rows and not self._waiting
             try:
                 item = self._inbox.get(block=idle)
             except queue.Empty:
@@ -188,6 +188,7 @@ class Engine:
                 self._waiting.append(item)
             else:
                 item()
+            idle = False
 
     @torch.inference_mode()
     def _turn(self) -> None:
@@ -235,7 +236,11 @@ class Engine:
 
     def _take_in(self, admitted: list[Intake]) -> None:
         """Compute prompts in one pass, copy each slot for further samples, and choose everybody's first token."""
-        intakes = [intake for intake in map(self._with_adapter, admitted) if intake is not None]
+        intakes: list[Intake] = []
+        for waiting in admitted:
+            intake = self._with_adapter(waiting, {each.adapter_slot for each in intakes if each.adapter_slot is not None})
+            if intake is not None:
+                intakes.append(intake)
         first = len(self._rows)
         segments: list[Segment] = []
         for intake in intakes:
@@ -245,14 +250,8 @@ class Engine:
             self._rows.append(_row(intake, 0))
         if not intakes:
             return
-        row_T = [token for intake in intakes for token in intake.request.prompt]
-        position_T = [position for intake in intakes for position in range(len(intake.request.prompt))]
         n_rows = first + sum(intake.n for intake in intakes)
-        n_positions = max(len(intake.request.prompt) for intake in intakes) + 1
-        slots = [intake.adapter_slot for intake in intakes]
-        hidden_TC = self._pass(row_T, position_T, tuple(segments), slots, reserve=(n_rows, n_positions))
-        ends = torch.tensor([len(intake.request.prompt) for intake in intakes]).cumsum(0) - 1
-        hidden_SC = hidden_TC.index_select(0, ends.to(hidden_TC.device))
+        hidden_SC = self._compute_prompts(intakes, segments, n_rows)
         sources = list(range(len(intakes)))
         for place, intake in enumerate(intakes):
             for index in range(1, intake.n):
@@ -261,14 +260,38 @@ class Engine:
                 sources.append(place)
         self._choose(list(range(first, len(self._rows))), hidden_SC[torch.tensor(sources, device=hidden_SC.device)])
 
-    def _with_adapter(self, intake: Intake) -> Intake | None:
-        """Return the intake with its adapter resident; None when that does not load, which is told to who asked."""
+    def _compute_prompts(self, intakes: list[Intake], segments: list[Segment], n_rows: int) -> Tensor:
+        """Fill the slots of prompts and return each one's last hidden state (S, C), with room for `n_rows` rows held.
+
+        A prompt longer than `N_MAX_PROMPT_TOKENS` comes alone; it is computed in parts, so that its length costs no more
+        memory than its keys and values.
+        """
+        slots = [intake.adapter_slot for intake in intakes]
+        n_positions = max(segment.n_tokens for segment in segments) + 1
+        start = 0
+        while len(segments) == 1 and n_positions - 1 - start > N_MAX_PROMPT_TOKENS:
+            stop = start + N_MAX_PROMPT_TOKENS
+            part = (Segment(segments[0].slot, start, stop - start),)
+            self._pass(intakes[0].request.prompt[start:stop], list(range(start, stop)), part, slots, reserve=(n_rows, stop))
+            start = stop
+        rest = [Segment(segment.slot, start, segment.n_tokens - start) for segment in segments]
+        row_T = [token for intake in intakes for token in intake.request.prompt[start:]]
+        position_T = [position for each in rest for position in range(start, start + each.n_tokens)]
+        hidden_TC = self._pass(row_T, position_T, tuple(rest), slots, reserve=(n_rows, n_positions))
+        ends = torch.tensor([segment.n_tokens for segment in rest]).cumsum(0) - 1
+        return hidden_TC.index_select(0, ends.to(hidden_TC.device))
+
+    def _with_adapter(self, intake: Intake, spoken_for: set[int]) -> Intake | None:
+        """Return the intake with its adapter resident; None when that does not load, which is told to who asked.
+
+        The adapters in the slots `spoken_for` are to be used by the pass in preparation, and stay.
+        """
         request = intake.request
         if request.adapter is None:
             return intake
         name, folder, sha256 = request.adapter
         try:
-            slot = self.adapters.slot(name, folder, sha256, in_use=self._slots_in_use())
+            slot = self.adapters.slot(name, folder, sha256, in_use=self._slots_in_use() | spoken_for)
         except (OSError, ValueError) as error:
             self._waiting = [waiting for waiting in self._waiting if waiting is not request]
             request.emit(error)

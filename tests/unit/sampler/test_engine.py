@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tunesmith.sampler import engine as engine_module
+from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.engine import PromptTooLong, Token
 
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3_text")
@@ -115,6 +116,51 @@ def test_more_samples_than_rows_are_taken_in_portions(
     many = [[token.token for token in sample] for sample in bench.ask([9, 8, 7], **wishes)[1].tokens(11)]
     assert few == many
     assert bench.engine.status()["rows"] == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_long_prompt_is_computed_in_parts_beside_rows_under_way(
+    family: str, make_engine: Callable[..., Any], make_prompts: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = make_prompts(6, shortest=8, longest=50)
+    bench = make_engine(family)
+    whole = [bench.ask(prompt, max_tokens=8, temperature=0.0, n=2)[1].tokens(2) for prompt in asked]
+    n_steps = bench.engine.status()["steps"]
+    monkeypatch.setattr(engine_module, "N_MAX_PROMPT_TOKENS", 7)
+    at_once = [bench.ask(prompt, max_tokens=8, temperature=0.0, n=2)[1] for prompt in asked]
+    for expected, said in zip(whole, at_once, strict=True):
+        for one, other in zip(expected, said.tokens(2), strict=True):
+            assert [token.token for token in one] == [token.token for token in other]
+            assert [token.logprob for token in one] == pytest.approx([token.logprob for token in other], abs=1e-4)
+    assert bench.engine.status()["steps"] - n_steps >= sum(len(prompt) // 7 for prompt in asked)
+
+
+def test_more_adapters_at_once_than_stay_resident_answer_as_each_alone(
+    make_engine: Callable[..., Any], make_adapter: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = [make_adapter("llama", seed) for seed in (1, 2, 3)]
+    bench = make_engine()
+    expected = [bench.greedy([5, 6, 7], adapter=adapter) for adapter in tuned]
+    narrow = make_engine()
+    narrow.engine.adapters = Adapters(narrow.lora, n_max=1)
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.1")
+    waits = narrow.ask([1], max_tokens=3)[1]  # while it is moved on, the others come together
+    waits.news.get(timeout=60)
+    at_once = [narrow.ask([5, 6, 7], max_tokens=12, temperature=0.0, adapter=adapter)[1] for adapter in tuned]
+    monkeypatch.delenv("TUNESMITH_FAILPOINTS")
+    assert [answer.ids() for answer in at_once] == expected
+
+
+def test_a_forgotten_adapter_leaves_an_idle_engine(
+    make_engine: Callable[..., Any], make_adapter: Callable[..., Any]
+) -> None:
+    bench = make_engine()
+    bench.greedy([5], max_tokens=1, adapter=make_adapter("llama", 1))
+    bench.engine.forget("llama-1")
+    deadline = time.monotonic() + 30
+    while bench.lora.route.slots and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert bench.lora.route.slots == {}
 
 
 def test_a_small_cache_makes_requests_wait_and_changes_no_answer(
