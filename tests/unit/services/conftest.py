@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tunesmith.blobs.local import LocalBlobs
+from tunesmith.core import environment
 from tunesmith.core.channel import Report, Task
 from tunesmith.core.clock import SystemClock
 from tunesmith.core.ids import Ids
@@ -131,6 +133,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _children_tell_their_coverage_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where coverage is measured, let it through the allow-list of the children's environment."""
+    measuring = {name for name in os.environ if name.startswith("COVERAGE_PROCESS_")}
+    monkeypatch.setattr(environment, "_NAMES", environment._NAMES | measuring)
 
 
 @pytest.fixture
