@@ -27,6 +27,9 @@ log = structlog.get_logger()
 #: A large base takes minutes to read from a slow disk.
 LOADING_LIMIT_S: Final = 900.0
 ROLE: Final = "sampler"
+#: How long the end of a dead process's log is waited for, and how much of its last line is told.
+_LAST_WORDS_S: Final = 2.0
+_LONGEST_WORDS: Final = 300
 
 
 class Starter:
@@ -68,6 +71,7 @@ class SamplerProcess:
         self._on_gone = on_gone
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = threading.Event()
+        self._last_words = ""
 
     def start(self) -> None:
         """Start the process; to be called on the thread whose end is to be its end."""
@@ -75,11 +79,12 @@ class SamplerProcess:
             failpoint("sampler.spawn")
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "tunesmith.sampler.main", "--base", self.base_path),
+                    *(sys.executable, "-m", "tunesmith.sampler", "--base", self.base_path),
                     *("--socket", str(self.socket), "--parent", str(os.getpid()), "--threads", str(self._threads)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env={**passed_on(), "OMP_NUM_THREADS": str(self._threads), "TUNESMITH_ROLE": ROLE},
                 start_new_session=True,
             )
@@ -107,6 +112,8 @@ class SamplerProcess:
         limit.daemon = True
         limit.start()
         assert process.stdout is not None
+        log_reader = threading.Thread(target=self._pass_on_log, args=(process,), name=f"log-{process.pid}", daemon=True)
+        log_reader.start()
         with process.stdout as stdout:
             said = stdout.readline()
             limit.cancel()
@@ -114,7 +121,19 @@ class SamplerProcess:
                 log.info("sampler.ready", base=self.base_path, pid=process.pid)
                 self.ready.set_result(None)
             code = process.wait()
-        self._end(code, _reason(said) or f"its process ended with code {code}")
+        log_reader.join(_LAST_WORDS_S)
+        self._end(code, _reason(said) or f"its process ended with code {code}{self._last_words}")
+
+    def _pass_on_log(self, process: subprocess.Popen[bytes]) -> None:
+        """Hand what the process logs to our own log, and keep its last line: the reason, should it not come to serve."""
+        assert process.stderr is not None
+        with process.stderr as stderr:
+            for line in stderr:
+                if line.strip():
+                    self._last_words = f" ({line.decode(errors='replace').strip().rstrip('.')[:_LONGEST_WORDS]})"
+                # Whoever closed the log does not end the process by it.
+                with contextlib.suppress(OSError):
+                    os.write(2, line)
 
     def _end(self, code: int | None, reason: str) -> None:
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from tunesmith.data.folder import BrokenFolder, pins
 from tunesmith.lm import attention
@@ -96,6 +97,7 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
         BaseRefused: the architecture has a setting that this engine does not honour.
     """
     attention.register()
+    logging.disable_progress_bar()  # it would fill the log of a process that nobody watches
     device = device if device is not None else choose_device()
     dtype = dtype if dtype is not None else choose_dtype(device)
     model = AutoModelForCausalLM.from_pretrained(

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -146,10 +145,3 @@ def main() -> int:
     os.umask(0o177)  # the socket is its owner's alone
     asyncio.run(Server(engine).serve(given.socket))
     return 0
-
-
-if __name__ == "__main__":
-    # Skip the interpreter's tear-down: torch's threads make it slow, and nothing here needs it.
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)

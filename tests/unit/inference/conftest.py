@@ -1,7 +1,7 @@
 """A keeper of sampler processes over a tiny base, and a way to ask it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from tunesmith.core.clock import SystemClock
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import GenerateRequest, Sampled
 from tunesmith.inference.resident import Resident
+
+#: Makes every step of a sampler take its time.
+SLOW = "sampler.step=sleep:0.02"
 
 
 class Kept:
@@ -28,6 +31,21 @@ class Kept:
     async def status(self) -> dict[str, Any]:
         """Return what the base's sampler is at."""
         return (await self.resident.status())[self.base]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, base_folder: Callable[[str], Path]) -> Iterator[Kept]:
+    """Return a keeper whose sampler serves, each step slowed down, for tests that leave one serving; so it is started once.
+
+    It was started from another event loop than any test's, as it is closed from another.
+    """
+    kept = Kept(tmp_path_factory.mktemp("sockets"), base_folder("llama"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNESMITH_FAILPOINTS", SLOW)
+        patch.setenv("MY_SECRET_KEY", "hush")
+        asyncio.run(kept.resident.warm(kept.base))
+    yield kept
+    asyncio.run(kept.resident.close())
 
 
 @pytest.fixture
