@@ -94,7 +94,8 @@ def test_a_trainer_that_ignores_everything_is_gone_and_the_next_job_starts(make_
 
 
 def test_two_at_once_respect_the_slots(make_server, eventually):
-    server = make_server(failpoints=HELD_TRAINING, training_slots=2)
+    # one validation at a time: jobs are queued in the order in which their files are found good
+    server = make_server(failpoints=HELD_TRAINING, training_slots=2, validation_slots=1)
     file = server.upload()
     jobs = [server.create(file) for _ in range(4)]
     eventually(lambda: [server.status(job) for job in jobs] == ["running", "running", "queued", "queued"], "two of four run")
