@@ -8,7 +8,7 @@ Shapes: T tokens of the packed row, S rows, C hidden size.
 """
 
 import queue
-import secrets
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -102,13 +102,23 @@ class PromptTooLong(ValueError):
 class Engine:
     """Samples on its own thread from `start` to `stop`."""
 
-    def __init__(self, base: Base, lora: LoraModel, *, context_length: int, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        base: Base,
+        lora: LoraModel,
+        *,
+        context_length: int,
+        cache_bytes: int = CACHE_BYTES,
+        randomness: random.Random | None = None,
+    ) -> None:
         attention.register()
         base.model.set_attn_implementation(attention.NAME)  # type: ignore[operator]  # a transformers model
         self._base = base
         self._lora = lora
         self._context_length = context_length
         self._cache = SlotCache(cache_bytes)
+        #: Where the seeds of requests without one come from.
+        self._randomness = randomness if randomness is not None else random.SystemRandom()
         self.adapters = Adapters(lora)
         self._inbox: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: list[Request] = []
@@ -246,7 +256,7 @@ class Engine:
         for intake in intakes:
             segments.append(Segment(first + len(segments), 0, len(intake.request.prompt)))
             if intake.request.seed is None:
-                intake.request.seed = secrets.randbits(48)
+                intake.request.seed = self._randomness.getrandbits(48)
             self._rows.append(_row(intake, 0))
         if not intakes:
             return

@@ -1,6 +1,7 @@
 """The slot engine against transformers' own generation, and against itself alone."""
 
 import hashlib
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_without_a_seed_answers_differ(make_engine: Callable[..., Any]) -> None:
     bench = make_engine()
     answers = {tuple(bench.ask([5, 6, 7], max_tokens=20, temperature=2.0)[1].ids()) for _ in range(4)}
     assert len(answers) > 1
+
+
+def test_the_seeds_of_requests_without_one_come_from_the_given_randomness(make_engine: Callable[..., Any]) -> None:
+    benches = [make_engine(randomness=random.Random(source)) for source in (1, 1, 2)]
+    answers = [bench.ask([5, 6, 7], max_tokens=20, temperature=1.0)[1].ids() for bench in benches]
+    assert answers[0] == answers[1] != answers[2]
 
 
 def test_an_answer_ends_with_a_stop_id_or_at_its_length(make_engine: Callable[..., Any]) -> None:
