@@ -98,7 +98,9 @@ def test_start_is_idempotent(place):
     assert place.executor.start(place.task()) == first
     other_server = LocalExecutor(place.folder)
     assert other_server.start(place.task()) == first
-    assert len({process.pid for process in tree.tagged(JOB)}) == 4
+    eventually(lambda: len(tree.tagged(JOB)) == 4, "one tree, all of it")
+    time.sleep(0.3)
+    assert len(tree.tagged(JOB)) == 4
 
 
 def test_stop_leaves_nothing_of_a_tree_that_resists(place):

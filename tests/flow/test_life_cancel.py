@@ -85,7 +85,8 @@ def test_a_trainer_that_ignores_everything_is_gone_and_the_next_job_starts(make_
     path = tmp_path / "path"
     path.mkdir()
     (path / "sitecustomize.py").write_text(DEAF)
-    server = make_server(more={"PYTHONPATH": f"{path}:{os.environ.get('PYTHONPATH', '')}"})
+    # one validation at a time, so that the first job is the first to train
+    server = make_server(more={"PYTHONPATH": f"{path}:{os.environ.get('PYTHONPATH', '')}"}, validation_slots=1)
     file = server.upload()
     first, second = server.create(file), server.create(file)
     eventually(lambda: len(tree.tagged(first)) == 4, "supervisor, trainer and its children")
