@@ -122,6 +122,7 @@ def test_an_address_that_others_reach_is_refused_with_the_reason(
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.5"])
 def test_every_loopback_address_is_fine(host: str) -> None:
     with closing(listen(host, 0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP, "asyncio looks at it before it sends without delay"
         assert listener.getsockname()[1] > 0
 
 

@@ -1,5 +1,6 @@
 """One attempt's work: `python -m tunesmith.worker.run TASK_JSON`, started by its supervisor, which reads its reports."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -13,6 +14,8 @@ from tunesmith.core.failpoint import failpoint
 from tunesmith.worker.compose import open_blobs
 from tunesmith.worker.reporter import PipeControl, WorkerReporter
 
+#: How far a worker stands back, in the scheduler's units: the server and its sampler answer first, training can wait.
+NICENESS: Final = 5
 _LONGEST_MESSAGE: Final = 1000
 _OUT_OF_MEMORY: Final = "The worker ran out of memory. Use a smaller batch_size, shorter examples or a smaller base model."
 
@@ -65,6 +68,13 @@ def _explained(error: Exception) -> tuple[str, str | None, str]:
     return "server_error", None, text[:_LONGEST_MESSAGE] + where
 
 
+def _stand_back() -> None:
+    """Lower the worker's priority; where the kernel shares the processor among sessions, that of its session."""
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # sessions are not what this kernel looks at
+        Path("/proc/self/autogroup").write_text(f"{NICENESS}\n")
+
+
 def _set_threads(spec: dict[str, Any]) -> None:
     """Bind every thread pool of the numeric libraries before one of them is loaded."""
     n_threads = str(spec.get("threads", 1))
@@ -77,6 +87,7 @@ def _set_threads(spec: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> int:
     """Do the task whose file is named."""
     task = Task.from_json(Path(arguments[0]).read_text())
+    _stand_back()
     _set_threads(task.spec)
     reporter = WorkerReporter(int(os.environ["TUNESMITH_REPORT_FD"]), task, SystemClock())
     return perform(task, reporter, PipeControl(int(os.environ["TUNESMITH_CONTROL_FD"])))
