@@ -18,7 +18,8 @@ import tunesmith
 from tunesmith.data.folder import read_folder
 from tunesmith.lm.load import load
 from tunesmith.lm.lora import LoraModel
-from tunesmith.sampler.engine import Engine, Request, Token
+from tunesmith.sampler.engine import Engine
+from tunesmith.sampler.request import Request, Token
 
 NANO = Path(tunesmith.__file__).parent / "bases" / "tunesmith-nano"
 

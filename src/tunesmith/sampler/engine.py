@@ -11,8 +11,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -26,7 +25,8 @@ from tunesmith.lm.lora import LoraModel, Span
 from tunesmith.sampler import attention
 from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding
-from tunesmith.sampler.choice import Sampling, choose, generator
+from tunesmith.sampler.choice import choose
+from tunesmith.sampler.request import Intake, Request, Row, Token, row_of
 
 log = structlog.get_logger()
 
@@ -36,63 +36,6 @@ N_MAX_PROMPT_TOKENS: Final = 4096
 CACHE_BYTES: Final = 2 * 1024**3
 #: What an idle engine keeps for the next rows.
 KEPT_BYTES: Final = 256 * 1024**2
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One sampled token of sample `index`; `finish` is `stop` or `length` on the last."""
-
-    index: int
-    token: int
-    logprob: float
-    finish: str | None = None
-
-
-@dataclass(slots=True)
-class Request:
-    """A prompt and how to go on from it; `emit` is called on the engine's thread with a step's tokens, or with an error."""
-
-    prompt: list[int]
-    emit: Callable[[list[Token] | Exception], None]
-    n: int = 1
-    max_tokens: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop_ids: frozenset[int] = frozenset()
-    adapter: tuple[str, Path, str] | None = None
-    """Name, folder and sha256 of the adapter, None for the bare base."""
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    n_begun: int = 0
-    """Samples that have a row, or had one."""
-
-    @property
-    def n_positions(self) -> int:
-        """The most positions that a sample can take."""
-        return len(self.prompt) + self.max_tokens
-
-
-@dataclass(slots=True)
-class Row:
-    """One sample under way; its slot is its place in the list of rows."""
-
-    request: Request
-    index: int
-    adapter_slot: int | None
-    sampling: Sampling
-    position: int
-    last_token: int = -1
-    n_sampled: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """Samples `first` to `first + n - 1` of a request, to be begun together."""
-
-    request: Request
-    first: int
-    n: int
-    adapter_slot: int | None = None
 
 
 class PromptTooLong(ValueError):
@@ -257,7 +200,7 @@ class Engine:
             segments.append(Segment(first + len(segments), 0, len(intake.request.prompt)))
             if intake.request.seed is None:
                 intake.request.seed = self._randomness.getrandbits(48)
-            self._rows.append(_row(intake, 0))
+            self._rows.append(row_of(intake, 0))
         if not intakes:
             return
         n_rows = first + sum(intake.n for intake in intakes)
@@ -266,7 +209,7 @@ class Engine:
         for place, intake in enumerate(intakes):
             for index in range(1, intake.n):
                 self._cache.copy(first + place, len(self._rows), len(intake.request.prompt))
-                self._rows.append(_row(intake, index))
+                self._rows.append(row_of(intake, index))
                 sources.append(place)
         self._choose(list(range(first, len(self._rows))), hidden_SC[torch.tensor(sources, device=hidden_SC.device)])
 
@@ -381,12 +324,6 @@ class Engine:
         self._cache.release()
         for request in requests.values():
             request.emit(error)
-
-
-def _row(intake: Intake, place: int) -> Row:
-    request, index = intake.request, intake.first + place
-    sampling = Sampling(request.temperature, request.top_p, generator(request.seed or 0, index))
-    return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt))
 
 
 def _spans(segments: tuple[Segment, ...], slots: list[int | None]) -> tuple[Span, ...]:

@@ -21,7 +21,8 @@ from tunesmith.core.machine import memory_bytes
 from tunesmith.data.folder import read_folder
 from tunesmith.lm.load import BaseRefused, load
 from tunesmith.lm.lora import LoraModel
-from tunesmith.sampler.engine import Engine, PromptTooLong, Request, Token
+from tunesmith.sampler.engine import Engine, PromptTooLong
+from tunesmith.sampler.request import Request, Token
 from tunesmith.supervisor.tree import die_with_parent
 
 _N_MAX_LINE_BYTES: Final = 64 * 1024 * 1024

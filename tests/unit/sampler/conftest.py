@@ -16,7 +16,8 @@ from tunesmith.lm import attention
 from tunesmith.lm.adapter_file import WEIGHTS, to_files
 from tunesmith.lm.load import Base, wrap
 from tunesmith.lm.lora import LoraModel
-from tunesmith.sampler.engine import Engine, Request, Token
+from tunesmith.sampler.engine import Engine
+from tunesmith.sampler.request import Request, Token
 
 N_VOCAB = 97
 N_CONTEXT = 128

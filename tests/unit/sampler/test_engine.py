@@ -12,7 +12,8 @@ import torch
 
 from tunesmith.sampler import engine as engine_module
 from tunesmith.sampler.adapters import Adapters
-from tunesmith.sampler.engine import PromptTooLong, Token
+from tunesmith.sampler.engine import PromptTooLong
+from tunesmith.sampler.request import Token
 
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3_text")
 

@@ -1,0 +1,72 @@
+"""What a sampler is asked for and where each answer is: requests, the rows of their samples, the tokens handed out."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunesmith.sampler.choice import Sampling, generator
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One sampled token of sample `index`; `finish` is `stop` or `length` on the last."""
+
+    index: int
+    token: int
+    logprob: float
+    finish: str | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """A prompt and how to go on from it; `emit` is called on the engine's thread with a step's tokens, or with an error."""
+
+    prompt: list[int]
+    emit: Callable[[list[Token] | Exception], None]
+    n: int = 1
+    max_tokens: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    adapter: tuple[str, Path, str] | None = None
+    """Name, folder and sha256 of the adapter, None for the bare base."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    n_begun: int = 0
+    """Samples that have a row, or had one."""
+
+    @property
+    def n_positions(self) -> int:
+        """The most positions that a sample can take."""
+        return len(self.prompt) + self.max_tokens
+
+
+@dataclass(slots=True)
+class Row:
+    """One sample under way; its slot is its place in the list of rows."""
+
+    request: Request
+    index: int
+    adapter_slot: int | None
+    sampling: Sampling
+    position: int
+    last_token: int = -1
+    n_sampled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Samples `first` to `first + n - 1` of a request, to be begun together."""
+
+    request: Request
+    first: int
+    n: int
+    adapter_slot: int | None = None
+
+
+def row_of(intake: Intake, place: int) -> Row:
+    """Return the row of an intake's sample `place`, at the end of its prompt."""
+    request, index = intake.request, intake.first + place
+    sampling = Sampling(request.temperature, request.top_p, generator(request.seed or 0, index))
+    return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt))
