@@ -140,13 +140,14 @@ def measure(base: str, *, n_jobs: int, at_once: int, trainers: bool) -> Measured
             while not all(owner.at_work(job, stepping=False) for job in waiting):
                 time.sleep(0.5)
         while waiting:
-            ready = [job for job in waiting[:at_once] if owner.at_work(job, stepping=trainers)]
+            # Jobs created together are validated side by side, so any of them may be the first to run.
+            ready = [job for job in waiting if owner.at_work(job, stepping=trainers)][:at_once]
             if len(ready) < min(at_once, len(waiting)):
                 time.sleep(0.1)
                 continue
             time.sleep(0.3)
             cancel_together(owner, ready, measured)
-            waiting = waiting[len(ready) :]
+            waiting = [job for job in waiting if job not in ready]
         owner.client.close()
     return measured
 
