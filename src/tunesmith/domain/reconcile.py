@@ -19,6 +19,11 @@ from tunesmith.domain.states import TERMINAL, Desired, Status
 LEAVING_S: Final = 5.0
 #: A supervisor that was told to kill its tree and still lives after this time is swept away, its tree with it.
 STUBBORN_S: Final = 1.0
+#: Between steps: when nothing happens, while something is dying (a look costs as much as an answer, and those who cancel
+#: wait for answers), and when a step's effects have made the next one possible.
+CALM_S: Final = 0.5
+DYING_S: Final = 0.05
+FOLLOWING_S: Final = 0.002
 #: Wait before a lost job's next start: this, doubled with every further loss, up to the longest.
 BACKOFF_S: Final = 1.0
 LONGEST_BACKOFF_S: Final = 60.0
@@ -249,9 +254,11 @@ def is_training(job: Job) -> bool:
     return job.started_at is not None
 
 
-def restless(state: State, effects: Iterable[Effect]) -> bool:
-    """Say whether the next step should come soon: something is dying, or is to be decided about."""
-    return bool(state.leaving) or any(not isinstance(effect, Start) for effect in effects)
+def rest_s(state: State, effects: Iterable[Effect]) -> float:
+    """Return how long the next step may wait unless something wakes it."""
+    if any(isinstance(effect, Settle | Release | Requeue | Fail) for effect in effects):
+        return FOLLOWING_S
+    return DYING_S if state.leaving or any(isinstance(effect, Sweep) for effect in effects) else CALM_S
 
 
 def undone(state: State, failed: Iterable[Effect]) -> State:

@@ -1,7 +1,6 @@
 """The scheduler: a thread that looks, lets the reconciler decide, and carries out what it says."""
 
 import threading
-from typing import Final
 
 import structlog
 
@@ -15,10 +14,6 @@ from tunesmith.services.attempts import Attempts
 from tunesmith.services.placement import Placement
 
 log = structlog.get_logger()
-
-CALM_S: Final = 0.5
-#: Between looks while something is dying or is about to be decided.
-RESTLESS_S: Final = 0.02
 
 
 class Scheduler:
@@ -63,7 +58,7 @@ class Scheduler:
             self._executor.stop(_handle(job))
         while waiting and self._clock.monotonic() < end:
             waiting = [job for job in waiting if self._executor.alive(_handle(job))]
-            threading.Event().wait(RESTLESS_S)
+            threading.Event().wait(reconcile.DYING_S)
         for job in waiting:
             self._executor.sweep(job.id)
 
@@ -71,26 +66,26 @@ class Scheduler:
         while not self._ending:
             self._woken.clear()
             try:
-                soon = self.tick()
+                rest_s = self.tick()
             except Exception:  # whatever went wrong with the rows, the next tick must come
                 log.exception("scheduler.tick")
-                soon = False
-            self._woken.wait(RESTLESS_S if soon else CALM_S)
+                rest_s = reconcile.CALM_S
+            self._woken.wait(rest_s)
 
-    def tick(self) -> bool:
-        """Look, decide, act once; return whether the next tick should come soon."""
+    def tick(self) -> float:
+        """Look, decide, act once; return how many seconds the next tick may wait."""
         self._state, effects = reconcile.step(self._state, self._look())
         failed: list[Effect] = []
         for effect in effects:
             if self._ending:
-                return False
+                return reconcile.CALM_S
             try:
                 self._act(effect)
             except Exception:  # one job's trouble (a full disk, say) is not another's
                 log.exception("scheduler.effect", effect=effect)
                 failed.append(effect)
         self._state = reconcile.undone(self._state, failed)
-        return not failed and reconcile.restless(self._state, effects)
+        return reconcile.CALM_S if failed else reconcile.rest_s(self._state, effects)
 
     def _look(self) -> Seen:
         occupied, to_validate, to_train = self._placement.look(

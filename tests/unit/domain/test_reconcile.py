@@ -5,6 +5,9 @@ import pytest
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
 from tunesmith.domain.reconcile import (
+    CALM_S,
+    DYING_S,
+    FOLLOWING_S,
     LEAVING_S,
     STUBBORN_S,
     Fail,
@@ -17,7 +20,7 @@ from tunesmith.domain.reconcile import (
     State,
     Stop,
     Sweep,
-    restless,
+    rest_s,
     step,
     undone,
 )
@@ -59,7 +62,7 @@ SETTLED = replace(OWN, settled=frozenset({("j", 2), ("j", 1)}))
 def test_nothing_to_do():
     state, effects = step(State(), seen())
     assert effects == []
-    assert not restless(state, effects)
+    assert rest_s(state, effects) == CALM_S
 
 
 def test_validations_and_trainings_start_in_order_within_their_slots():
@@ -104,14 +107,14 @@ def test_a_job_that_may_not_start_does_not(waiting):
 def test_a_wanted_attempt_is_left_alone():
     state, effects = step(OWN, seen(occupied=(running(),), alive=frozenset({"j"})))
     assert effects == []
-    assert not restless(state, effects)
+    assert rest_s(state, effects) == CALM_S
 
 
 def test_a_cancelled_attempt_is_stopped_at_every_look_and_swept_when_it_resists():
     cancelled = running(status=Status.CANCELLED, desired=Desired.CANCEL, attempt=3)
     state, effects = step(OWN, seen(occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
-    assert restless(state, effects)
+    assert rest_s(state, effects) == DYING_S
     state, effects = step(state, seen(now=100.0 + STUBBORN_S / 2, occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
     _, effects = step(state, seen(now=100.0 + STUBBORN_S, occupied=(cancelled,), alive=frozenset({"j"})))
@@ -123,7 +126,7 @@ def test_an_attempt_that_told_its_end_may_leave_by_itself(status):
     ended = running(status=status)
     state, effects = step(OWN, seen(occupied=(ended,), alive=frozenset({"j"})))
     assert effects == []
-    assert restless(state, effects)
+    assert rest_s(state, effects) == DYING_S
     _, effects = step(state, seen(now=100.0 + LEAVING_S, occupied=(ended,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
 
@@ -142,7 +145,7 @@ def test_a_dead_supervisor_with_living_orphans_frees_nothing():
 def test_the_last_reports_are_taken_before_a_job_is_judged():
     state, effects = step(OWN, seen(occupied=(running(),)))
     assert effects == [Settle("j", 2)]
-    assert restless(state, effects)
+    assert rest_s(state, effects) == FOLLOWING_S
     forgetful = undone(state, effects)
     assert step(forgetful, seen(occupied=(running(),)))[1] == [Settle("j", 2)]
     _, effects = step(state, seen(occupied=(running(status=Status.SUCCEEDED),)))

@@ -7,6 +7,7 @@ import pytest
 from tunesmith.core.channel import Report
 from tunesmith.domain.job import Checkpoint
 from tunesmith.domain.ports import Outcome
+from tunesmith.domain.reconcile import CALM_S, DYING_S
 from tunesmith.domain.scope import DEFAULT_PROJECT, Everywhere, Project
 from tunesmith.domain.states import Desired, Status
 from tunesmith.services.attempts import token_sha256
@@ -18,7 +19,7 @@ BASES = Everywhere("a test registers a base")
 
 def test_from_validation_to_release(rig):
     job = rig.put("j")
-    assert rig.scheduler.tick() is False
+    assert rig.scheduler.tick() == CALM_S
     (task,) = rig.machine.started
     assert (task.kind, task.attempt, task.socket) == ("validate", 1, str(rig.socket))
     assert task.spec["training_key"] == "files/file-t"
@@ -30,7 +31,7 @@ def test_from_validation_to_release(rig):
     )  # fmt: skip
     assert rig.texts(job) == ["Validating training file: file-t"]
     rig.report(task, "validated", "validated", n_examples=10, hyperparameters={"n_epochs": 2}, warnings=[])
-    assert rig.scheduler.tick() is True, "a tree that is about to leave is looked at soon"
+    assert rig.scheduler.tick() == DYING_S, "a tree that is about to leave is looked at soon"
     assert len(rig.machine.started) == 1, "not while the validation lives"
     rig.die(task)
     rig.ticks(3)
@@ -162,7 +163,7 @@ def test_one_jobs_trouble_is_not_anothers(make_rig):
     rig.queued("bad", queued_at=1.0)
     rig.queued("good", queued_at=2.0)
     rig.machine.refuses = {"bad"}
-    assert rig.scheduler.tick() is False
+    assert rig.scheduler.tick() == CALM_S
     assert [task.job for task in rig.machine.started] == ["good"]
     rig.ticks(2)
     assert (rig.job("bad").status, rig.job("bad").lost_attempts) == (Status.QUEUED, 1)
