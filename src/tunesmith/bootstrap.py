@@ -1,6 +1,5 @@
 """The fuse box of the server: settings to adapters to services; no other file of the server's side names an adapter."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
-from tunesmith.services.jobs import Jobs
+from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.models import Models
 from tunesmith.services.placement import Placement
 from tunesmith.services.retention import Retention
@@ -132,8 +131,8 @@ class _Later:
     """A callback that is handed out before what it calls exists."""
 
     def __init__(self) -> None:
-        self.call: Callable[[], None] | None = None
+        self.call: Wake | None = None
 
-    def __call__(self) -> None:
+    def __call__(self, after_s: float = 0.0, /) -> None:
         if self.call is not None:
-            self.call()
+            self.call(after_s)

@@ -112,7 +112,7 @@ class Server:
             placement=placement, attempts=self.attempts, executor=self.machine, clock=clock, settings=settings
         )
         bases = Bases(db=self.db, clock=clock, settings=settings)
-        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda: None, **common)
+        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **common)
         self.files = Files(blobs=self.blobs, jobs=self.jobs, **common)
 
     def every_job(self) -> list[Job]:

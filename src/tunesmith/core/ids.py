@@ -14,7 +14,13 @@ class Ids:
         self._random = randomness if randomness is not None else random.SystemRandom()
 
     def _text(self, alphabet: str, length: int) -> str:
-        return "".join(self._random.choice(alphabet) for _ in range(length))
+        # one draw for the whole text, with so many bits to spare that no letter is likelier than another
+        number = self._random.getrandbits(length * 6 + 64)
+        letters: list[str] = []
+        for _ in range(length):
+            number, place = divmod(number, len(alphabet))
+            letters.append(alphabet[place])
+        return "".join(letters)
 
     def file(self) -> str:
         """Return `file-` and 22 alphanumerics."""

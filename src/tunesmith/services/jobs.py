@@ -1,7 +1,7 @@
 """Fine-tuning jobs: creating with every check that needs no reading of rows, looking, cancelling at once."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from collections.abc import Iterable
+from typing import Any, Final, Literal, Protocol
 
 import structlog
 
@@ -15,6 +15,7 @@ from tunesmith.domain.file import File
 from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job, NewEvent
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Executor, Handle
+from tunesmith.domain.reconcile import DYING_S
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.bases import Bases, ModelNotAvailable
@@ -26,6 +27,13 @@ _AUTO: Final = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epo
 _UNFINISHED: Final = frozenset(Status) - TERMINAL
 
 log = structlog.get_logger()
+
+
+class Wake(Protocol):
+    """Whoever looks at the rows."""
+
+    def __call__(self, after_s: float = 0.0, /) -> None:
+        """Ask for a look, at the latest after so many seconds."""
 
 
 class Jobs:
@@ -40,7 +48,7 @@ class Jobs:
         ids: Ids,
         settings: Settings,
         executor: Executor,
-        on_change: Callable[[], None],
+        on_change: Wake,
     ) -> None:
         self._db = db
         self._bases = bases
@@ -201,7 +209,10 @@ class Jobs:
         for job in ended:
             if job.handle is not None and job.released_at is None:
                 self._executor.stop(Handle(**job.handle))
-            self._on_change()
+                # the scheduler would only find it dying, and whoever cancels many waits for the next answer
+                self._on_change(DYING_S)
+            else:
+                self._on_change()
 
     def _end(self, tx: Transaction, scope: Project, job: Job, status: Status, last: NewEvent, **changes: Any) -> Job | None:
         """End the job from outside; the attempt's number goes up, so that whatever still runs can write no more."""

@@ -1,5 +1,6 @@
 """The scheduler: a thread that looks, lets the reconciler decide, and carries out what it says."""
 
+import math
 import threading
 
 import structlog
@@ -34,7 +35,8 @@ class Scheduler:
         self._clock = clock
         self._limits = Limits(settings.training_slots, settings.validation_slots, settings.max_attempts)
         self._state = State()
-        self._woken = threading.Event()
+        self._changed = threading.Condition()
+        self._due = 0.0
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
@@ -42,14 +44,19 @@ class Scheduler:
         """Begin to schedule; attempts of an earlier server are killed, and their jobs go on from their checkpoints."""
         self._thread.start()
 
-    def wake(self) -> None:
-        """Ask for a tick now; cheap, from any thread."""
-        self._woken.set()
+    def wake(self, after_s: float = 0.0) -> None:
+        """Ask for a tick, at the latest after so long; cheap, from any thread."""
+        due = self._clock.monotonic() + after_s
+        with self._changed:
+            if due < self._due:
+                self._due = due
+                self._changed.notify()
 
     def stop(self, *, timeout_s: float = 5.0) -> None:
         """Stop scheduling and kill what runs, so that nothing outlives the server; the jobs go on at the next start."""
-        self._ending = True
-        self.wake()
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         waiting = [job for job in self._placement.look(0)[0] if job.handle is not None]
@@ -63,14 +70,21 @@ class Scheduler:
             self._executor.sweep(job.id)
 
     def _run(self) -> None:
-        while not self._ending:
-            self._woken.clear()
+        while self._wait():
             try:
                 rest_s = self.tick()
             except Exception:  # whatever went wrong with the rows, the next tick must come
                 log.exception("scheduler.tick")
                 rest_s = reconcile.CALM_S
-            self._woken.wait(rest_s)
+            self.wake(rest_s)
+
+    def _wait(self) -> bool:
+        """Wait until a tick is due; what asks for one from here on asks for the next. False at the end."""
+        with self._changed:
+            while not self._ending and (rest_s := self._due - self._clock.monotonic()) > 0:
+                self._changed.wait(rest_s)
+            self._due = math.inf
+        return not self._ending
 
     def tick(self) -> float:
         """Look, decide, act once; return how many seconds the next tick may wait."""

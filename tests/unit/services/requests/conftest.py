@@ -107,7 +107,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         models.add_base(tx, Everywhere("test"), replace(base, fingerprint=fingerprint(folder)))
     executor, wakes = Graveyard(), list[int]()
     job_service = Jobs(
-        db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=lambda: wakes.append(1)
+        db=db,
+        bases=bases,
+        clock=clock,
+        ids=ids,
+        settings=settings,
+        executor=executor,
+        on_change=lambda _=0.0, /: wakes.append(1),
     )  # type: ignore[arg-type]
     file_service = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=job_service)
     model_service = Models(db=db, blobs=blobs, settings=settings)
