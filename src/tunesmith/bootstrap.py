@@ -20,6 +20,7 @@ from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.models import Models
+from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.retention import Retention
 from tunesmith.services.scheduler import Scheduler
@@ -119,6 +120,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         ids=ids,
         files=files,
         jobs=jobs,
+        pauses=Pauses(db=db, jobs=jobs, clock=clock, on_change=wake),
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),

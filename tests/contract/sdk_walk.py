@@ -82,10 +82,15 @@ def walk_jobs(client: openai.OpenAI, file: str) -> str:
     assert job.id in [listed.id for listed in jobs.list(limit=1)]
     assert [listed.metadata for listed in jobs.list(metadata={"walk": "yes"}).data][0] == {"walk": "yes"}
     other = jobs.create(model=MODEL, training_file=file)
+    paused = jobs.pause(other.id)
+    assert paused.status == "paused" and paused.estimated_finish is None and paused.finished_at is None, paused
+    assert jobs.pause(other.id) == paused == jobs.retrieve(other.id)
+    assert jobs.resume(other.id).status == "validating_files"
+    assert jobs.pause(other.id).status == "paused"
     assert jobs.cancel(other.id).status == "cancelled"
     assert jobs.list_events(other.id).data[0].message == "The job was cancelled"
-    for call in (jobs.pause, jobs.resume):
-        assert refused(openai.BadRequestError, call, job.id).code == "not_available"
+    assert refused(openai.BadRequestError, jobs.pause, other.id).status_code == 400
+    assert refused(openai.BadRequestError, jobs.resume, other.id).status_code == 400
     assert refused(openai.NotFoundError, jobs.retrieve, "ft-AF1WoRqd3aJAHsqc9NY7iL8F").code == "fine_tune_not_found"
     refused(openai.BadRequestError, jobs.create, model="nobody", training_file=file)
     job = wait(client, job.id)
@@ -179,8 +184,8 @@ async def walk_async(base_url: str) -> None:
         jobs = client.fine_tuning.jobs
         job = await jobs.create(model=MODEL, training_file=file.id, metadata={"walk": "async"})
         assert (await jobs.list(metadata={"walk": "async"})).data[0].id == job.id
-        for call in (jobs.pause(job.id), jobs.resume(job.id)):
-            assert (await refused_later(openai.BadRequestError, call)).code == "not_available"
+        assert (await jobs.pause(job.id)).status == "paused"
+        assert (await jobs.resume(job.id)).status == "validating_files"
         assert (await refused_later(openai.NotFoundError, jobs.retrieve("ft-AF1W"))).code == "fine_tune_not_found"
         assert (await jobs.cancel(job.id)).status == "cancelled"
         assert (await jobs.retrieve(job.id)).status == "cancelled"

@@ -97,10 +97,8 @@ async def test_a_job_goes_round_async(async_client: openai.AsyncOpenAI, training
     assert (await jobs.retrieve(job.id)).id == job.id
     assert job.id in [listed.id async for listed in jobs.list(limit=1)]
     assert [listed.id async for listed in jobs.list(metadata={"client": "async"})] == [job.id]
-    for call in (jobs.pause, jobs.resume):
-        with pytest.raises(openai.BadRequestError) as caught:
-            await call(job.id)
-        assert caught.value.code == "not_available"
+    assert (await jobs.pause(job.id)).status == "paused"
+    assert (await jobs.resume(job.id)).status == "validating_files"
     for call in (jobs.retrieve, jobs.cancel):
         with pytest.raises(openai.NotFoundError) as missed:
             await call(UNKNOWN[1])
@@ -246,13 +244,59 @@ def test_an_unknown_or_foreign_job_is_a_404_on_every_verb(client: openai.OpenAI,
         }
 
 
-def test_pausing_is_not_available(client: openai.OpenAI, training_file: str) -> None:
+def test_a_job_that_waits_is_paused_at_once_and_resumed(
+    client: openai.OpenAI, training_file: str, conforms: Callable[[object, str], None]
+) -> None:
+    jobs = client.fine_tuning.jobs
     job = create(client, training_file)
-    for call in (client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume):
+    paused = jobs.pause(job.id)
+    conforms(paused, "FineTuningJob")
+    assert (paused.status, paused.estimated_finish, paused.finished_at, paused.error) == ("paused", None, None, None)
+    assert jobs.pause(job.id) == paused == jobs.retrieve(job.id)
+    assert paused.id in [listed.id for listed in jobs.list(limit=1)]
+    resumed = jobs.resume(job.id)
+    conforms(resumed, "FineTuningJob")
+    assert resumed.status == "validating_files"
+    assert [event.message for event in jobs.list_events(job.id)] == [
+        "The job was resumed", "The job was paused", f"Created fine-tuning job: {job.id}",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_paused_or_resumed_says_why(client: openai.OpenAI, training_file: str) -> None:
+    jobs = client.fine_tuning.jobs
+    job = create(client, training_file)
+    for call, told in (
+        (jobs.resume, f"Job {job.id} is validating_files, so it cannot be resumed: only a paused job can."),
+        (jobs.cancel, ""),
+        (jobs.pause, f"Job {job.id} was cancelled, so it cannot be paused."),
+        (jobs.resume, f"Job {job.id} was cancelled, so it cannot be resumed: only a paused job can."),
+    ):
+        if not told:
+            call(job.id)
+            continue
         with pytest.raises(openai.BadRequestError) as caught:
             call(job.id)
-        assert caught.value.code == "not_available"
-        assert job.id in caught.value.message
+        assert caught.value.body == {"message": told, "type": "invalid_request_error", "param": None, "code": None}
+
+
+def test_a_paused_job_is_cancelled_at_once(client: openai.OpenAI, training_file: str) -> None:
+    job = create(client, training_file)
+    client.fine_tuning.jobs.pause(job.id)
+    cancelled = client.fine_tuning.jobs.cancel(job.id)
+    assert (cancelled.status, client.fine_tuning.jobs.retrieve(job.id)) == ("cancelled", cancelled)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_pause_and_resume_take_no_body_or_an_empty_object(
+    http: httpx2.Client, client: openai.OpenAI, training_file: str, verb: str
+) -> None:
+    for content in (b"", b"{}"):
+        job = create(client, training_file)
+        client.fine_tuning.jobs.pause(job.id)
+        answer = http.post(f"/v1/fine_tuning/jobs/{job.id}/{verb}", content=content)
+        assert answer.status_code == 200
+    refused = http.post(f"/v1/fine_tuning/jobs/{job.id}/{verb}", json={"at": "step"})
+    assert (refused.status_code, "'at'" in refused.json()["error"]["message"]) == (400, True)
 
 
 @pytest.mark.parametrize("field", ["training_file", "validation_file"])

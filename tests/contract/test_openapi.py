@@ -93,15 +93,18 @@ def departures(
     with openai.OpenAI(base_url=fresh.base_url, api_key="any", max_retries=0) as client:
         empty = client.files.list().to_dict()
         file = client.files.create(file=("rows.jsonl", rows(10)), purpose="evals").to_dict()
+        rows_id = client.files.create(file=("rows.jsonl", rows(10)), purpose="fine-tune").id
+        waiting = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=rows_id)
+        paused = client.fine_tuning.jobs.pause(waiting.id).to_dict()
     event = shown(wording.started(1, 0))
-    bodies = {"ListFilesResponse": empty, "OpenAIFile": file, "FineTuningJobEvent": event}
+    bodies = {"ListFilesResponse": empty, "OpenAIFile": file, "FineTuningJobEvent": event, "FineTuningJob": paused}
     return lambda without: {name: faults(body, name, without) for name, body in bodies.items()}
 
 
 def test_each_difference_is_needed_and_no_other_is(
     departures: Callable[[str], dict[str, list[str]]], differences: list[dict[str, Any]]
 ) -> None:
-    assert departures("") == {"ListFilesResponse": [], "OpenAIFile": [], "FineTuningJobEvent": []}
+    assert departures("") == {"ListFilesResponse": [], "OpenAIFile": [], "FineTuningJobEvent": [], "FineTuningJob": []}
     for difference in differences:
         name, _, field, *_ = difference["at"]
         told = departures(difference["name"])

@@ -34,6 +34,7 @@ from tunesmith.services.attempts import Attempts, Fenced
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.store import jobs, metrics, models, outbox
@@ -45,6 +46,8 @@ SOURCE = Path(failpoint.__file__).parents[1]
 N_STEPS = 3
 #: The worker of this attempt dies after its checkpoint without a word.
 DOOMED = 2
+#: One of the jobs rests before its validation, and twice while it trains.
+N_RESTS = 3
 
 
 class Hasty:
@@ -113,6 +116,7 @@ class Server:
         )
         bases = Bases(db=self.db, clock=clock, settings=settings)
         self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **common)
+        self.pauses = Pauses(db=self.db, jobs=self.jobs, clock=clock, on_change=lambda _=0.0, /: None)
         self.files = Files(blobs=self.blobs, jobs=self.jobs, **common)
 
     def every_job(self) -> list[Job]:
@@ -153,7 +157,7 @@ def furnish(folder: Path) -> None:
 
 
 def play(server: Server, journal: Journal) -> None:
-    """Upload, create two jobs, cancel one, see the other through, delete the file: what is answered is not asked again."""
+    """Upload, create three jobs, cancel one, pause one, see two through, delete the file: no answer is asked for again."""
     rows = [b'{"messages": []}\n']
     upload = {"filename": "t.jsonl", "purpose": "fine-tune", "chunks": rows, "expires_after_s": None}
     file = journal.once("file", lambda: server.files.create(SCOPE, **upload).id)
@@ -161,10 +165,15 @@ def play(server: Server, journal: Journal) -> None:
     journal.once("job", lambda: server.jobs.create(SCOPE, asked).id)
     dropped = journal.once("dropped", lambda: server.jobs.create(SCOPE, asked).id)
     journal.once("cancelled", lambda: str(server.jobs.cancel(SCOPE, dropped).status))
+    halted = journal.once("halted", lambda: server.jobs.create(SCOPE, asked).id)
+    journal.once("paused", lambda: str(server.pauses.ask(SCOPE, halted).status))
     for _ in range(200):
         server.scheduler.tick()
         for pid, task in list(server.machine.tasks.items()):
             work(server, journal, pid, task)
+        rests = server.jobs.get(SCOPE, halted)
+        if rests.status is Status.PAUSED:
+            journal.once(f"resumed-{rests.version}", lambda: str(server.pauses.resume(SCOPE, halted).status))
         if all(job.status in TERMINAL and job.released_at is not None for job in server.every_job() if job.attempt):
             break
     journal.once("deleting", lambda: True)
@@ -185,12 +194,32 @@ def work(server: Server, journal: Journal, pid: int, task: Task) -> None:
         for number, reports in enumerate(messages(server, task)):
             if task.attempt == DOOMED and number == 3:
                 break
+            if number == 2 and task.job == journal.known["halted"] and n_rests(journal) < N_RESTS:
+                pause(server, journal, task)
+                break
             server.attempts.report(task.job, task.attempt, task.token, reports)
             for report in reports:
                 journal.once(f"{task.job} {report.idempotency_key}", lambda: True)
     except Fenced:
         pass
     server.machine.tasks.pop(pid, None)
+
+
+def n_rests(journal: Journal) -> int:
+    return sum(key.startswith("resumed-") for key in journal.known)
+
+
+def pause(server: Server, journal: Journal, task: Task) -> None:
+    """Pause a job under its worker, which tells its checkpoint at the first time and dies on the way at the next."""
+    asked = server.pauses.ask(SCOPE, task.job)
+    journal.once(f"{task.job} pause-{asked.version}", lambda: True)
+    if n_rests(journal) == 1:
+        key = f"{task.spec['output_key']}/checkpoints/000001"
+        server.blobs.put(f"{key}/MANIFEST.json", [b"{}"])
+        data = {"step": 1, "key": key, "sha256": "0" * 64, "metrics": {"step": 1}}
+        said = Report("paused", task.job, task.attempt, f"paused-{task.attempt}", 1.0, data)
+        server.attempts.report(task.job, task.attempt, task.token, [said])
+        journal.once(f"{task.job} ckpt-1", lambda: True)
 
 
 def messages(server: Server, task: Task) -> list[list[Report]]:
@@ -221,7 +250,7 @@ def check_answers(server: Server, known: dict[str, Any]) -> None:
         file, stream = server.files.open(SCOPE, known["file"])
         with stream:
             assert len(stream.read()) == file.bytes
-    for name in {"job", "dropped"} & known.keys():
+    for name in {"job", "dropped", "halted"} & known.keys():
         server.jobs.get(SCOPE, known[name])
     if "cancelled" in known:
         assert server.jobs.get(SCOPE, known["dropped"]).status is Status.CANCELLED
@@ -255,7 +284,8 @@ def check_end(server: Server, known: dict[str, Any]) -> None:
         _, stream = server.files.open(SCOPE, job.result_files[0])
         with stream:
             assert len(stream.read().splitlines()) == N_STEPS + 1
-    assert server.jobs.get(SCOPE, known["job"]).status is Status.SUCCEEDED
+    for name in ("job", "halted"):
+        assert server.jobs.get(SCOPE, known[name]).status is Status.SUCCEEDED
     assert server.blobs.keys(f"files/{known['file']}") == []
 
 

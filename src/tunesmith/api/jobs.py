@@ -12,7 +12,7 @@ from tunesmith.api.job_schema import CreateJobRequest
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.refusals import explain
 from tunesmith.api.wire import Page, page, unix
-from tunesmith.core.errors import InvalidRequest, NotAvailable
+from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
@@ -106,12 +106,15 @@ def cancel_job(job_id: str, served: Served, caller: Caller) -> Response:
 
 
 @router.post("/{job_id}/pause", dependencies=[Depends(no_body)])
+async def pause_job(job_id: str, served: Served, caller: Caller) -> Response:
+    """Pause a job; one that trains is paused once its checkpoint is complete."""
+    return JSONResponse(wire_job(await served.pauses.pause(caller.scope, job_id)))
+
+
 @router.post("/{job_id}/resume", dependencies=[Depends(no_body)])
-def pause_or_resume_job(job_id: str, request: Request, served: Served, caller: Caller) -> Response:
-    """Say that pausing is not available yet."""
-    job = served.jobs.get(caller.scope, job_id)
-    verb = request.url.path.rsplit("/", 1)[1]
-    raise NotAvailable(f"Jobs cannot be paused in this release, so {job.id} cannot {verb}; they can be cancelled.")
+def resume_job(job_id: str, served: Served, caller: Caller) -> Response:
+    """Let a paused job wait for its turn again."""
+    return JSONResponse(wire_job(served.pauses.resume(caller.scope, job_id)))
 
 
 @router.get("/{job_id}/events")

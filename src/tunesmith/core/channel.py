@@ -23,6 +23,8 @@ MESSAGE: Final = "message"
 CHECKPOINT: Final = "checkpoint"
 #: The task is done: `data` holds the final checkpoint, `results_key`, `trained_tokens`.
 FINISHED: Final = "finished"
+#: A training stopped where its owner asked it to: `data` holds the checkpoint from which it goes on, as for `checkpoint`.
+PAUSED: Final = "paused"
 #: The task failed in a way the worker can explain: `data` holds `code`, `param`, `message`.
 FAILED: Final = "failed"
 #: From the supervisor: the tree is gone. `data`: `exit_code`, `signal`, `killed` (by us), `out_of_memory`, `stderr_tail`.

@@ -81,6 +81,33 @@ def cancelled() -> NewEvent:
     return NewEvent(TERMINAL_KEY, "The job was cancelled", data={})
 
 
+def pause_requested(version: int) -> NewEvent:
+    """Return the event of a training that is asked to pause; `version` is the row's, since a job may be paused often."""
+    return NewEvent(f"pause-{version}", "Pause requested", data={})
+
+
+def pause_withdrawn(version: int) -> NewEvent:
+    """Return the event of a job that was resumed before it had paused."""
+    return NewEvent(f"withdrawn-{version}", "Pause withdrawn", data={})
+
+
+def paused(version: int, step: int | None) -> NewEvent:
+    """Return the event of a job that rests, after a step if it had begun to train."""
+    text = "The job was paused" if step is None else f"The job was paused after step {step}"
+    return NewEvent(f"paused-{version}", text, data={})
+
+
+def stopped_short(version: int, reason: str, step: int | None) -> NewEvent:
+    """Return the event of a job whose worker was gone before its pause had a checkpoint of its own."""
+    rest = "the job is paused at its start" if step is None else f"the job is paused at its checkpoint at step {step}"
+    return NewEvent(f"paused-{version}", f"{reason}; {rest}", level="warn", data={})
+
+
+def resumed(version: int) -> NewEvent:
+    """Return the event of a paused job that waits for its turn again."""
+    return NewEvent(f"resumed-{version}", "The job was resumed", data={})
+
+
 def lost(attempt: int, reason: str, resume_step: int | None) -> NewEvent:
     """Return the event of a worker that was lost while its job has attempts left."""
     onward = "the job starts again" if resume_step is None else f"the job goes on from its checkpoint at step {resume_step}"

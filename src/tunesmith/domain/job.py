@@ -123,5 +123,7 @@ class Checkpoint:
     key: str
     sha256: str
     metrics: dict[str, Any]
+    #: Whether a pause asked for it; such a one does not count among those that retention keeps.
+    by_pause: bool = False
     #: False once retention dropped it from the list (its bytes may be gone).
     kept: bool = True

@@ -7,6 +7,7 @@ An attempt *occupies* its job from its start until its processes are confirmed g
 free, and only then can the job be started again, so two attempts of one job never live at the same time.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,6 +18,8 @@ from tunesmith.domain.states import TERMINAL, Desired, Status
 
 #: An attempt that reported its end by itself leaves within this time, or is killed.
 LEAVING_S: Final = 5.0
+#: A training that was asked to pause reaches a step boundary and writes its checkpoint within this time, or is killed.
+PAUSE_GRACE_S: Final = 60.0
 #: A supervisor that was told to kill its tree and still lives after this time is swept away, its tree with it.
 STUBBORN_S: Final = 1.0
 #: Between steps: when nothing happens, while something is dying (a look costs as much as an answer, and those who cancel
@@ -48,6 +51,8 @@ class State:
     own: frozenset[Key] = frozenset()
     #: Dead attempts whose last reports were taken from their spool.
     settled: frozenset[Key] = frozenset()
+    #: Since when an attempt was seen that is to pause.
+    pausing: Mapping[Key, float] = field(default_factory=dict[Key, float])
     #: Since when an attempt that is not wanted was seen alive.
     leaving: Mapping[Key, float] = field(default_factory=dict[Key, float])
 
@@ -124,6 +129,15 @@ class Requeue:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """The attempt is gone and its job was to pause: free the slot, the job rests at its last checkpoint."""
+
+    job_id: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The attempt was lost and there is no use in another: free the slot, the job has failed."""
 
@@ -134,7 +148,7 @@ class Fail:
     message: str
 
 
-Effect = Start | Stop | Sweep | Settle | Release | Requeue | Fail
+Effect = Start | Stop | Sweep | Settle | Release | Requeue | Pause | Fail
 
 
 def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
@@ -142,13 +156,15 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
     present = {_key(job) for job in seen.occupied}
     # cancel raises the row's attempt: a remembered attempt of an occupied job stays remembered through that
     occupied_ids = {job.id for job in seen.occupied}
+    pausing = {_key(job): state.pausing.get(_key(job), seen.now) for job in seen.occupied if _to_pause(job, state)}
     leaving: dict[Key, float] = {}
     settled = set(state.settled & present)
     effects: list[Effect] = []
     for job in seen.occupied:
         key = _key(job)
         if job.id in seen.alive:
-            effects += _tend_living(job, state, seen, leaving)
+            if not _wanted(job, state) and seen.now - pausing.get(key, -math.inf) >= PAUSE_GRACE_S:
+                effects += _see_off(job, state, seen, leaving)
         elif job.id in seen.strays:
             effects.append(Sweep(job.id))
         elif key not in settled:
@@ -158,22 +174,30 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
             effects.append(_bury(job, state, seen))
     starts = _starts(seen)
     own = {key for key in state.own if key[0] in occupied_ids} | {(start.job_id, start.attempt + 1) for start in starts}
-    return replace(state, own=frozenset(own), settled=frozenset(settled), leaving=leaving), [*effects, *starts]
+    after = State(own=frozenset(own), settled=frozenset(settled), pausing=pausing, leaving=leaving)
+    return after, [*effects, *starts]
 
 
 def _key(job: Job) -> Key:
     return job.id, job.attempt
 
 
+def _awaited(job: Job) -> bool:
+    """Say whether the job waits for its attempt's result. A validation that was paused is fenced off and has no token."""
+    return job.status in (Status.VALIDATING_FILES, Status.RUNNING) and job.token_sha256 is not None
+
+
 def _wanted(job: Job, state: State) -> bool:
     """Say whether the attempt is to go on: its job waits for its result, and this server started it."""
-    at_work = job.status in (Status.VALIDATING_FILES, Status.RUNNING)
-    return at_work and job.desired is Desired.RUN and _key(job) in state.own
+    return _awaited(job) and job.desired is Desired.RUN and _key(job) in state.own
 
 
-def _tend_living(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) -> Iterable[Effect]:
-    if _wanted(job, state):
-        return
+def _to_pause(job: Job, state: State) -> bool:
+    """Say whether the attempt is to write a checkpoint and leave, and this server started it."""
+    return _awaited(job) and job.desired is Desired.PAUSE and _key(job) in state.own
+
+
+def _see_off(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) -> Iterable[Effect]:
     since = leaving[_key(job)] = state.leaving.get(_key(job), seen.now)
     patience_s = LEAVING_S if _ended_by_itself(job, state) else 0.0
     if seen.now - since < patience_s or job.handle is None:
@@ -185,13 +209,15 @@ def _tend_living(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) 
 
 def _ended_by_itself(job: Job, state: State) -> bool:
     """Say whether the attempt reported its own end, so that it is about to leave: cancel and older servers' are not."""
-    return _key(job) in state.own and job.status in (Status.QUEUED, Status.SUCCEEDED, Status.FAILED)
+    return _key(job) in state.own and job.status in (Status.QUEUED, Status.PAUSED, Status.SUCCEEDED, Status.FAILED)
 
 
 def _bury(job: Job, state: State, seen: Seen) -> Effect:
     """Decide about an attempt that is gone with everything it had to say."""
-    if job.status not in (Status.VALIDATING_FILES, Status.RUNNING):
+    if not _awaited(job):
         return Release(*_key(job))
+    if job.desired is Desired.PAUSE:
+        return Pause(*_key(job), _why_short(job, state, seen))
     if _key(job) not in state.own:
         return Requeue(*_key(job), job.lost_attempts, seen.now, "The server was restarted while the job was running")
     outcome = seen.outcomes.get(job.id)
@@ -206,6 +232,15 @@ def _bury(job: Job, state: State, seen: Seen) -> Effect:
         )
     backoff_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (lost_attempts - 1))
     return Requeue(*_key(job), lost_attempts, seen.now + backoff_s, reason)
+
+
+def _why_short(job: Job, state: State, seen: Seen) -> str:
+    """Return why an attempt was gone before it had paused."""
+    if _key(job) not in state.own:
+        return "The server was restarted while the job was to pause"
+    if seen.now - state.pausing.get(_key(job), seen.now) >= PAUSE_GRACE_S:
+        return f"The worker did not pause within {PAUSE_GRACE_S:.0f} s and was killed"
+    return _reason(seen.outcomes.get(job.id))
 
 
 _LESS_MEMORY: Final = "Use a smaller batch_size, shorter examples or a smaller base model."
@@ -256,7 +291,7 @@ def is_training(job: Job) -> bool:
 
 def rest_s(state: State, effects: Iterable[Effect]) -> float:
     """Return how long the next step may wait unless something wakes it."""
-    if any(isinstance(effect, Settle | Release | Requeue | Fail) for effect in effects):
+    if any(isinstance(effect, Settle | Release | Requeue | Pause | Fail) for effect in effects):
         return FOLLOWING_S
     return DYING_S if state.leaving or any(isinstance(effect, Sweep) for effect in effects) else CALM_S
 

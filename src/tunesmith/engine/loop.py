@@ -10,7 +10,7 @@ Validation: one batch every `VALID_EVERY` steps and at epoch ends (`valid_*`), t
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from tunesmith.core.failpoint import failpoint
@@ -94,6 +94,8 @@ class _Session:
     total_steps: int
     step: int = 0
     trained_tokens: int = 0
+    #: What was measured at the last step.
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
     #: The epoch in hand and the order of its rows: to shuffle a large file takes longer than a small step.
     shuffled: tuple[int, list[int]] = (-1, [])
 
@@ -118,9 +120,9 @@ def train(
         failpoint("train.step")
         if control.pause_asked():
             if saved is None or saved.step != session.step:
-                saved = _save(session, blobs, {})
+                saved = _save(session, blobs, session.values)
             return Outcome(False, saved, session.trained_tokens, session.total_steps)
-        values = _advance(session, step)
+        values = session.values = _advance(session, step)
         if values:
             reporter.metrics(step, session.total_steps, values)
         if step % session.steps_per_epoch == 0:

@@ -10,6 +10,7 @@ from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
+from tunesmith.services.pauses import Pauses
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Services:
     ids: Ids
     files: Files
     jobs: Jobs
+    pauses: Pauses
     models: Models
     bases: Bases
     chat: Chat

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -17,17 +16,17 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain import events as wording
 from tunesmith.domain.file import File
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
-from tunesmith.domain.model import TunedModel, checkpoint_name, tuned_name
+from tunesmith.domain.model import checkpoint_name, tuned_name
 from tunesmith.domain.ports import Blobs, Stored
 from tunesmith.domain.results import FILENAME, PURPOSE, results_csv
 from tunesmith.domain.scope import Everywhere, Project, Scope
-from tunesmith.domain.states import TERMINAL, Status
-from tunesmith.store import checkpoints, events, files, jobs, metrics, models, outbox
+from tunesmith.domain.states import TERMINAL, Desired, Status
+from tunesmith.services import checkpoints
+from tunesmith.store import events, files, jobs, metrics, outbox
 from tunesmith.store.session import Database, Transaction
 
 log = structlog.get_logger()
 
-KEPT_CHECKPOINTS: Final = 3
 _SCOPE: Final = Everywhere("an attempt is known by its job's id and its token, not by a project")
 
 
@@ -138,6 +137,8 @@ class Attempts:
                 news.append(NewEvent(report.idempotency_key, data["message"], level=data["level"], data={}))
             case channel.CHECKPOINT if job.status is Status.RUNNING:
                 self._checkpoint(tx, job, report, news, dropped)
+            case channel.PAUSED if job.status is Status.RUNNING:
+                return self._paused(tx, job, report, news, dropped)
             case channel.FAILED:
                 return self.fail(tx, job, data, news)
             case _:
@@ -189,43 +190,35 @@ class Attempts:
     def _checkpoint(
         self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]
     ) -> None:
-        """Publish an earlier checkpoint under a name of its own; only the newest three stay."""
+        """Publish an earlier checkpoint under a name of its own; of those that no pause asked for the newest three stay."""
         step = int(report.data["step"])
-        kept = _kept(tx, job)
+        kept = checkpoints.listed(tx, job)
         if any(checkpoint.step == step for checkpoint in kept):
             return
         name = checkpoint_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail(), step)
-        self._publish(tx, job, report, name, step=step)
+        checkpoints.publish(tx, job, report, name, step=step)
         news.append(wording.checkpoint(step, name, report.created_at))
-        dropped += _retain(tx, job, kept, KEPT_CHECKPOINTS - 1)
+        if report.kind == channel.CHECKPOINT:
+            dropped += checkpoints.retain(tx, job, kept, n_new=1)
 
-    def _publish(self, tx: Transaction, job: Job, report: Report, name: str, *, step: int | None) -> None:
-        data = report.data
-        checkpoint = Checkpoint(
-            id=self._ids.checkpoint(),
-            job_id=job.id,
-            project_id=job.project_id,
-            created_at=report.created_at,
-            step=int(data["step"]),
-            model_name=name,
-            key=data["key"],
-            sha256=data["sha256"],
-            metrics={"step": int(data["step"]), **data["metrics"], "type": job.method},
+    def _paused(self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]) -> Job:
+        """Let the job rest at the checkpoint where its training stopped, or go on from it if the pause was withdrawn."""
+        self._checkpoint(tx, job, report, news, dropped)
+        resting = job.desired is Desired.PAUSE
+        moved = _moved(
+            jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.RUNNING},
+                expect_attempt=job.attempt,
+                status=Status.PAUSED if resting else Status.QUEUED,
+                estimated_finish=None,
+            )
         )
-        model = TunedModel(
-            name=name,
-            project_id=job.project_id,
-            organization_id=job.organization_id,
-            job_id=job.id,
-            base=job.base,
-            created_at=report.created_at,
-            adapter_key=data["key"],
-            sha256=data["sha256"],
-            pins=job.pins,
-            step=step,
-        )
-        checkpoints.add(tx, _scope(job), checkpoint)
-        models.add(tx, _scope(job), model)
+        if resting:
+            news.append(wording.paused(moved.version, int(report.data["step"])))
+        return moved
 
     def _finish(self, job_id: str, attempt: int, report: Report) -> str:
         """Write the result file, then make the job succeeded and its model visible in one commit."""
@@ -260,7 +253,7 @@ class Attempts:
         )
 
     def _succeed(self, tx: Transaction, job: Job, report: Report, result: File) -> list[Checkpoint]:
-        kept = _kept(tx, job)
+        kept = checkpoints.listed(tx, job)
         last = [checkpoint for checkpoint in kept if checkpoint.step == int(report.data["step"])]
         name = tuned_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail())
         _moved(
@@ -279,10 +272,11 @@ class Attempts:
             )
         )
         files.add(tx, _scope(job), result)
-        dropped = _retain(tx, job, [checkpoint for checkpoint in kept if checkpoint not in last], KEPT_CHECKPOINTS - 1)
+        earlier = [checkpoint for checkpoint in kept if checkpoint not in last]
+        dropped = checkpoints.retain(tx, job, earlier, n_new=1)
         for checkpoint in last:
-            _drop(tx, job, checkpoint)
-        self._publish(tx, job, report, name, step=None)
+            checkpoints.drop(tx, job, checkpoint)
+        checkpoints.publish(tx, job, report, name, step=None)
         events.append(tx, _scope(job), job.id, job.attempt, [wording.model_created(name), wording.succeeded()])
         outbox.add(tx, _scope(job), job.id, "fine_tuning.job.succeeded")
         return dropped
@@ -335,30 +329,3 @@ def _moved(job: Job | None) -> Job:
     if job is None:
         raise Fenced("the job changed meanwhile")
     return job
-
-
-def _kept(tx: Transaction, job: Job) -> list[Checkpoint]:
-    """Return the listed checkpoints, newest first."""
-    found, _ = checkpoints.page(tx, _scope(job), job.id, after=None, limit=100)
-    return sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
-
-
-def _retain(tx: Transaction, job: Job, kept: Sequence[Checkpoint], n_kept: int) -> list[Checkpoint]:
-    """Drop all but the newest `n_kept` of the listed checkpoints; return what was dropped.
-
-    One that an unfinished job starts from stays as long as that job needs it.
-    """
-    dropped = [checkpoint for checkpoint in kept[n_kept:] if not _needed(tx, job, checkpoint)]
-    for checkpoint in dropped:
-        _drop(tx, job, checkpoint)
-    return [replace(checkpoint, kept=False) for checkpoint in dropped]
-
-
-def _needed(tx: Transaction, job: Job, checkpoint: Checkpoint) -> bool:
-    models.get(tx, _scope(job), checkpoint.model_name, lock=True)  # whoever creates a job from it now goes first, or fails
-    return bool(jobs.starting_from(tx, _scope(job), checkpoint.key))
-
-
-def _drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:
-    checkpoints.drop(tx, _scope(job), checkpoint.id)
-    models.delete(tx, _scope(job), checkpoint.model_name)

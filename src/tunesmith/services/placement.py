@@ -20,7 +20,7 @@ from tunesmith.domain.job import Checkpoint, Job, NewEvent
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Handle
 from tunesmith.domain.scope import Everywhere, Project, Scope
-from tunesmith.domain.states import Status
+from tunesmith.domain.states import Desired, Status
 from tunesmith.domain.tasks import TrainSpec, ValidateSpec
 from tunesmith.services.attempts import Attempts, token_sha256
 from tunesmith.store import checkpoints, events, files, jobs, models
@@ -136,7 +136,7 @@ class Placement:
 
     def placed(self, task: Task, handle: Handle) -> bool:
         """Note where the attempt runs; False when its job was taken from it meanwhile."""
-        at_work = {Status.VALIDATING_FILES, Status.RUNNING, Status.QUEUED, Status.SUCCEEDED, Status.FAILED}
+        at_work = frozenset(Status) - {Status.CANCELLED}
         with self._db.begin() as tx:
             moved = jobs.swap(
                 tx, _SCOPE, task.job, expect_status=at_work, expect_attempt=task.attempt, handle=asdict(handle)
@@ -175,6 +175,7 @@ class Placement:
                 job.id,
                 expect_status={Status.VALIDATING_FILES, Status.RUNNING},
                 expect_attempt=requeue.attempt,
+                expect_desired=Desired.RUN,
                 status=Status.QUEUED if training else Status.VALIDATING_FILES,
                 lost_attempts=requeue.lost_attempts,
                 not_before=requeue.not_before,
@@ -190,6 +191,33 @@ class Placement:
             events.append(tx, _scope(job), job.id, job.attempt, [event])
             failpoint("placement.requeue")
         log.warning("attempt.lost", job=job.id, attempt=job.attempt, reason=requeue.reason)
+
+    def pause(self, pause: reconcile.Pause) -> None:
+        """Let a job whose attempt is gone rest at its newest checkpoint, as its owner wants."""
+        with self._db.begin() as tx:
+            job = jobs.get(tx, _SCOPE, pause.job_id, lock=True)
+            if job is None or job.attempt != pause.attempt:
+                return
+            moved = jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.RUNNING},
+                expect_attempt=pause.attempt,
+                expect_desired=Desired.PAUSE,
+                status=Status.PAUSED,
+                estimated_finish=None,
+                handle=None,
+                token_sha256=None,
+                released_at=self._clock.now(),
+            )
+            if moved is None:
+                return  # withdrawn meanwhile: the next look decides
+            newest = _newest_checkpoint(tx, job)
+            event = wording.stopped_short(moved.version, pause.reason, newest.step if newest is not None else None)
+            events.append(tx, _scope(job), job.id, job.attempt, [event])
+            failpoint("placement.pause")
+        log.warning("attempt.stopped_short", job=job.id, attempt=job.attempt, reason=pause.reason)
 
     def give_up(self, fail: reconcile.Fail) -> None:
         """Fail a job whose attempts were lost."""

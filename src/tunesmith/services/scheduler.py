@@ -10,7 +10,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain import reconcile
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Executor, Handle, Outcome
-from tunesmith.domain.reconcile import Effect, Fail, Limits, Release, Requeue, Seen, Settle, Start, State, Stop, Sweep
+from tunesmith.domain.reconcile import Effect, Fail, Limits, Pause, Release, Requeue, Seen, Settle, Start, State, Stop, Sweep
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.placement import Placement
 
@@ -137,6 +137,8 @@ class Scheduler:
                 self._placement.release(effect)
             case Requeue():
                 self._placement.requeue(effect)
+            case Pause():
+                self._placement.pause(effect)
             case Fail():
                 self._placement.give_up(effect)
 

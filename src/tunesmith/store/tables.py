@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -124,6 +125,7 @@ checkpoints = Table(
     Column("key", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("metrics", _json(), nullable=False),
+    Column("by_pause", Boolean, nullable=False, server_default=false()),
     Column("kept", Boolean, nullable=False),
     Index(None, "job_id", "step"),
 )

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from tunesmith.core.channel import CHECKPOINT, EXITED, FAILED, FINISHED, VALIDATED, Report
+from tunesmith.core.channel import CHECKPOINT, EXITED, FAILED, FINISHED, PAUSED, VALIDATED, Report
 from tunesmith.core.clock import Clock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.supervisor.channel import Channel, Refused, Unreachable
@@ -16,7 +16,7 @@ BATCH: Final = 64
 WINDOW_S: Final = 0.05
 LONGEST_WAIT_S: Final = 2.0
 #: Reports that are on disk (fsync) before anything else happens, and that wait for no batch.
-URGENT: Final = frozenset({VALIDATED, CHECKPOINT, FINISHED, FAILED, EXITED})
+URGENT: Final = frozenset({VALIDATED, CHECKPOINT, PAUSED, FINISHED, FAILED, EXITED})
 
 
 class Spool:

@@ -55,6 +55,11 @@ class WorkerReporter:
         """Say that the training is done; `data` holds the final checkpoint and the trained tokens."""
         self._end(channel.FINISHED, "terminal", {**data, "metrics": _finite(data["metrics"])})
 
+    def paused(self, step: int, key: str, sha256: str, metrics: dict[str, Any]) -> None:
+        """Say that the training has stopped at a checkpoint, complete in the blob store, to go on from there."""
+        data = {"step": step, "key": key, "sha256": sha256, "metrics": _finite(metrics)}
+        self._end(channel.PAUSED, f"paused-{self._task.attempt}", data)
+
     def failed(self, code: str, param: str | None, message: str) -> None:
         """Say that the task failed in a way that a user can read."""
         self._end(channel.FAILED, "terminal", {"code": code, "param": param, "message": message})

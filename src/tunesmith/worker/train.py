@@ -35,6 +35,10 @@ class TrainReporter(Reporter, Protocol):
         """Say that the task is done."""
         ...
 
+    def paused(self, step: int, key: str, sha256: str, metrics: dict[str, Any], /) -> None:
+        """Say at which checkpoint the training stopped, to go on from there."""
+        ...
+
     def failed(self, code: str, param: str | None, message: str, /) -> None:
         """Say why the task cannot be done."""
         ...
@@ -81,8 +85,10 @@ def run(task: Task, spec: TrainSpec, reporter: TrainReporter, control: Control, 
             raise
         reporter.failed(*failure)
     else:
-        if outcome.finished:
-            saved = outcome.checkpoint
+        saved = outcome.checkpoint
+        if not outcome.finished:
+            reporter.paused(saved.step, saved.key, saved.sha256, saved.metrics)
+        else:
             reporter.finished(
                 {
                     "step": saved.step, "key": saved.key, "sha256": saved.sha256, "metrics": saved.metrics,

@@ -9,9 +9,11 @@ from tunesmith.domain.reconcile import (
     DYING_S,
     FOLLOWING_S,
     LEAVING_S,
+    PAUSE_GRACE_S,
     STUBBORN_S,
     Fail,
     Limits,
+    Pause,
     Release,
     Requeue,
     Seen,
@@ -39,12 +41,12 @@ def job(name="j", **changes):
 
 
 def running(name="j", **changes):
-    settled = {"status": Status.RUNNING, "attempt": 2, "handle": HANDLE, "started_at": 5.0, "queued_at": 4.0}
+    settled = {"status": Status.RUNNING, "attempt": 2, "handle": HANDLE, "started_at": 5.0, "token_sha256": "t"}
     return job(name, **{**settled, **changes})
 
 
 def validating(name="j", **changes):
-    return job(name, **{"attempt": 1, "handle": HANDLE, **changes})
+    return job(name, **{"attempt": 1, "handle": HANDLE, "token_sha256": "t", **changes})
 
 
 def seen(**changes):
@@ -216,8 +218,73 @@ def test_a_restarted_server_requeues_what_ran_and_counts_no_loss():
     assert effects == [Requeue("j", 2, 2, 100.0, reason), Requeue("v", 1, 0, 100.0, reason)]
 
 
+def pausing(**changes):
+    return running(desired=Desired.PAUSE, **changes)
+
+
+def test_an_attempt_that_is_to_pause_has_its_time_and_is_killed_after_it():
+    state, effects = step(OWN, seen(occupied=(pausing(),), alive=frozenset({"j"})))
+    assert effects == []
+    assert rest_s(state, effects) == CALM_S
+    late = 100.0 + PAUSE_GRACE_S
+    state, effects = step(state, seen(now=late - 0.1, occupied=(pausing(),), alive=frozenset({"j"})))
+    assert effects == []
+    state, effects = step(state, seen(now=late, occupied=(pausing(),), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE))]
+    assert rest_s(state, effects) == DYING_S
+    state, effects = step(state, seen(now=late + STUBBORN_S, occupied=(pausing(),), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE)), Sweep("j")]
+    state, effects = step(state, seen(now=late + 2, occupied=(pausing(),)))
+    assert effects == [Settle("j", 2)]
+    state, effects = step(state, seen(now=late + 2, occupied=(pausing(),)))
+    assert effects == [Pause("j", 2, "The worker did not pause within 60 s and was killed")]
+    assert rest_s(state, effects) == FOLLOWING_S
+
+
+def test_a_pause_that_is_withdrawn_and_asked_for_again_has_all_its_time():
+    state, _ = step(OWN, seen(occupied=(pausing(),), alive=frozenset({"j"})))
+    state, effects = step(state, seen(now=150.0, occupied=(running(),), alive=frozenset({"j"})))
+    assert (effects, state.pausing) == ([], {})
+    state, effects = step(state, seen(now=170.0, occupied=(pausing(),), alive=frozenset({"j"})))
+    assert (effects, state.pausing) == ([], {("j", 2): 170.0})
+
+
+@pytest.mark.parametrize(
+    ("state", "outcomes", "reason"),
+    [
+        (SETTLED, {"j": Outcome(None, 9)}, "The worker was killed by signal 9"),
+        (SETTLED, {}, "The worker and its supervisor were killed"),
+        (replace(SETTLED, own=frozenset[tuple[str, int]]()), {}, "The server was restarted while the job was to pause"),
+    ],
+)
+def test_an_attempt_that_is_lost_on_its_way_to_the_pause_pauses_its_job_and_counts_no_loss(state, outcomes, reason):
+    assert step(state, seen(occupied=(pausing(lost_attempts=2),), outcomes=outcomes))[1] == [Pause("j", 2, reason)]
+
+
+def test_an_attempt_that_told_its_pause_leaves_by_itself_and_frees_its_slot():
+    paused = pausing(status=Status.PAUSED)
+    queued = job("q", status=Status.QUEUED, attempt=1, released_at=1.0)
+    state, effects = step(OWN, seen(occupied=(paused,), alive=frozenset({"j"}), to_train=(queued,)))
+    assert effects == []
+    _, effects = step(state, seen(now=100.0 + LEAVING_S, occupied=(paused,), alive=frozenset({"j"})))
+    assert effects == [Stop("j", Handle(**HANDLE))]
+    assert step(SETTLED, seen(occupied=(paused,)))[1] == [Release("j", 2)]
+
+
+@pytest.mark.parametrize("status", [Status.PAUSED, Status.VALIDATING_FILES])
+def test_a_validation_that_was_paused_is_killed_also_when_its_job_was_resumed_meanwhile(status):
+    fenced = validating(status=status, attempt=2, token_sha256=None)
+    for known in (State(own=frozenset({("j", 1)})), State()):
+        _, effects = step(known, seen(occupied=(fenced,), alive=frozenset({"j"}), to_validate=(fenced,)))
+        assert effects == [Stop("j", Handle(**HANDLE))]
+    assert step(SETTLED, seen(occupied=(fenced,)))[1] == [Release("j", 2)]
+
+
 def test_what_is_over_is_forgotten():
     state = State(
-        own=frozenset({("a", 1), ("b", 1)}), settled=frozenset({("a", 1), ("b", 1)}), leaving={("a", 1): 3.0, ("b", 1): 3.0}
+        own=frozenset({("a", 1), ("b", 1)}),
+        settled=frozenset({("a", 1), ("b", 1)}),
+        leaving={("a", 1): 3.0, ("b", 1): 3.0},
+        pausing={("a", 1): 3.0},
     )
     assert step(state, seen())[0] == State()

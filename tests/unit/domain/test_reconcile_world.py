@@ -9,7 +9,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Outcome
-from tunesmith.domain.reconcile import Fail, Limits, Release, Requeue, Seen, Settle, Start, State, Stop, Sweep, step, undone
+from tunesmith.domain.reconcile import (
+    Fail,
+    Limits,
+    Pause,
+    Release,
+    Requeue,
+    Seen,
+    Settle,
+    Start,
+    State,
+    Stop,
+    Sweep,
+    step,
+    undone,
+)
 from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 
 LIMITS = Limits(training_slots=2, validation_slots=2, max_attempts=3)
@@ -92,7 +106,8 @@ class World(RuleBasedStateMachine):
                 self.live[(name, attempt + 1)] = kind
                 handle = {"pid": pid, "start_time": 0, "boot_id": ""}
                 self.outcomes.pop(name, None)
-                self.move(name, status, attempt=attempt + 1, released_at=None, handle=handle, started_at=started_at)
+                claimed = {"attempt": attempt + 1, "released_at": None, "started_at": started_at, "token_sha256": "t"}
+                self.move(name, status, handle=handle, **claimed)
             case Stop(_, handle):
                 if self.pids[handle.pid] not in self.deaf:
                     self.live.pop(self.pids[handle.pid], None)
@@ -105,8 +120,13 @@ class World(RuleBasedStateMachine):
                 self.rows[name] = replace(self.rows[name], released_at=now, handle=None)
             case Requeue(name, attempt, lost, not_before, _):
                 assert (name, attempt) not in self.unsent, "requeued although the attempt had told its end"
+                assert self.rows[name].desired is Desired.RUN, "requeued although a pause is wanted"
                 queued = Status.QUEUED if self.rows[name].status is Status.RUNNING else Status.VALIDATING_FILES
                 self.move(name, queued, released_at=now, handle=None, lost_attempts=lost, not_before=not_before)
+            case Pause(name, attempt, _):
+                assert (name, attempt) not in self.unsent, "paused short although the attempt had told its end"
+                assert self.rows[name].desired is Desired.PAUSE
+                self.move(name, Status.PAUSED, released_at=now, handle=None)
             case Fail(name, _, lost, _, _):
                 self.move(name, Status.FAILED, released_at=now, handle=None, lost_attempts=lost)
 
@@ -124,6 +144,8 @@ class World(RuleBasedStateMachine):
             self.move(name, Status.FAILED)
         elif row.status is Status.VALIDATING_FILES:
             self.move(name, Status.QUEUED, queued_at=self.now)
+        elif row.status is Status.RUNNING and kind == "paused":
+            self.move(name, Status.PAUSED if row.desired is Desired.PAUSE else Status.QUEUED)
         elif row.status is Status.RUNNING:
             self.move(name, Status.SUCCEEDED)
 
@@ -144,9 +166,11 @@ class World(RuleBasedStateMachine):
     def look_and_act(self, failing: int | None, dying: int | None) -> None:
         self.tick(failing=failing, dying=dying)
 
-    @rule(number=st.integers(0, 9), kind=st.sampled_from(["done", "failed"]), heard=st.booleans())
+    @rule(number=st.integers(0, 9), kind=st.sampled_from(["done", "failed", "paused"]), heard=st.booleans())
     def worker_ends(self, number: int, kind: str, heard: bool) -> None:
         if key := self.pick(number):
+            if kind == "paused" and self.live[key] == "validate":
+                return
             if heard:
                 self.report(*key, kind)
             else:
@@ -175,6 +199,30 @@ class World(RuleBasedStateMachine):
         if row is not None and row.status not in TERMINAL:
             self.move(row.id, Status.CANCELLED, desired=Desired.CANCEL, attempt=row.attempt + 1)
 
+    @rule(number=st.integers(0, 9), living=st.booleans())
+    def pause(self, number: int, living: bool) -> None:
+        key = self.pick(number)
+        row = self.rows.get(key[0] if key and living else f"j{number}")
+        if row is None or row.status in {*TERMINAL, Status.PAUSED}:
+            return
+        if row.status is Status.RUNNING:
+            self.move(row.id, row.status, desired=Desired.PAUSE)
+        elif row.status is Status.VALIDATING_FILES and self.occupied(row):
+            self.move(row.id, Status.PAUSED, desired=Desired.PAUSE, attempt=row.attempt + 1, token_sha256=None)
+        else:
+            self.move(row.id, Status.PAUSED, desired=Desired.PAUSE)
+
+    @rule(number=st.integers(0, 9))
+    def resume(self, number: int) -> None:
+        if row := self.rows.get(f"j{number}"):
+            self.resumed(row)
+
+    def resumed(self, row: Job) -> None:
+        if row.status is Status.PAUSED:
+            self.move(row.id, Status.QUEUED if row.queued_at else Status.VALIDATING_FILES, desired=Desired.RUN)
+        elif row.status is Status.RUNNING:
+            self.move(row.id, row.status, desired=Desired.RUN)
+
     @rule()
     def server_restarts(self) -> None:
         self.state = State()
@@ -199,11 +247,13 @@ class World(RuleBasedStateMachine):
             assert row.lost_attempts <= LIMITS.max_attempts
 
     def teardown(self) -> None:
-        """Left in peace, every job comes to its end, and nothing stays alive or occupied."""
+        """Left in peace and resumed, every job comes to its end, and nothing stays alive or occupied."""
         for _ in range(60 * len(getattr(self, "rows", {}))):
             self.tick()
             self.laws()
             self.now += 10.0
+            for row in list(self.rows.values()):
+                self.resumed(row)
             if not any(self.occupied(row) for row in self.rows.values()) and set(self.rows) == set(self.ended):
                 break
             for key in sorted(self.live):

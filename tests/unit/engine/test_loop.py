@@ -1,4 +1,6 @@
+import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -94,10 +96,34 @@ def test_a_pause_writes_a_checkpoint_at_the_next_boundary(
     assert not paused.finished
     assert paused.checkpoint.step == 3
     assert paused.checkpoint.key == "jobs/j/p/checkpoints/000003"
+    assert set(paused.checkpoint.metrics) == {"train_loss", "train_mean_token_accuracy"}
     resumed = go(plan(output_key="jobs/j/r", resume_key=paused.checkpoint.key), make_base(), Data(documents), blobs, told())
     assert resumed.checkpoint.sha256 == whole.checkpoint.sha256
     at_epoch_end = go(plan(output_key="jobs/j/q"), make_base(), Data(documents), blobs, told(pause_after=2))
     assert at_epoch_end.checkpoint.key == "jobs/j/q/checkpoints/000002"
+
+
+def test_pauses_at_any_points_any_number_of_times_give_the_same_bits(
+    plan: Plan, make_base: MakeBase, documents: list[list[Document]], blobs: LocalBlobs, told: type
+) -> None:
+    data = Data(documents, documents[:2])
+    run = plan(n_epochs=4, batch_size=1)
+    straight = told()
+    whole = go(run, make_base(), data, blobs, straight)
+    chance = random.Random(20)
+    for trial in range(5):
+        steps: dict[int, dict[str, Any]] = {}
+        outcome, resume_key = None, None
+        for leg in itertools.count():
+            news = told(pause_after=chance.randint(0, 12) if leg < 4 else None)
+            key = f"jobs/j/{trial}-{leg}"
+            outcome = go(replace(run, output_key=key, resume_key=resume_key), make_base(), data, blobs, news)
+            steps |= news.steps
+            resume_key = outcome.checkpoint.key
+            if outcome.finished:
+                break
+        assert (outcome.checkpoint.sha256, outcome.trained_tokens) == (whole.checkpoint.sha256, whole.trained_tokens)
+        assert steps == straight.steps
 
 
 def test_an_adapter_to_start_from_is_trained_further(

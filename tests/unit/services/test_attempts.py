@@ -246,6 +246,60 @@ def test_a_checkpoint_from_which_another_job_starts_stays_as_long_as_that_job_ne
     assert rig.blobs.keys(first.data["key"]) == []
 
 
+def test_a_pause_is_said_with_its_checkpoint_and_once(rig):
+    rig.running(desired=Desired.PAUSE)
+    rig.send(step(1, 1000.0), step(2, 1010.0))
+    assert rig.job().estimated_finish is not None
+    paused = checkpoint(rig, 2, "paused")
+    for _ in range(2):
+        assert rig.send(step(2, 1010.0), paused) == "pause"
+    job = rig.job()
+    assert (job.status, job.estimated_finish, job.finished_at) == (Status.PAUSED, None, None)
+    assert rig.steps_listed() == [2]
+    (name,) = rig.models()
+    assert name.endswith(":ckpt-step-2")
+    assert rig.texts()[2:] == [f"Checkpoint created at step 2 with Snapshot ID: {name}", "The job was paused after step 2"]
+    assert rig.changes
+
+
+def test_the_checkpoint_of_a_pause_at_an_epochs_end_is_the_epochs(rig):
+    rig.running(desired=Desired.PAUSE)
+    rig.send(checkpoint(rig, 4), checkpoint(rig, 4, "paused"))
+    assert rig.job().status is Status.PAUSED
+    assert rig.steps_listed() == [4]
+    with rig.db.read() as tx:
+        (listed,) = checkpoints.page(tx, SCOPE, JOB)[0]
+    assert not listed.by_pause, "retention counts it"
+
+
+def test_a_pause_that_was_withdrawn_too_late_for_the_worker_lets_the_job_go_on(rig):
+    rig.running(desired=Desired.RUN, queued_at=5.0)
+    assert rig.send(step(1), checkpoint(rig, 1, "paused")) == "run"
+    job = rig.job()
+    assert (job.status, job.queued_at) == (Status.QUEUED, 5.0)
+    assert rig.steps_listed() == [1]
+    assert not any("paused" in text for text in rig.texts())
+
+
+def test_the_checkpoints_of_pauses_stay_beside_the_newest_three(rig):
+    rig.running(desired=Desired.PAUSE)
+    for number in range(1, 8):
+        if number % 2:
+            rig.send(checkpoint(rig, number))
+        else:
+            rig.send(checkpoint(rig, number, "paused"))
+            assert rig.job().status is Status.PAUSED
+            with rig.db.begin() as tx:
+                jobs.swap(tx, SCOPE, JOB, expect_status={Status.PAUSED}, status=Status.QUEUED)
+                jobs.swap(tx, SCOPE, JOB, expect_status={Status.QUEUED}, status=Status.RUNNING)
+    assert rig.steps_listed() == [7, 6, 5, 4, 3, 2]
+    rig.send(checkpoint(rig, 9, "finished", trained_tokens=1))
+    assert rig.steps_listed() == [9, 7, 6, 5, 4, 2]
+    assert rig.blobs.keys(f"jobs/{JOB}/attempts/1/checkpoints/000003") == []
+    assert rig.blobs.keys(f"jobs/{JOB}/attempts/1/checkpoints/000002")
+    assert len(rig.models()) == 6
+
+
 def test_finishing_is_one_commit_with_everything_in_it(rig):
     rig.running()
     rig.send(step(1), step(2), checkpoint(rig, 1), checkpoint(rig, 2), checkpoint(rig, 3))

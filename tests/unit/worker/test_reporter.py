@@ -60,9 +60,14 @@ def test_the_ends_of_other_tasks(pipe):
     reading, writing = pipe
     WorkerReporter(writing, TASK, StandingClock()).validated({"n_examples": 10})
     WorkerReporter(writing, TASK, StandingClock()).failed("code", "param", "why")
-    validated, failed = said(reading)
+    stopped = WorkerReporter(writing, TASK, StandingClock())
+    stopped.paused(5, "jobs/x", "0a", {"train_loss": math.nan})
+    assert stopped.ended
+    validated, failed, paused = said(reading)
     assert (validated.idempotency_key, validated.data) == ("validated", {"n_examples": 10})
     assert (failed.idempotency_key, failed.data) == ("terminal", {"code": "code", "param": "param", "message": "why"})
+    assert (paused.kind, paused.idempotency_key) == ("paused", "paused-3")
+    assert paused.data == {"step": 5, "key": "jobs/x", "sha256": "0a", "metrics": {"train_loss": None}}
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

@@ -24,8 +24,8 @@ N_ROWS = 12
 class News:
     """A worker's reporter and control that keep what was told."""
 
-    def __init__(self, *, pause: bool = False) -> None:
-        self.pause = pause
+    def __init__(self, *, pause_after: int | None = None) -> None:
+        self.pause_after = pause_after
         self.steps: dict[int, dict[str, Any]] = {}
         self.checkpoints: list[str] = []
         self.end: tuple[str, Any] | None = None
@@ -45,11 +45,14 @@ class News:
     def finished(self, data: dict[str, Any]) -> None:
         self.end = ("finished", data)
 
+    def paused(self, step: int, key: str, sha256: str, metrics: dict[str, Any]) -> None:
+        self.end = ("paused", (step, key, sha256, metrics))
+
     def failed(self, code: str, param: str | None, message: str) -> None:
         self.end = ("failed", (code, param, message))
 
     def pause_asked(self) -> bool:
-        return self.pause
+        return self.pause_after is not None and len(self.steps) >= self.pause_after
 
 
 def rows(n: int) -> bytes:
@@ -155,10 +158,26 @@ def test_other_families_train_too(
     assert news.steps[8]["train_loss"] < news.steps[1]["train_loss"]
 
 
-def test_a_pause_ends_the_task_without_an_end(spec: TrainSpec, blobs: LocalBlobs) -> None:
-    news = do(spec, blobs, News(pause=True))
-    assert news.end is None
-    assert news.steps == {}
+@pytest.mark.parametrize("pause_after", [0, 3])
+def test_a_pause_ends_the_task_with_a_checkpoint_from_which_it_ends_the_same(
+    spec: TrainSpec, blobs: LocalBlobs, pause_after: int
+) -> None:
+    whole = do(replace(spec, output_key="jobs/j/attempts/1"), blobs)
+    news = do(spec, blobs, News(pause_after=pause_after))
+    assert list(news.steps) == list(range(1, pause_after + 1))
+    assert news.end is not None
+    kind, (step, key, sha256, metrics) = news.end
+    assert (kind, step, key) == ("paused", pause_after, f"jobs/j/attempts/2/checkpoints/{pause_after:06d}")
+    assert metrics == news.steps.get(pause_after, {})
+    manifest = json.loads((blobs.path(key) / "MANIFEST.json").read_text())
+    assert manifest["files"]["adapter_model.safetensors"]["sha256"] == sha256
+    again = do(replace(spec, output_key="jobs/j/attempts/3", resume_key=key), blobs, News(pause_after=0))
+    assert again.end == news.end, "a pause before the next step needs no other checkpoint"
+    resumed = do(replace(spec, output_key="jobs/j/attempts/4", resume_key=key), blobs)
+    assert whole.end is not None
+    assert resumed.end is not None
+    assert resumed.end[1]["sha256"] == whole.end[1]["sha256"]
+    assert news.steps | resumed.steps == whole.steps
 
 
 def failure(spec: TrainSpec, blobs: LocalBlobs) -> tuple[str, str | None, str]:

@@ -1,0 +1,80 @@
+"""A job's checkpoints: published under a name each, the newest of them kept, the others dropped; inside a transaction."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from tunesmith.core.channel import PAUSED, Report
+from tunesmith.domain.job import Checkpoint, Job
+from tunesmith.domain.model import TunedModel
+from tunesmith.domain.scope import Project, Scope
+from tunesmith.store import checkpoints, jobs, models
+from tunesmith.store.session import Transaction
+
+#: Of those that training makes by itself; one that a pause asked for stays beside them.
+KEPT: Final = 3
+_ALL: Final = 10_000
+
+
+def publish(tx: Transaction, job: Job, report: Report, name: str, *, step: int | None) -> None:
+    """List the checkpoint that a report tells of, usable as the model `name`; `step` is None for the final one."""
+    data = report.data
+    checkpoint = Checkpoint(
+        id=tx.ids.checkpoint(),
+        job_id=job.id,
+        project_id=job.project_id,
+        created_at=report.created_at,
+        step=int(data["step"]),
+        model_name=name,
+        key=data["key"],
+        sha256=data["sha256"],
+        metrics={"step": int(data["step"]), **data["metrics"], "type": job.method},
+        by_pause=report.kind == PAUSED,
+    )
+    model = TunedModel(
+        name=name,
+        project_id=job.project_id,
+        organization_id=job.organization_id,
+        job_id=job.id,
+        base=job.base,
+        created_at=report.created_at,
+        adapter_key=data["key"],
+        sha256=data["sha256"],
+        pins=job.pins,
+        step=step,
+    )
+    checkpoints.add(tx, _scope(job), checkpoint)
+    models.add(tx, _scope(job), model)
+
+
+def listed(tx: Transaction, job: Job) -> list[Checkpoint]:
+    """Return the listed checkpoints, newest first."""
+    found, _ = checkpoints.page(tx, _scope(job), job.id, limit=_ALL)
+    return found
+
+
+def retain(tx: Transaction, job: Job, found: Iterable[Checkpoint], *, n_new: int) -> list[Checkpoint]:
+    """Drop all but the newest of the checkpoints, so that with `n_new` more they are `KEPT`; return what was dropped.
+
+    One that an unfinished job starts from stays as long as that job needs it, and one that a pause asked for stays.
+    """
+    regular: Sequence[Checkpoint] = [checkpoint for checkpoint in found if not checkpoint.by_pause]
+    dropped = [checkpoint for checkpoint in regular[KEPT - n_new :] if not _needed(tx, job, checkpoint)]
+    for checkpoint in dropped:
+        drop(tx, job, checkpoint)
+    return [replace(checkpoint, kept=False) for checkpoint in dropped]
+
+
+def drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:
+    """Take a checkpoint and its model off the lists."""
+    checkpoints.drop(tx, _scope(job), checkpoint.id)
+    models.delete(tx, _scope(job), checkpoint.model_name)
+
+
+def _needed(tx: Transaction, job: Job, checkpoint: Checkpoint) -> bool:
+    models.get(tx, _scope(job), checkpoint.model_name, lock=True)  # whoever creates a job from it now goes first, or fails
+    return bool(jobs.starting_from(tx, _scope(job), checkpoint.key))
+
+
+def _scope(job: Job) -> Scope:
+    return Project(job.project_id, job.organization_id)
