@@ -265,8 +265,7 @@ def test_a_pause_is_said_with_its_checkpoint_and_once(rig):
 def test_the_checkpoint_of_a_pause_at_an_epochs_end_is_the_epochs(rig):
     rig.running(desired=Desired.PAUSE)
     rig.send(checkpoint(rig, 4), checkpoint(rig, 4, "paused"))
-    assert rig.job().status is Status.PAUSED
-    assert rig.steps_listed() == [4]
+    assert (rig.job().status, rig.steps_listed()) == (Status.PAUSED, [4])
     with rig.db.read() as tx:
         (listed,) = checkpoints.page(tx, SCOPE, JOB)[0]
     assert not listed.by_pause, "retention counts it"
