@@ -1,7 +1,8 @@
 """Named points at every commit, spawn, upload and rename where a test can make the process die or stall.
 
 `TUNESMITH_FAILPOINTS="name=kill,other=sleep:2.5,third=raise,fourth=kill@3"`: `kill` is SIGKILL to this process, `raise` an
-`OSError` (no space left on device), `sleep` seconds; `@N` acts on the N-th visit only. Standard library only.
+`OSError` (no space left on device), `sleep` seconds, said on stderr before; `@N` acts on the N-th visit only. Standard
+library only.
 """
 
 import errno
@@ -38,4 +39,5 @@ def failpoint(name: str) -> None:
     elif action == "raise":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
     elif action.startswith("sleep:"):
+        os.write(2, f"failpoint {name}\n".encode())
         time.sleep(float(action.removeprefix("sleep:")))

@@ -6,6 +6,7 @@ from array import array
 from pathlib import Path
 from typing import Final
 
+from tunesmith.core.failpoint import failpoint
 from tunesmith.data.render import Renderer
 from tunesmith.data.rows import read_rows
 from tunesmith.engine.batch import Document
@@ -40,6 +41,7 @@ class RowFile:
         """
         if self._kept is not None and row in self._kept:
             return self._kept[row]
+        failpoint("train.tokenise")
         with self._path.open("rb") as stream:
             stream.seek(self._offsets[row])
             line = stream.readline()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunesmith.core.failpoint import failpoint
 from tunesmith.engine.batch import MicroBatch, join
 from tunesmith.engine.optim import Optimizer
 from tunesmith.lm.load import Base
@@ -68,6 +69,7 @@ class Tuning:
 def forward_backward(base: Base, lora: LoraModel, work: Sequence[tuple[Tuning, MicroBatch]]) -> None:
     """Score the micro-batches in one row and add to each job's gradients and sums."""
     losses = _losses(base, lora, [(tuning.slot, tuning.method, micro) for tuning, micro in work])
+    failpoint("train.backward")
     torch.stack([loss.total for loss in losses]).sum().backward()
     for (tuning, _), loss in zip(work, losses, strict=True):
         tuning.tally.add(loss)
@@ -78,6 +80,7 @@ def evaluate(base: Base, lora: LoraModel, tuning: Tuning, micros: Iterable[Micro
     """Add the loss and figures of micro-batches to a tally, without training."""
     for micro in micros:
         (loss,) = _losses(base, lora, [(tuning.slot, tuning.method, micro)])
+        failpoint("train.evaluate")
         tally.add(loss)
 
 

@@ -12,6 +12,7 @@ import structlog
 import torch
 
 from tunesmith.core.channel import Task
+from tunesmith.core.failpoint import failpoint
 from tunesmith.data.render import Renderer
 from tunesmith.domain.ports import Blobs, Control, Reporter
 from tunesmith.domain.tasks import TrainSpec
@@ -89,6 +90,7 @@ def run(task: Task, spec: TrainSpec, reporter: TrainReporter, control: Control, 
         if not outcome.finished:
             reporter.paused(saved.step, saved.key, saved.sha256, saved.metrics)
         else:
+            failpoint("train.finished")
             reporter.finished(
                 {
                     "step": saved.step, "key": saved.key, "sha256": saved.sha256, "metrics": saved.metrics,
@@ -102,6 +104,7 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     folder = Path(spec.base_path)
     check_pins(folder, spec.pins)
     base = load(folder)
+    failpoint("train.load")
     prove(base)
     lora = LoraModel(base.model)
     trim(base.decoder, lora.route)
