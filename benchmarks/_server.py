@@ -35,7 +35,15 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop the server."""
         self.process.send_signal(signal.SIGTERM)
+        self.close()
+
+    def close(self) -> None:
+        """Wait for the end of a server that was told or killed."""
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()

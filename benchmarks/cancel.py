@@ -40,6 +40,13 @@ class Measured:
     n_processes: int = 0
     n_leaked: int = 0
 
+    def add(self, other: "Measured") -> None:
+        """Take the figures of another round in."""
+        self.answer_s += other.answer_s
+        self.gone_s += other.gone_s
+        self.n_processes += other.n_processes
+        self.n_leaked += other.n_leaked
+
     def show(self, name: str) -> None:
         """Print p50 and the longest of both."""
         for what, values, goal_s in (("answer", self.answer_s, GOAL_ANSWER_S), ("gone", self.gone_s, GOAL_GONE_S)):
@@ -65,17 +72,25 @@ class Owner:
         body = {"name": self.model, "source": base}
         self.client.post(f"{self.url.removesuffix('/v1')}/tunesmith/v1/models", cast_to=object, body=body)
 
-    def create(self, n_jobs: int) -> list[str]:
-        """Create jobs that would train for long."""
+    def upload(self, n_rows: int = 200) -> str:
+        """Upload short rows."""
         rows = [
             {"messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]}
-            for n in range(200)
+            for n in range(n_rows)
         ]
         text = "\n".join(json.dumps(row) for row in rows).encode()
-        file = self.client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
-        method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 50, "batch_size": 1}}}
-        jobs = self.client.fine_tuning.jobs
-        return [jobs.create(model=self.model, training_file=file, method=method).id for _ in range(n_jobs)]
+        return self.client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
+
+    def create(self, n_jobs: int, *, file: str | None = None, n_epochs: int = 50, batch_size: int = 1) -> list[str]:
+        """Create jobs that would train for long."""
+        file = file or self.upload()
+        knobs = {"n_epochs": n_epochs, "batch_size": batch_size}
+        method = {"type": "supervised", "supervised": {"hyperparameters": knobs}}
+        create = self.client.fine_tuning.jobs.create
+        return [
+            create(model=self.model, training_file=file, validation_file=file, method=method, seed=1).id
+            for _ in range(n_jobs)
+        ]
 
     def at_work(self, job: str, *, stepping: bool) -> bool:
         """Say whether a job's trainer runs, and with `stepping` whether it has taken a step."""
@@ -108,7 +123,8 @@ def _cancel(owner: Owner, job: str, together: threading.Barrier, measured: Measu
     measured.answer_s.append(time.monotonic() - began)
     assert answer.status == "cancelled", answer
     watcher.join()
-    measured.gone_s.append(max(ends) - began)
+    if ends:
+        measured.gone_s.append(max(ends) - began)
     for descriptor in descriptors:
         os.close(descriptor)
 

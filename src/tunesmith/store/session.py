@@ -22,8 +22,11 @@ from tunesmith.store import migrate
 BUSY_TIMEOUT_MS: Final = 30_000
 #: The advisory lock of PostgreSQL that a server holds: `tune` in ASCII.
 SERVER_LOCK: Final = 0x74756E65
-#: The SQLSTATE of a full disk.
+#: How long a starting server waits for that lock: the database learns of its predecessor's death a moment later.
+HOLD_TIMEOUT_MS: Final = 2000
+#: The SQLSTATEs of a full disk and of a lock that was not to be had in time.
 PG_DISK_FULL: Final = "53100"
+PG_LOCK_TIMEOUT: Final = "55P03"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,17 @@ class Database:
             return
         with _clear():
             connection = self._writer.connect().execution_options(isolation_level="AUTOCOMMIT")
-            if not connection.execute(select(func.pg_try_advisory_lock(SERVER_LOCK))).scalar_one():
-                connection.close()
+            try:
+                connection.exec_driver_sql(f"SET lock_timeout = {HOLD_TIMEOUT_MS}")
+                connection.execute(select(func.pg_advisory_lock(SERVER_LOCK)))
+            except OperationalError as error:
+                connection.invalidate()
+                if getattr(error.orig, "sqlstate", None) != PG_LOCK_TIMEOUT:
+                    raise
                 raise DatabaseInUse(
                     "The PostgreSQL database is in use by another Tunesmith server. Stop that one, or give this one a "
                     "database of its own with --database-url."
-                )
+                ) from error
             connection.detach()  # a connection of the pool's could be handed on, and the lock with it
         self._held = connection
 
