@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(failpoints: str = "", **settings: str) -> Iterator[Rig]:
+def rig(failpoints: str = "", **settings: str) -> Generator[Rig]:
     """Start a server for one phase; what still runs at the end is cancelled."""
     settings = {"TUNESMITH_TRAINING_SLOTS": str(N_SLOTS), "TUNESMITH_TRAINING_THREADS": "1", **settings}
     if failpoints:
