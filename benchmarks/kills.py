@@ -112,14 +112,17 @@ def upload(client: openai.OpenAI) -> str:
     return client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
 
 
-def victim(jobs: set[str], chance: random.Random) -> tuple[str, int | None]:
-    """Choose whom to kill: the server, or one of the processes of an unfinished job."""
-    kind = chance.choice(("server", "supervisor", "worker"))
-    processes = [process for job in jobs for process in tree.tagged(job)]
-    supervisors = [process.pid for process in processes if _is_supervisor(process.pid)]
-    workers = [process.pid for process in processes if process.pid not in supervisors]
-    among = {"server": [], "supervisor": supervisors, "worker": workers}[kind]
-    return (kind, chance.choice(among)) if among else ("server", None)
+def kill(kind: str, jobs: set[str], chance: random.Random) -> bool:
+    """Kill a supervisor or a worker of an unfinished job; False when there is none."""
+    processes = [process.pid for job in jobs for process in tree.tagged(job)]
+    among = [pid for pid in processes if _is_supervisor(pid) == (kind == "supervisor")]
+    if not among:
+        return False
+    try:
+        os.kill(chance.choice(among), signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _is_supervisor(pid: int) -> bool:
@@ -138,8 +141,8 @@ def torment(n_kills: int, seed: int) -> Found:
         reader.start()
         file = upload(where.client)
         open_jobs: set[str] = set()
-        while sum(found.kills.values()) < n_kills or open_jobs:
-            enough = sum(found.kills.values()) >= n_kills
+        while found.kills.total() < n_kills or open_jobs:
+            enough = found.kills.total() >= n_kills
             while len(open_jobs) < N_AT_ONCE and not enough:
                 open_jobs.add(create(where.client, file))
                 reader.jobs |= open_jobs
@@ -165,16 +168,13 @@ def create(client: openai.OpenAI, file: str) -> str:
 
 def strike(where: Where, jobs: set[str], chance: random.Random, found: Found) -> None:
     """Kill one process with -9."""
-    kind, pid = victim(jobs, chance)
-    if pid is None:
+    kind = chance.choice(("server", "supervisor", "worker"))
+    if kind == "server":
         where.kill()
-    else:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+    elif not kill(kind, jobs, chance):
+        return
     found.kills[kind] += 1
-    n_kills = sum(found.kills.values())
+    n_kills = found.kills.total()
     if n_kills % 50 == 0:
         print(f"{n_kills} kills, {found.n_jobs} jobs ended, faults {found.n_faults}", file=sys.stderr, flush=True)
 
@@ -213,7 +213,7 @@ def main() -> int:
     began = time.monotonic()
     found = torment(asked.kills, asked.seed)
     spread = ", ".join(f"{kind} {n}" for kind, n in sorted(found.kills.items()))
-    print(f"kill -9: {sum(found.kills.values())} ({spread}), seed {asked.seed}, {time.monotonic() - began:.0f} s")
+    print(f"kill -9: {found.kills.total()} ({spread}), seed {asked.seed}, {time.monotonic() - began:.0f} s")
     print(f"jobs {found.n_jobs}, events {found.n_events}")
     print(f"lost {found.lost}, doubled {found.doubled}, out of order {found.out_of_order}, otherwise {len(found.failed)}")
     for line in found.failed:
