@@ -99,6 +99,16 @@ class Server:
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url, api_key="any", max_retries=0)
 
+    def register(self, base: Path) -> None:
+        """Register a folder as the base `tiny`."""
+        with self.client as client:
+            client.post(
+                f"{self.url.removesuffix('/v1')}/tunesmith/v1/models",
+                cast_to=dict[str, Any],
+                body={"name": "tiny", "source": str(base)},
+                options={"timeout": PATIENCE_S},
+            )
+
     def upload(self, n_rows: int = 20, *, method: str = "supervised") -> str:
         body = "\n".join(json.dumps(ROWS[method](n)) for n in range(n_rows)).encode()
         with self.client as client:
@@ -194,30 +204,33 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def furnished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """A data folder in which the base `tiny` is registered; registering takes seconds of torch, so it is done once."""
     server = Server(tmp_path_factory.mktemp("furnished") / "data").start()
-    with server.client as client:
-        client.post(
-            f"{server.url.removesuffix('/v1')}/tunesmith/v1/models",
-            cast_to=dict[str, Any],
-            body={"name": "tiny", "source": str(tiny_base)},
-            options={"timeout": PATIENCE_S},
-        )
+    server.register(tiny_base)
     server.kill(signal.SIGTERM)
     return server.data_dir
 
 
 @pytest.fixture
-def make_server(tmp_path: Path, furnished: Path) -> Iterator[Callable[..., Server]]:
-    """Return a starter of servers; each has a data folder of its own with the base `tiny` in it."""
+def furnish(furnished: Path) -> Iterator[Callable[..., Server]]:
+    """Return a maker of servers, not yet started, on a data folder with the base `tiny` in it."""
     made: list[Server] = []
 
-    def make(*, failpoints: str = "", more: dict[str, str] | None = None, **settings: Any) -> Server:
-        folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "data"
+    def make(folder: Path, **settings: Any) -> Server:
         shutil.copytree(furnished, folder, ignore=shutil.ignore_patterns("*.sock"))
-        server = Server(folder, **settings)
-        server.failpoints, server.more = failpoints, more or {}
-        made.append(server)
-        return server.start()
+        made.append(Server(folder, **settings))
+        return made[-1]
 
     yield make
     for server in made:
         server.close()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, furnish: Callable[..., Server]) -> Callable[..., Server]:
+    """Return a starter of servers; each has a data folder of its own with the base `tiny` in it."""
+
+    def make(*, failpoints: str = "", more: dict[str, str] | None = None, **settings: Any) -> Server:
+        server = furnish(Path(tempfile.mkdtemp(dir=tmp_path)) / "data", **settings)
+        server.failpoints, server.more = failpoints, more or {}
+        return server.start()
+
+    return make

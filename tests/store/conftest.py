@@ -1,17 +1,12 @@
 """Every store test runs twice: on SQLite, and on a private PostgreSQL started from the system's binaries."""
 
-import os
 import random
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from tunesmith.core.ids import Ids
 from tunesmith.domain.job import Job
@@ -37,76 +32,12 @@ class Watch:
         return self.at
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A PostgreSQL server on a Unix socket in a temporary folder."""
-
-    folder: Path
-
-    def url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={self.folder}"
-
-    def execute(self, statement: str, database: str = "postgres") -> None:
-        engine = create_engine(self.url(database).replace("postgresql://", "postgresql+psycopg://"))
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(statement))
-        engine.dispose()
-
-
-def _binaries() -> Path | None:
-    """Return the folder that holds `initdb` and `postgres`, None where PostgreSQL's server is not installed."""
-    places = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    for place in places:
-        binary = place / "initdb"
-        if binary.exists():
-            real = binary.resolve().parent
-            if (real / "pg_ctl").exists():
-                return real
-    return None
-
-
-def _as_postgres(command: list[str]) -> list[str]:
-    """Return the command as it runs as the user `postgres` when we are root: the server refuses to run as root."""
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command] if os.geteuid() == 0 else command
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(
-        _as_postgres(command),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
-    )
-    if done.returncode != 0:
-        pytest.fail(f"{command[0]} failed: {done.stdout}{done.stderr}")
-
-
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """Start one server for the session."""
-    binaries = _binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL's server binaries (initdb, pg_ctl) are neither in PATH nor in /usr/lib/postgresql/*/bin")
-    # The socket's path may have about 100 bytes, which pytest's own folders exceed.
-    folder = Path(tempfile.mkdtemp(prefix="tspg-"))
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-    data = folder / "data"
-    pg_ctl = str(binaries / "pg_ctl")
-    try:
-        _run([str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"])
-        options = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=120"
-        _run([pg_ctl, "-D", str(data), "-w", "-t", "120", "-l", str(folder / "log"), "-o", options, "start"])
-        made = Cluster(folder)
-        made.execute("CREATE DATABASE tunesmith")
-        _migrated(made.url("tunesmith"))
-        yield made
-        _run([pg_ctl, "-D", str(data), "-m", "immediate", "-w", "stop"])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def migrated_cluster(cluster: Any) -> Any:
+    """Return the PostgreSQL server with a database of every table."""
+    cluster.execute("CREATE DATABASE tunesmith")
+    _migrated(cluster.url("tunesmith"))
+    return cluster
 
 
 @pytest.fixture(params=BACKENDS)
@@ -120,7 +51,7 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> I
     if backend == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
-    cluster: Cluster = request.getfixturevalue("cluster")
+    cluster = request.getfixturevalue("cluster")
     name = f"empty_{random.randrange(10**12)}"
     cluster.execute(f"CREATE DATABASE {name}")
     yield cluster.url(name)
@@ -148,7 +79,7 @@ def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
         path = tmp_path / "tunesmith.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
-    cluster: Cluster = request.getfixturevalue("cluster")
+    cluster = request.getfixturevalue("migrated_cluster")
     cluster.execute(f"TRUNCATE {', '.join(metadata.tables)} CASCADE", "tunesmith")
     return cluster.url("tunesmith")
 

@@ -153,8 +153,8 @@ def test_an_error_of_the_driver_says_what_it_was(db: Database) -> None:
 
 
 @pytest.mark.pg
-def test_a_second_server_on_a_postgresql_is_refused_until_the_first_lets_go(cluster: Any, watch: Any) -> None:
-    first, second = (Database(cluster.url("tunesmith"), clock=watch, ids=Ids()) for _ in range(2))
+def test_a_second_server_on_a_postgresql_is_refused_until_the_first_lets_go(migrated_cluster: Any, watch: Any) -> None:
+    first, second = (Database(migrated_cluster.url("tunesmith"), clock=watch, ids=Ids()) for _ in range(2))
     first.hold()
     with pytest.raises(DatabaseInUse, match="another Tunesmith server"):
         second.hold()
