@@ -22,6 +22,7 @@ from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
+from tunesmith.services.queue import Queue
 from tunesmith.services.retention import Retention
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.warmth import Warmth
@@ -121,6 +122,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         files=files,
         jobs=jobs,
         pauses=Pauses(db=db, jobs=jobs, clock=clock, on_change=wake),
+        queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),

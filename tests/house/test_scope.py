@@ -17,6 +17,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.domain.file import File
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
 from tunesmith.domain.model import TunedModel
+from tunesmith.domain.queue import Load
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.store import checkpoints, files, jobs, metrics, models, outbox
@@ -128,6 +129,10 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.swap": ((JOB,), {"expect_status": set(Status), "model": "stolen"}),
     "jobs.unfinished": ((), {}),
     "jobs.occupied": ((), {}),
+    "jobs.untold": ((), {"limit": 9}),
+    "queue.load": ((), {}),
+    "queue.place": ((JOB,), {"now": 9.0, "per_project": 1}),
+    "queue.page": ((), {"now": 9.0, "per_project": 1}),
     "jobs.waiting": ((Status.VALIDATING_FILES,), {"now": 9.0, "limit": 9}),
     "jobs.using_file": ((FILE,), {}),
     "jobs.starting_from": (("jobs/k",), {}),
@@ -189,6 +194,10 @@ def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction
         found = function(tx, OWN, *args, **kwargs)
     except (ValueError, ApiError):
         found = None
+    if isinstance(found, Load):
+        # how much of the machine is taken is everybody's to know, as a number
+        assert found == Load(training=0, training_of_project=0, validating=1, validating_of_project=0)
+        found = None
     assert found in (None, [], ([], False)), f"{name} shows another project's rows"
     assert _everything(tx) == before, f"{name} changed another project's rows"
 
@@ -201,6 +210,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
     if name == "files.unneeded":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.FAILED)
         files.delete_one(tx, OTHER, FILE)
+    if name == "jobs.untold":
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, released_at=1.0)
     if name == "jobs.waiting":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
     before = _everything(tx)

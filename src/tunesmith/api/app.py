@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Scope
 
-from tunesmith.api import bases, chat, errors, files, health, jobs, models, not_available
+from tunesmith.api import bases, chat, errors, files, health, jobs, models, not_available, queue
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
 from tunesmith.services.all import Services
 
@@ -24,7 +24,7 @@ def create_routes(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for router in (files.router, jobs.router, models.router, bases.router, chat.router, health.router):
+    for router in (files.router, jobs.router, models.router, bases.router, queue.router, chat.router, health.router):
         app.include_router(router)
     app.include_router(not_available.make_router())
     errors.install(app)

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """The slug in tuned model names, `ft:BASE:SLUG:SUFFIX:ID`."""
     training_slots: int = Field(default=1, ge=1)
     """Training attempts that run at the same time."""
+    training_slots_per_project: int | None = Field(default=None, ge=1)
+    """Of those, the most that one project may have; None sets no such limit."""
     validation_slots: int = Field(default=2, ge=1)
     """Validations that run at the same time; they take no training slot."""
     training_threads: int | None = Field(default=None, ge=1)

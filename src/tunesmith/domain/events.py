@@ -108,6 +108,11 @@ def resumed(version: int) -> NewEvent:
     return NewEvent(f"resumed-{version}", "The job was resumed", data={})
 
 
+def waiting(version: int, sentence: str) -> NewEvent:
+    """Return the event of a queued job that does not start at once, or now waits for something else."""
+    return NewEvent(f"waiting-{version}", f"Waiting: {sentence}", data={})
+
+
 def lost(attempt: int, reason: str, resume_step: int | None) -> NewEvent:
     """Return the event of a worker that was lost while its job has attempts left."""
     onward = "the job starts again" if resume_step is None else f"the job goes on from its checkpoint at step {resume_step}"

@@ -44,7 +44,10 @@ class Job:
     token_sha256: str | None = None
     #: Earliest time of the next attempt.
     not_before: float = 0.0
+    #: Since when it waits for its turn: for its validation, later for its training; what the queues are ordered by.
     queued_at: float | None = None
+    #: Why it waits as its events told it; None while they have not, since it was queued or its last attempt began.
+    waiting_for: str | None = None
     started_at: float | None = None
     finished_at: float | None = None
     estimated_finish: float | None = None

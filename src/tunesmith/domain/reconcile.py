@@ -8,12 +8,14 @@ free, and only then can the job be started again, so two attempts of one job nev
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
+from tunesmith.domain.queue import Limits, Load, Reason, reason
 from tunesmith.domain.states import TERMINAL, Desired, Status
 
 #: An attempt that reported its end by itself leaves within this time, or is killed.
@@ -30,17 +32,10 @@ FOLLOWING_S: Final = 0.002
 #: Wait before a lost job's next start: this, doubled with every further loss, up to the longest.
 BACKOFF_S: Final = 1.0
 LONGEST_BACKOFF_S: Final = 60.0
+#: Jobs that are told at one step why they wait; more would keep those waiting who want to be cancelled.
+N_TOLD: Final = 8
 
 Key = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the settings allow."""
-
-    training_slots: int
-    validation_slots: int
-    max_attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +69,8 @@ class Seen:
     #: How ended attempts ended, by job id; a supervisor that was killed leaves nothing.
     outcomes: Mapping[str, Outcome]
     limits: Limits
+    #: The first queued jobs whose events do not tell yet why they wait.
+    untold: tuple[Job, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +145,16 @@ class Fail:
     message: str
 
 
-Effect = Start | Stop | Sweep | Settle | Release | Requeue | Pause | Fail
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the owner of a queued job what it waits for."""
+
+    job_id: str
+    attempt: int
+    reason: Reason
+
+
+Effect = Start | Stop | Sweep | Settle | Release | Requeue | Pause | Fail | Tell
 
 
 def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
@@ -175,7 +181,7 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
     starts = _starts(seen)
     own = {key for key in state.own if key[0] in occupied_ids} | {(start.job_id, start.attempt + 1) for start in starts}
     after = State(own=frozenset(own), settled=frozenset(settled), pausing=pausing, leaving=leaving)
-    return after, [*effects, *starts]
+    return after, [*effects, *starts, *_tells(seen, starts)]
 
 
 def _key(job: Job) -> Key:
@@ -263,7 +269,7 @@ def _starts(seen: Seen) -> list[Start]:
     """Fill the free slots in the order of the queues; an occupied job holds the slot of its last attempt's kind."""
     n_training = sum(is_training(job) for job in seen.occupied)
     n_validating = len(seen.occupied) - n_training
-    train = _first(seen.to_train, seen, seen.limits.training_slots - n_training)
+    train = _first(_within_limits(seen.to_train, seen), seen, seen.limits.training_slots - n_training)
     validate = _first(seen.to_validate, seen, seen.limits.validation_slots - n_validating)
     return [
         *(Start(job.id, "validate", job.attempt) for job in validate),
@@ -272,16 +278,49 @@ def _starts(seen: Seen) -> list[Start]:
 
 
 def _first(waiting: Iterable[Job], seen: Seen, n_free: int) -> list[Job]:
-    occupied = {job.id for job in seen.occupied}
-    ready = [
-        job
-        for job in waiting
-        if job.id not in occupied
+    return [job for job in waiting if _ready(job, seen)][: max(0, n_free)]
+
+
+def _ready(job: Job, seen: Seen) -> bool:
+    return (
+        all(job.id != other.id for other in seen.occupied)
         and job.not_before <= seen.now
         and job.desired is Desired.RUN
         and job.status not in TERMINAL
-    ]
-    return ready[: max(0, n_free)]
+    )
+
+
+def _within_limits(waiting: Iterable[Job], seen: Seen) -> Iterable[Job]:
+    """Pass over the jobs whose project would have more trainings than it may; those behind them go before."""
+    n_of_project = n_trainings(seen.occupied)
+    for job in waiting:
+        if not _ready(job, seen):
+            continue
+        n_of_project[job.project_id] += 1
+        if n_of_project[job.project_id] <= (seen.limits.training_slots_per_project or math.inf):
+            yield job
+
+
+def _tells(seen: Seen, starts: Iterable[Start]) -> list[Tell]:
+    """Tell jobs why they wait: each when it begins to, and those whose turn is near when the reason changes."""
+    gone = {start.job_id for start in starts}
+    waiting = {job.id: job for job in (*seen.to_train, *seen.untold) if job.status is Status.QUEUED}
+    began = [job for job in seen.to_train if job.id in gone]
+    n_training = sum(is_training(job) for job in seen.occupied) + len(began)
+    n_of_project = n_trainings(seen.occupied) + Counter(job.project_id for job in began)
+    tells: list[Tell] = []
+    for job in waiting.values():
+        if job.id in gone or job.desired is not Desired.RUN or any(job.id == other.id for other in seen.occupied):
+            continue
+        why = reason(job, Load(n_training, n_of_project[job.project_id], 0, 0), seen.limits, seen.now)
+        if why is not None and why != job.waiting_for:
+            tells.append(Tell(job.id, job.attempt, why))
+    return tells[:N_TOLD]
+
+
+def n_trainings(occupied: Iterable[Job]) -> Counter[str]:
+    """Return how many training slots each project holds."""
+    return Counter(job.project_id for job in occupied if is_training(job))
 
 
 def is_training(job: Job) -> bool:
@@ -293,6 +332,8 @@ def rest_s(state: State, effects: Iterable[Effect]) -> float:
     """Return how long the next step may wait unless something wakes it."""
     if any(isinstance(effect, Settle | Release | Requeue | Pause | Fail) for effect in effects):
         return FOLLOWING_S
+    if sum(isinstance(effect, Tell) for effect in effects) == N_TOLD:
+        return DYING_S
     return DYING_S if state.leaving or any(isinstance(effect, Sweep) for effect in effects) else CALM_S
 
 

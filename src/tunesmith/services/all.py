@@ -11,6 +11,7 @@ from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
+from tunesmith.services.queue import Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Services:
     files: Files
     jobs: Jobs
     pauses: Pauses
+    queue: Queue
     models: Models
     bases: Bases
     chat: Chat

@@ -108,6 +108,7 @@ class Jobs:
             **request.method_config,
             "hyperparameters": {**_AUTO, **(request.method_config.get("hyperparameters") or {})},
         }
+        now = self._clock.now()
         return Job(
             id=self._ids.job(),
             project_id=scope.project_id,
@@ -124,7 +125,8 @@ class Jobs:
             resolved=None,
             integrations=request.integrations,
             metadata=request.metadata,
-            created_at=self._clock.now(),
+            created_at=now,
+            queued_at=now,
             pins=base.pins,
         )
 

@@ -114,8 +114,9 @@ def _resumed(tx: Transaction, scope: Project, job: Job, now: float) -> Job:
     if job.status is Status.RUNNING:
         resumed = _moved(tx, scope, job, desired=Desired.RUN)
         return _told(tx, scope, resumed, wording.pause_withdrawn(resumed.version))
-    turn = {"status": Status.VALIDATING_FILES} if job.resolved is None else {"status": Status.QUEUED, "queued_at": now}
-    resumed = _moved(tx, scope, job, desired=Desired.RUN, not_before=0.0, **turn)
+    status = Status.VALIDATING_FILES if job.resolved is None else Status.QUEUED
+    turn: dict[str, Any] = {"status": status, "queued_at": now, "waiting_for": None, "not_before": 0.0}
+    resumed = _moved(tx, scope, job, desired=Desired.RUN, **turn)
     return _told(tx, scope, resumed, wording.resumed(resumed.version))
 
 

@@ -19,11 +19,13 @@ from tunesmith.domain.file import File
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Handle
+from tunesmith.domain.queue import sentence
 from tunesmith.domain.scope import Everywhere, Project, Scope
 from tunesmith.domain.states import Desired, Status
 from tunesmith.domain.tasks import TrainSpec, ValidateSpec
 from tunesmith.services.attempts import Attempts, token_sha256
-from tunesmith.store import checkpoints, events, files, jobs, models
+from tunesmith.services.queue import limits
+from tunesmith.store import checkpoints, events, files, jobs, models, queue
 from tunesmith.store.session import Database, Transaction
 
 log = structlog.get_logger()
@@ -79,8 +81,50 @@ class Placement:
             return (
                 occupied,
                 jobs.waiting(tx, _SCOPE, Status.VALIDATING_FILES, now=now, limit=n_waiting),
-                jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=n_waiting),
+                self._to_train(tx, occupied, now, n_waiting),
             )
+
+    def _to_train(self, tx: Transaction, occupied: list[Job], now: float, n_waiting: int) -> list[Job]:
+        """Return the first that wait for training; of each project as many as it may start, or one that cannot."""
+        most = self._settings.training_slots_per_project
+        if most is None:
+            return jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=n_waiting)
+        n_of_project = reconcile.n_trainings(occupied)
+
+        def room(project_id: str) -> int:
+            return max(1, most - n_of_project[project_id])
+
+        # no more projects than slots are at their limit, and of each of them one job may stand before those that can start
+        return jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=2 * n_waiting, room=room)
+
+    def untold(self, limit: int) -> list[Job]:
+        """Return the first queued jobs whose events do not tell yet why they wait."""
+        with self._db.read() as tx:
+            return jobs.untold(tx, _SCOPE, limit=limit)
+
+    def tell(self, tell: reconcile.Tell) -> None:
+        """Write down why a job waits, and behind how many."""
+        now, allowed = self._clock.now(), limits(self._settings)
+        with self._db.read() as tx:
+            found = queue.place(tx, _SCOPE, tell.job_id, now=now, per_project=allowed.training_slots_per_project)
+        if found is None:
+            return
+        job, n_ahead = found
+        with self._db.begin() as tx:
+            told = jobs.swap(
+                tx,
+                _scope(job),
+                job.id,
+                expect_status={Status.QUEUED},
+                expect_attempt=tell.attempt,
+                expect_desired=Desired.RUN,
+                waiting_for=tell.reason,
+            )
+            if told is None:
+                return
+            event = wording.waiting(told.version, sentence(told, tell.reason, n_ahead, allowed, now))
+            events.append(tx, _scope(job), job.id, told.attempt, [event])
+            failpoint("placement.tell")
 
     def claim(self, start: reconcile.Start) -> Task | None:
         """Give the job its next attempt and return its task; None when somebody was faster, or the job failed here."""
@@ -111,6 +155,7 @@ class Placement:
                 token_sha256=token_sha256(token),
                 handle=None,
                 released_at=None,
+                waiting_for=None,
                 **training,
             )
             if claimed is None:

@@ -10,9 +10,23 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain import reconcile
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Executor, Handle, Outcome
-from tunesmith.domain.reconcile import Effect, Fail, Limits, Pause, Release, Requeue, Seen, Settle, Start, State, Stop, Sweep
+from tunesmith.domain.reconcile import (
+    Effect,
+    Fail,
+    Pause,
+    Release,
+    Requeue,
+    Seen,
+    Settle,
+    Start,
+    State,
+    Stop,
+    Sweep,
+    Tell,
+)
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.placement import Placement
+from tunesmith.services.queue import limits
 
 log = structlog.get_logger()
 
@@ -33,7 +47,7 @@ class Scheduler:
         self._attempts = attempts
         self._executor = executor
         self._clock = clock
-        self._limits = Limits(settings.training_slots, settings.validation_slots, settings.max_attempts)
+        self._limits = limits(settings)
         self._state = State()
         self._changed = threading.Condition()
         self._due = 0.0
@@ -117,6 +131,7 @@ class Scheduler:
             strays=strays,
             outcomes=self._outcomes(dead),
             limits=self._limits,
+            untold=tuple(self._placement.untold(reconcile.N_TOLD)),
         )
 
     def _outcomes(self, dead: list[Job]) -> dict[str, Outcome]:
@@ -141,6 +156,8 @@ class Scheduler:
                 self._placement.pause(effect)
             case Fail():
                 self._placement.give_up(effect)
+            case Tell():
+                self._placement.tell(effect)
 
     def _start(self, start: Start) -> None:
         task = self._placement.claim(start)

@@ -1,10 +1,11 @@
 """Queries on jobs. Every change of a job is `swap`: one compare-and-set that tells its caller who won."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, Literal
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import insert, literal, or_, select, tuple_, update
 
 from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.scope import Scope
@@ -15,6 +16,8 @@ from tunesmith.store.session import Transaction
 from tunesmith.store.tables import job_metadata, jobs
 
 _COLUMNS: Final = [jobs.c[field.name] for field in fields(Job)]
+_QUEUE: Final = (jobs.c.queued_at, jobs.c.created_at, jobs.c.id)
+_UNOCCUPIED: Final = or_(jobs.c.attempt == 0, jobs.c.released_at.is_not(None))
 
 
 def _job(row: dict[str, Any]) -> Job:
@@ -135,21 +138,53 @@ def occupied(tx: Transaction, scope: Scope, known: Mapping[str, Job] | None = No
     return [found[job_id] for job_id in versions]
 
 
-def waiting(tx: Transaction, scope: Scope, status: Status, *, now: float, limit: int) -> list[Job]:
-    """Return the first jobs that wait in a status for an attempt: first in, first out."""
-    query = (
-        select(*_COLUMNS)
-        .where(
-            owned(jobs, scope),
-            jobs.c.status == status,
-            jobs.c.desired == Desired.RUN,
-            jobs.c.not_before <= now,
-            or_(jobs.c.attempt == 0, jobs.c.released_at.is_not(None)),
-        )
-        .order_by(func.coalesce(jobs.c.queued_at, jobs.c.created_at), jobs.c.created_at, jobs.c.id)
-        .limit(limit)
+def waiting(
+    tx: Transaction,
+    scope: Scope,
+    status: Status,
+    *,
+    now: float,
+    limit: int,
+    room: Callable[[str], int] | None = None,
+) -> list[Job]:
+    """Return the first jobs that wait in a status for an attempt: first in, first out.
+
+    `room` says how many of a project are wanted, so that the first job of another is found behind a long backlog.
+    """
+    found: list[Job] = []
+    taken: Counter[str] = Counter()
+    full: set[str] = set()
+    query = select(*_COLUMNS).where(
+        owned(jobs, scope), jobs.c.status == status, jobs.c.desired == Desired.RUN, jobs.c.not_before <= now, _UNOCCUPIED
     )
-    return [_job(row) for row in tx.every(query)]
+    query = query.order_by(*_QUEUE)
+    while len(found) < limit:
+        # a window function would walk the whole backlog; this is as many short walks as there are projects with one
+        n_wanted = limit - len(found)
+        rows = tx.every(query.where(jobs.c.project_id.not_in(sorted(full))).limit(n_wanted))
+        for job in map(_job, rows):
+            if room is None or taken[job.project_id] < room(job.project_id):
+                found.append(job)
+                taken[job.project_id] += 1
+            else:
+                full.add(job.project_id)
+        if len(rows) < n_wanted:
+            break
+        last = rows[-1]
+        query = query.where(tuple_(*_QUEUE) > tuple_(*(literal(last[column.name]) for column in _QUEUE)))
+    return found
+
+
+def untold(tx: Transaction, scope: Scope, *, limit: int) -> list[Job]:
+    """Return the first queued jobs whose events do not tell yet why they wait."""
+    query = select(*_COLUMNS).where(
+        owned(jobs, scope),
+        jobs.c.status == Status.QUEUED,
+        jobs.c.waiting_for.is_(None),
+        jobs.c.desired == Desired.RUN,
+        _UNOCCUPIED,
+    )
+    return [_job(row) for row in tx.every(query.order_by(jobs.c.queued_at).limit(limit))]
 
 
 def starting_from(tx: Transaction, scope: Scope, adapter_key: str) -> list[Job]:

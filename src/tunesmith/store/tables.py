@@ -66,6 +66,7 @@ jobs = Table(
     Column("token_sha256", String(64)),
     Column("not_before", Double, nullable=False),
     Column("queued_at", Double),
+    Column("waiting_for", String(32)),
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("estimated_finish", Double),
@@ -82,6 +83,8 @@ jobs = Table(
     CheckConstraint("desired IN ('run', 'pause', 'cancel')", name="desired"),
     Index(None, "project_id", "created_at", "id"),
     Index(None, "status", "created_at"),
+    Index(None, "status", "queued_at", "created_at", "id", "project_id"),
+    Index(None, "status", "waiting_for", "queued_at"),
     Index(None, "released_at", "attempt"),
 )
 

@@ -4,6 +4,7 @@ import pytest
 
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
+from tunesmith.domain.queue import Reason
 from tunesmith.domain.reconcile import (
     CALM_S,
     DYING_S,
@@ -22,6 +23,7 @@ from tunesmith.domain.reconcile import (
     State,
     Stop,
     Sweep,
+    Tell,
     rest_s,
     step,
     undone,
@@ -71,7 +73,10 @@ def test_validations_and_trainings_start_in_order_within_their_slots():
     waiting = tuple(job(f"v{n}", created_at=n) for n in range(3))
     queued = tuple(job(f"q{n}", status=Status.QUEUED, attempt=1, released_at=1.0, queued_at=n) for n in range(3))
     state, effects = step(State(), seen(to_validate=waiting, to_train=queued))
-    assert effects == [Start("v0", "validate", 0), Start("v1", "validate", 0), Start("q0", "train", 1)]
+    assert effects == [
+        Start("v0", "validate", 0), Start("v1", "validate", 0), Start("q0", "train", 1),
+        Tell("q1", 1, Reason.TRAINING_SLOTS), Tell("q2", 1, Reason.TRAINING_SLOTS),
+    ]  # fmt: skip
     assert state.own == {("v0", 1), ("v1", 1), ("q0", 2)}
 
 
@@ -94,7 +99,7 @@ def test_a_validation_takes_no_training_slot():
 @pytest.mark.parametrize(
     "waiting",
     [
-        job("q", status=Status.QUEUED, not_before=100.5),
+        job("q", status=Status.QUEUED, not_before=100.5, waiting_for="backoff"),
         job("q", status=Status.QUEUED, desired=Desired.PAUSE),
         job("q", status=Status.CANCELLED),
         running("j"),
@@ -263,7 +268,7 @@ def test_an_attempt_that_is_lost_on_its_way_to_the_pause_pauses_its_job_and_coun
 
 def test_an_attempt_that_told_its_pause_leaves_by_itself_and_frees_its_slot():
     paused = pausing(status=Status.PAUSED)
-    queued = job("q", status=Status.QUEUED, attempt=1, released_at=1.0)
+    queued = job("q", status=Status.QUEUED, attempt=1, released_at=1.0, waiting_for="training_slots")
     state, effects = step(OWN, seen(occupied=(paused,), alive=frozenset({"j"}), to_train=(queued,)))
     assert effects == []
     _, effects = step(state, seen(now=100.0 + LEAVING_S, occupied=(paused,), alive=frozenset({"j"})))

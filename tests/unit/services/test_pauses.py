@@ -81,6 +81,7 @@ def test_a_training_pauses_with_its_checkpoint_and_goes_on_from_it(rig: Any, pau
     texts = rig.texts("j")
     assert [text for text in texts if "Snapshot" not in text] == [
         "Pause requested", "The job was paused after step 4", "The job was resumed",
+        "Waiting: the only training slot is in use; no job is before it",
     ]  # fmt: skip
 
 
