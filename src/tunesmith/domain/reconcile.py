@@ -332,8 +332,8 @@ def rest_s(state: State, effects: Iterable[Effect]) -> float:
     """Return how long the next step may wait unless something wakes it."""
     if any(isinstance(effect, Settle | Release | Requeue | Pause | Fail) for effect in effects):
         return FOLLOWING_S
-    if sum(isinstance(effect, Tell) for effect in effects) == N_TOLD:
-        return DYING_S
+    if any(isinstance(effect, Tell) for effect in effects):
+        return DYING_S  # more may wait to be told
     return DYING_S if state.leaving or any(isinstance(effect, Sweep) for effect in effects) else CALM_S
 
 

@@ -16,6 +16,8 @@ from tunesmith.store.session import Transaction
 from tunesmith.store.tables import job_metadata, jobs
 
 _COLUMNS: Final = [jobs.c[field.name] for field in fields(Job)]
+#: Built once: what is asked at every look shall not be put together anew.
+_ROWS: Final = select(*_COLUMNS)
 _QUEUE: Final = (jobs.c.queued_at, jobs.c.created_at, jobs.c.id)
 _UNOCCUPIED: Final = or_(jobs.c.attempt == 0, jobs.c.released_at.is_not(None))
 
@@ -151,33 +153,36 @@ def waiting(
 
     `room` says how many of a project are wanted, so that the first job of another is found behind a long backlog.
     """
-    found: list[Job] = []
+    found: list[str] = []
     taken: Counter[str] = Counter()
     full: set[str] = set()
-    query = select(*_COLUMNS).where(
-        owned(jobs, scope), jobs.c.status == status, jobs.c.desired == Desired.RUN, jobs.c.not_before <= now, _UNOCCUPIED
+    query = (
+        select(*_QUEUE, jobs.c.project_id)
+        .where(
+            owned(jobs, scope), jobs.c.status == status, jobs.c.desired == Desired.RUN, jobs.c.not_before <= now, _UNOCCUPIED
+        )
+        .order_by(*_QUEUE)
     )
-    query = query.order_by(*_QUEUE)
     while len(found) < limit:
-        # a window function would walk the whole backlog; this is as many short walks as there are projects with one
+        # a window function would sort the whole backlog; this is as many walks along the index as there are long backlogs
         n_wanted = limit - len(found)
-        rows = tx.every(query.where(jobs.c.project_id.not_in(sorted(full))).limit(n_wanted))
-        for job in map(_job, rows):
-            if room is None or taken[job.project_id] < room(job.project_id):
-                found.append(job)
-                taken[job.project_id] += 1
+        rows = tx.execute(query.where(jobs.c.project_id.not_in(sorted(full))).limit(n_wanted)).all()
+        for row in rows:
+            if room is None or taken[row.project_id] < room(row.project_id):
+                found.append(row.id)
+                taken[row.project_id] += 1
             else:
-                full.add(job.project_id)
+                full.add(row.project_id)
         if len(rows) < n_wanted:
             break
-        last = rows[-1]
-        query = query.where(tuple_(*_QUEUE) > tuple_(*(literal(last[column.name]) for column in _QUEUE)))
-    return found
+        query = query.where(tuple_(*_QUEUE) > tuple_(*(literal(value) for value in rows[-1][: len(_QUEUE)])))
+    whole = tx.every(_ROWS.where(owned(jobs, scope), jobs.c.id.in_(found)).order_by(*_QUEUE)) if found else []
+    return [_job(row) for row in whole]
 
 
 def untold(tx: Transaction, scope: Scope, *, limit: int) -> list[Job]:
     """Return the first queued jobs whose events do not tell yet why they wait."""
-    query = select(*_COLUMNS).where(
+    query = _ROWS.where(
         owned(jobs, scope),
         jobs.c.status == Status.QUEUED,
         jobs.c.waiting_for.is_(None),

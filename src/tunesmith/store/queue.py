@@ -90,9 +90,10 @@ def page(
     """
     counts = jobs.c.not_before <= now
     held = _held(per_project)
-    free = _n_before(and_(counts, ~held), _QUEUE)
-    bound = _n_before(and_(counts, held), _QUEUE, jobs.c.project_id)
-    line = select(jobs.c.id, (free + bound).label("n_ahead")).where(_WAITS).subquery()
+    n_ahead = _n_before(and_(counts, ~held), _QUEUE)
+    if per_project is not None:
+        n_ahead += _n_before(and_(counts, held), _QUEUE, jobs.c.project_id)
+    line = select(jobs.c.id, n_ahead.label("n_ahead")).where(_WAITS).subquery()
     query: Select[Any] = select(*_COLUMNS, line.c.n_ahead).join(line, line.c.id == jobs.c.id).where(owned(jobs, scope))
     if after is not None:
         passed = tx.execute(select(_QUEUE, *_ORDER).where(jobs.c.id == after, owned(jobs, scope))).one_or_none()

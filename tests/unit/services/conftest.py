@@ -34,6 +34,7 @@ from tunesmith.store.session import Database
 
 SCOPE = Project(DEFAULT_PROJECT)
 BASES = Everywhere("a test registers a base")
+ALL = Everywhere("a test looks at everything")
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -228,11 +229,11 @@ class Rig:
             placement=placement, attempts=self.attempts, executor=self.machine, clock=self.clock, settings=self.settings
         )
 
-    def file(self, name: str) -> str:
+    def file(self, name: str, project: str = DEFAULT_PROJECT) -> str:
         with self.db.begin() as tx:
             files.add(
-                tx, SCOPE,
-                File(name, DEFAULT_PROJECT, DEFAULT_ORGANIZATION, 0.0, "f.jsonl", "fine-tune", 1, "s", f"files/{name}"),
+                tx, Project(project),
+                File(name, project, DEFAULT_ORGANIZATION, 0.0, "f.jsonl", "fine-tune", 1, "s", f"files/{name}"),
             )  # fmt: skip
         return name
 
@@ -243,8 +244,9 @@ class Rig:
             method_config={"hyperparameters": {}}, resolved=None, integrations=[], metadata=None,
             created_at=self.clock.now(), pins={"weights": "w"},
         )  # fmt: skip
+        job = replace(blank, **changes)
         with self.db.begin() as tx:
-            jobs.add(tx, SCOPE, replace(blank, **changes))
+            jobs.add(tx, Project(job.project_id), job)
         return name
 
     def queued(self, name: str, **changes: Any) -> str:
@@ -253,13 +255,13 @@ class Rig:
 
     def job(self, name: str) -> Job:
         with self.db.read() as tx:
-            found = jobs.get(tx, SCOPE, name)
+            found = jobs.get(tx, ALL, name)
         assert found is not None
         return found
 
     def texts(self, name: str) -> list[str]:
         with self.db.read() as tx:
-            return [event.message for event in events.page(tx, SCOPE, name, limit=100)[0]][::-1]
+            return [event.message for event in events.page(tx, ALL, name, limit=100)[0]][::-1]
 
     def report(self, task: Task, kind: str, key: str, /, **data: Any) -> None:
         self.attempts.report(task.job, task.attempt, task.token, [Report(kind, task.job, task.attempt, key, 1.0, data)])
