@@ -16,6 +16,9 @@ from tunesmith.supervisor import tree
 HELD_TRAINING = "worker.train=sleep:600"
 HELD_VALIDATION = "worker.validate=sleep:600"
 
+#: The next job has begun this long after a cancel at the latest.
+NEXT_S = 2.0
+
 #: Makes every training's process a tree that ignores what can be ignored, before the product's code runs in it.
 DEAF = """
 import json, os, signal, sys, time
@@ -76,9 +79,13 @@ def test_cancel_while_queued_and_while_running_one_slot_for_two(make_server, eve
     cancelled_at_once(server, second, eventually)
     assert server.status(first) == "running"
     assert server.status(third) == "queued"
+    assert "Waiting: the only training slot is in use; no job is before it" in server.texts(second)
+    began = time.monotonic()
     cancelled_at_once(server, first, eventually)
     server.reaches(third, "running")
+    assert time.monotonic() - began < NEXT_S
     assert server.status(second) == "cancelled"
+    assert [text.partition(";")[0] for text in server.texts(third)][-1] == "Waiting: the only training slot is in use"
 
 
 def test_a_trainer_that_ignores_everything_is_gone_and_the_next_job_starts(make_server, eventually, tmp_path):

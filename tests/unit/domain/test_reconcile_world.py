@@ -26,13 +26,13 @@ from tunesmith.domain.reconcile import (
 )
 from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 
-LIMITS = Limits(training_slots=2, validation_slots=2, max_attempts=3)
+LIMITS = Limits(training_slots=3, validation_slots=2, max_attempts=3, training_slots_per_project=2)
 
 
 def new_job(name: str, now: float) -> Job:
     return Job(
-        id=name, project_id="p", organization_id="o", model="m", base="m", start_adapter=None, training_file="f",
-        validation_file=None, suffix=None, seed=1, method="supervised", method_config={}, resolved=None, integrations=[],
+        id=name, project_id=f"p{int(name[1:]) % 2}", organization_id="o", model="m", base="m", start_adapter=None,
+        training_file="f", validation_file=None, suffix=None, seed=1, method="supervised", method_config={}, resolved=None, integrations=[],
         metadata=None, created_at=now,
     )  # fmt: skip
 
@@ -241,6 +241,9 @@ class World(RuleBasedStateMachine):
         kinds = list(self.live.values())
         assert kinds.count("train") <= LIMITS.training_slots
         assert kinds.count("validate") <= LIMITS.validation_slots
+        for project in ("p0", "p1"):
+            held = [row for row in self.rows.values() if row.project_id == project and self.occupied(row) and row.started_at]
+            assert len(held) <= 2, "a project trains more than it may"
         for name in names:
             assert self.occupied(self.rows[name]), "a slot is free although something lives"
         for row in self.rows.values():
