@@ -79,13 +79,13 @@ def test_cancel_while_queued_and_while_running_one_slot_for_two(make_server, eve
     cancelled_at_once(server, second, eventually)
     assert server.status(first) == "running"
     assert server.status(third) == "queued"
-    assert "Waiting: the only training slot is in use; no job is before it" in server.texts(second)
     began = time.monotonic()
     cancelled_at_once(server, first, eventually)
     server.reaches(third, "running")
     assert time.monotonic() - began < NEXT_S
     assert server.status(second) == "cancelled"
-    assert [text.partition(";")[0] for text in server.texts(third)][-1] == "Waiting: the only training slot is in use"
+    for job in (second, third):
+        assert [text.partition(";")[0] for text in server.texts(job)].count("Waiting: the only training slot is in use") == 1
 
 
 def test_a_trainer_that_ignores_everything_is_gone_and_the_next_job_starts(make_server, eventually, tmp_path):

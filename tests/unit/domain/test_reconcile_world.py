@@ -32,8 +32,8 @@ LIMITS = Limits(training_slots=3, validation_slots=2, max_attempts=3, training_s
 def new_job(name: str, now: float) -> Job:
     return Job(
         id=name, project_id=f"p{int(name[1:]) % 2}", organization_id="o", model="m", base="m", start_adapter=None,
-        training_file="f", validation_file=None, suffix=None, seed=1, method="supervised", method_config={}, resolved=None, integrations=[],
-        metadata=None, created_at=now,
+        training_file="f", validation_file=None, suffix=None, seed=1, method="supervised", method_config={}, resolved=None,
+        integrations=[], metadata=None, created_at=now,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def pauses(rig: Any) -> Pauses:
         del after_s
 
     common = {"db": rig.db, "clock": rig.clock, "ids": rig.ids, "settings": rig.settings}
-    made = Jobs(bases=None, executor=rig.machine, on_change=wake, **common)  # pyright: ignore[reportArgumentType] - nothing is created
+    made = Jobs(bases=None, executor=rig.machine, on_change=wake, **common)
     return Pauses(db=rig.db, jobs=made, clock=rig.clock, on_change=wake)
 
 
