@@ -7,9 +7,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, make_url, text
 
 from tunesmith.core.ids import Ids
-from tunesmith.store import migrate
+from tunesmith.domain.scope import Project
+from tunesmith.store import jobs, migrate
 from tunesmith.store.session import Database
 from tunesmith.store.tables import metadata
+
+PROJECT = Project("proj_a", "org-a")
 
 
 def _engine(url: str):
@@ -58,6 +61,23 @@ def test_up_down_up(empty_url: str) -> None:
     migrate.upgrade(engine)
     assert set(inspect(engine).get_table_names()) == {*metadata.tables, "alembic_version"}
     engine.dispose()
+
+
+def test_jobs_of_an_older_release_have_a_place_in_the_queue(empty_url: str, watch, new_job) -> None:
+    database = Database(empty_url, clock=watch, ids=Ids())
+    database.migrate()
+    job = new_job(created_at=5.0)
+    with database.begin() as tx:
+        jobs.add(tx, PROJECT, job)
+    engine = _engine(empty_url)
+    migrate.downgrade(engine, "0003")
+    migrate.upgrade(engine)
+    engine.dispose()
+    with database.read() as tx:
+        found = jobs.get(tx, PROJECT, job.id)
+    database.close()
+    assert found is not None
+    assert (found.queued_at, found.waiting_for) == (5.0, None)
 
 
 def test_a_database_of_a_newer_release_is_refused(empty_url: str, watch) -> None:
