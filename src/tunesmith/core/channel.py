@@ -30,6 +30,13 @@ FAILED: Final = "failed"
 #: From the supervisor: the tree is gone. `data`: `exit_code`, `signal`, `killed` (by us), `out_of_memory`, `stderr_tail`.
 EXITED: Final = "exited"
 
+#: Why a supervisor killed its tree (`cause` in `exit.json`): it was told to by a signal; the server refused the attempt; the
+#: server was silent for longer than the lease; the attempt's folder was removed.
+STOPPED: Final = "stopped"
+REFUSED: Final = "refused"
+LEASE_EXPIRED: Final = "lease_expired"
+FOLDER_REMOVED: Final = "folder_removed"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

@@ -71,6 +71,8 @@ class Outcome:
     #: Whether somebody else killed it and the kernel told of an out-of-memory kill meanwhile.
     out_of_memory: bool = False
     stderr_tail: str = ""
+    #: Why the supervisor killed the tree, one of `core.channel`'s causes; None when it did not, and from older ones.
+    cause: str | None = None
 
 
 class Executor(Protocol):
@@ -82,6 +84,10 @@ class Executor(Protocol):
 
     def stop(self, handle: Handle) -> None:
         """Kill the attempt's whole tree, at once, without asking it; returns before it is gone."""
+        ...
+
+    def find(self, job_id: str, attempt: int) -> Handle | None:
+        """Return the place of an attempt that was started, by whichever server; None when it never was."""
         ...
 
     def alive(self, handle: Handle) -> bool:

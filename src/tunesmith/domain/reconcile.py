@@ -4,7 +4,8 @@
 carries out what it says, and an effect that was lost on the way is said again at the next step.
 
 An attempt *occupies* its job from its start until its processes are confirmed gone (`released_at`). Only then is its slot
-free, and only then can the job be started again, so two attempts of one job never live at the same time.
+free, and only then can the job be started again, so two attempts of one job never live at the same time. Attempts outlive
+the server that started them: the next one goes on with those that live.
 """
 
 import math
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from tunesmith.core.channel import LEASE_EXPIRED
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
 from tunesmith.domain.queue import Limits, Load, Reason, reason
@@ -42,8 +44,9 @@ Key = tuple[str, int]
 class State:
     """What the scheduler remembers between steps; all of it may be forgotten in a restart."""
 
-    #: Attempts that this server started; the others' processes belonged to a server that is gone.
-    own: frozenset[Key] = frozenset()
+    #: Attempts that this server started or saw alive: if one of them is gone, its worker was lost, and not while no server
+    #: was there.
+    known: frozenset[Key] = frozenset()
     #: Dead attempts whose last reports were taken from their spool.
     settled: frozenset[Key] = frozenset()
     #: Since when an attempt was seen that is to pause.
@@ -66,6 +69,8 @@ class Seen:
     alive: frozenset[str]
     #: Ids of jobs of which some process still carries the tag.
     strays: frozenset[str]
+    #: Supervisors that live although no row knows them, by job id: their server died before it could note them.
+    unnoted: Mapping[str, Handle]
     #: How ended attempts ended, by job id; a supervisor that was killed leaves nothing.
     outcomes: Mapping[str, Outcome]
     limits: Limits
@@ -81,6 +86,15 @@ class Start:
     kind: str
     #: The attempt that the row must still have for the claim to hold.
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Note the place of an attempt that lives and of which the row has none."""
+
+    job_id: str
+    attempt: int
+    handle: Handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +168,7 @@ class Tell:
     reason: Reason
 
 
-Effect = Start | Stop | Sweep | Settle | Release | Requeue | Pause | Fail | Tell
+Effect = Start | Adopt | Stop | Sweep | Settle | Release | Requeue | Pause | Fail | Tell
 
 
 def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
@@ -162,15 +176,17 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
     present = {_key(job) for job in seen.occupied}
     # cancel raises the row's attempt: a remembered attempt of an occupied job stays remembered through that
     occupied_ids = {job.id for job in seen.occupied}
-    pausing = {_key(job): state.pausing.get(_key(job), seen.now) for job in seen.occupied if _to_pause(job, state)}
+    pausing = {_key(job): state.pausing.get(_key(job), seen.now) for job in seen.occupied if _to_pause(job)}
     leaving: dict[Key, float] = {}
     settled = set(state.settled & present)
     effects: list[Effect] = []
     for job in seen.occupied:
         key = _key(job)
         if job.id in seen.alive:
-            if not _wanted(job, state) and seen.now - pausing.get(key, -math.inf) >= PAUSE_GRACE_S:
+            if not _wanted(job) and seen.now - pausing.get(key, -math.inf) >= PAUSE_GRACE_S:
                 effects += _see_off(job, state, seen, leaving)
+        elif job.id in seen.unnoted and _awaited(job):
+            effects.append(Adopt(*key, seen.unnoted[job.id]))
         elif job.id in seen.strays:
             effects.append(Sweep(job.id))
         elif key not in settled:
@@ -179,8 +195,10 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
         else:
             effects.append(_bury(job, state, seen))
     starts = _starts(seen)
-    own = {key for key in state.own if key[0] in occupied_ids} | {(start.job_id, start.attempt + 1) for start in starts}
-    after = State(own=frozenset(own), settled=frozenset(settled), pausing=pausing, leaving=leaving)
+    known = {key for key in state.known if key[0] in occupied_ids}
+    known |= {_key(job) for job in seen.occupied if job.id in seen.alive}
+    known |= {(start.job_id, start.attempt + 1) for start in starts}
+    after = State(known=frozenset(known), settled=frozenset(settled), pausing=pausing, leaving=leaving)
     return after, [*effects, *starts, *_tells(seen, starts)]
 
 
@@ -193,19 +211,19 @@ def _awaited(job: Job) -> bool:
     return job.status in (Status.VALIDATING_FILES, Status.RUNNING) and job.token_sha256 is not None
 
 
-def _wanted(job: Job, state: State) -> bool:
-    """Say whether the attempt is to go on: its job waits for its result, and this server started it."""
-    return _awaited(job) and job.desired is Desired.RUN and _key(job) in state.own
+def _wanted(job: Job) -> bool:
+    """Say whether the attempt is to go on."""
+    return _awaited(job) and job.desired is Desired.RUN
 
 
-def _to_pause(job: Job, state: State) -> bool:
-    """Say whether the attempt is to write a checkpoint and leave, and this server started it."""
-    return _awaited(job) and job.desired is Desired.PAUSE and _key(job) in state.own
+def _to_pause(job: Job) -> bool:
+    """Say whether the attempt is to write a checkpoint and leave."""
+    return _awaited(job) and job.desired is Desired.PAUSE
 
 
 def _see_off(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) -> Iterable[Effect]:
     since = leaving[_key(job)] = state.leaving.get(_key(job), seen.now)
-    patience_s = LEAVING_S if _ended_by_itself(job, state) else 0.0
+    patience_s = LEAVING_S if _ended_by_itself(job) else 0.0
     if seen.now - since < patience_s or job.handle is None:
         return
     yield Stop(job.id, Handle(**job.handle))
@@ -213,9 +231,10 @@ def _see_off(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) -> I
         yield Sweep(job.id)
 
 
-def _ended_by_itself(job: Job, state: State) -> bool:
-    """Say whether the attempt reported its own end, so that it is about to leave: cancel and older servers' are not."""
-    return _key(job) in state.own and job.status in (Status.QUEUED, Status.PAUSED, Status.SUCCEEDED, Status.FAILED)
+def _ended_by_itself(job: Job) -> bool:
+    """Say whether the attempt reported its own end, so that it is about to leave: one that was fenced off is not."""
+    ended = job.status in (Status.QUEUED, Status.PAUSED, Status.SUCCEEDED, Status.FAILED)
+    return ended and job.token_sha256 is not None
 
 
 def _bury(job: Job, state: State, seen: Seen) -> Effect:
@@ -224,26 +243,26 @@ def _bury(job: Job, state: State, seen: Seen) -> Effect:
         return Release(*_key(job))
     if job.desired is Desired.PAUSE:
         return Pause(*_key(job), _why_short(job, state, seen))
-    if _key(job) not in state.own:
-        return Requeue(*_key(job), job.lost_attempts, seen.now, "The server was restarted while the job was running")
     outcome = seen.outcomes.get(job.id)
+    if _key(job) not in state.known and (outcome is None or outcome.killed):
+        away = _reason(outcome) if outcome is not None and outcome.cause == LEASE_EXPIRED else _AWAY
+        return Requeue(*_key(job), job.lost_attempts, seen.now, away)
     lost_attempts = job.lost_attempts + 1
     reason = _NOT_STARTED if job.handle is None and outcome is None else _reason(outcome)
     if outcome is not None and outcome.out_of_memory:
         return Fail(*_key(job), lost_attempts, "out_of_memory", f"{reason}. {_LESS_MEMORY}")
     if lost_attempts >= seen.limits.max_attempts:
         attempts = "once" if lost_attempts == 1 else f"{lost_attempts} times"
-        return Fail(
-            *_key(job), lost_attempts, "worker_lost", f"{reason}. The job lost its worker {attempts} and is given up."
-        )
+        code = outcome.cause if outcome is not None and outcome.cause == LEASE_EXPIRED else "worker_lost"
+        return Fail(*_key(job), lost_attempts, code, f"{reason}. The job lost its worker {attempts} and is given up.")
     backoff_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (lost_attempts - 1))
     return Requeue(*_key(job), lost_attempts, seen.now + backoff_s, reason)
 
 
 def _why_short(job: Job, state: State, seen: Seen) -> str:
     """Return why an attempt was gone before it had paused."""
-    if _key(job) not in state.own:
-        return "The server was restarted while the job was to pause"
+    if _key(job) not in state.known:
+        return _AWAY
     if seen.now - state.pausing.get(_key(job), seen.now) >= PAUSE_GRACE_S:
         return f"The worker did not pause within {PAUSE_GRACE_S:.0f} s and was killed"
     return _reason(seen.outcomes.get(job.id))
@@ -252,12 +271,15 @@ def _why_short(job: Job, state: State, seen: Seen) -> str:
 _LESS_MEMORY: Final = "Use a smaller batch_size, shorter examples or a smaller base model."
 
 
+_AWAY: Final = "The worker was gone when the server came back"
 _NOT_STARTED: Final = "No worker could be started (the server's log tells why)"
 
 
 def _reason(outcome: Outcome | None) -> str:
     if outcome is None:
         return "The worker and its supervisor were killed"
+    if outcome.cause == LEASE_EXPIRED:
+        return "The worker could not reach the server any more and ended itself: its lease had expired"
     if outcome.out_of_memory:
         return "The worker was killed, and the kernel told of a kill because memory ran out"
     if outcome.signal is not None:
@@ -330,7 +352,7 @@ def is_training(job: Job) -> bool:
 
 def rest_s(state: State, effects: Iterable[Effect]) -> float:
     """Return how long the next step may wait unless something wakes it."""
-    if any(isinstance(effect, Settle | Release | Requeue | Pause | Fail) for effect in effects):
+    if any(isinstance(effect, Adopt | Settle | Release | Requeue | Pause | Fail) for effect in effects):
         return FOLLOWING_S
     if any(isinstance(effect, Tell) for effect in effects):
         return DYING_S  # more may wait to be told

@@ -25,11 +25,18 @@ log = structlog.get_logger()
 class LocalExecutor:
     """Starts supervisors and kills their trees; `folder` holds `JOB/ATTEMPT/` with the scratch files of every attempt."""
 
-    def __init__(self, folder: Path, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        boot_id: str | None = None,
+    ) -> None:
         self._folder = folder.absolute()
         self._python = python
         self._environment = dict(environment if environment is not None else {})
-        self._boot_id = tree.boot_id()
+        self._boot_id = boot_id or tree.boot_id()
 
     def start(self, task: Task) -> Handle:
         """Start a supervisor for the task and return at once; an attempt that was started is not started twice.
@@ -38,9 +45,9 @@ class LocalExecutor:
             OSError: the folder cannot be written, or no process can be started.
         """
         folder = self._of(task.job, task.attempt)
-        known = _read_json(folder / "handle.json")
+        known = self.find(task.job, task.attempt)
         if known is not None:
-            return Handle(**known)
+            return known
         folder.mkdir(parents=True, exist_ok=True)
         task_file = folder / "task.json"
         _write(task_file, task.to_json())
@@ -51,6 +58,11 @@ class LocalExecutor:
         _write(folder / "handle.json", json.dumps(asdict(handle)))
         log.info("attempt.started", job=task.job, attempt=task.attempt, kind=task.kind, pid=pid)
         return handle
+
+    def find(self, job_id: str, attempt: int) -> Handle | None:
+        """Return the place of an attempt that was started, by whichever server; None when it never was."""
+        known = _read_json(self._of(job_id, attempt) / "handle.json")
+        return None if known is None else Handle(**known)
 
     def _spawn(self, task: Task, folder: Path, task_file: str) -> int:
         log_file = str(folder / "supervisor.log")
@@ -121,6 +133,7 @@ class LocalExecutor:
             killed=ended["killed"],
             out_of_memory=ended.get("out_of_memory", False),
             stderr_tail=ended["stderr_tail"],
+            cause=ended.get("cause"),
         )
 
     def rest(self, job_id: str, attempt: int) -> list[Report]:

@@ -179,12 +179,12 @@ class Placement:
     def _others_may_start_jobs(self) -> bool:
         return self._settings.database_url is not None and not self._settings.database_url.startswith("sqlite")
 
-    def placed(self, task: Task, handle: Handle) -> bool:
-        """Note where the attempt runs; False when its job was taken from it meanwhile."""
+    def placed(self, job_id: str, attempt: int, handle: Handle) -> bool:
+        """Note where an attempt runs; False when its job was taken from it meanwhile."""
         at_work = frozenset(Status) - {Status.CANCELLED}
         with self._db.begin() as tx:
             moved = jobs.swap(
-                tx, _SCOPE, task.job, expect_status=at_work, expect_attempt=task.attempt, handle=asdict(handle)
+                tx, _SCOPE, job_id, expect_status=at_work, expect_attempt=attempt, handle=asdict(handle)
             )
             failpoint("placement.placed")
         return moved is not None

@@ -11,6 +11,7 @@ from tunesmith.domain import reconcile
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Executor, Handle, Outcome
 from tunesmith.domain.reconcile import (
+    Adopt,
     Effect,
     Fail,
     Pause,
@@ -55,7 +56,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        """Begin to schedule; attempts of an earlier server are killed, and their jobs go on from their checkpoints."""
+        """Begin to schedule; attempts of an earlier server that live go on as this server's."""
         self._thread.start()
 
     def wake(self, after_s: float = 0.0) -> None:
@@ -129,10 +130,15 @@ class Scheduler:
             to_train=tuple(to_train),
             alive=alive,
             strays=strays,
+            unnoted=self._unnoted(dead),
             outcomes=self._outcomes(dead),
             limits=self._limits,
             untold=tuple(self._placement.untold(reconcile.N_TOLD)),
         )
+
+    def _unnoted(self, dead: list[Job]) -> dict[str, Handle]:
+        found = {job.id: self._executor.find(job.id, job.attempt) for job in dead if job.handle is None}
+        return {job_id: handle for job_id, handle in found.items() if handle is not None and self._executor.alive(handle)}
 
     def _outcomes(self, dead: list[Job]) -> dict[str, Outcome]:
         found = {job.id: self._executor.outcome(job.id, job.attempt) for job in dead}
@@ -142,6 +148,8 @@ class Scheduler:
         match effect:
             case Start():
                 self._start(effect)
+            case Adopt(job_id, attempt, handle):
+                self._placement.placed(job_id, attempt, handle)
             case Stop(_, handle):
                 self._executor.stop(handle)
             case Sweep(job_id):
@@ -164,7 +172,7 @@ class Scheduler:
         if task is None:
             return
         handle = self._executor.start(task)
-        if not self._placement.placed(task, handle):
+        if not self._placement.placed(task.job, task.attempt, handle):
             # cancelled between the claim and here, when nobody could know whom to kill
             self._executor.stop(handle)
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, Final
 
-from tunesmith.core.channel import EXITED, PROTOCOL, Report, Task
+from tunesmith.core.channel import EXITED, FOLDER_REMOVED, PROTOCOL, STOPPED, Report, Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.supervisor import memory, tree
@@ -33,7 +33,8 @@ class Supervisor:
         self._clock = clock
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if tree.LINUX else _plain_pipe()
         self._killing = False
-        self._refused = False
+        #: Why the tree is killed.
+        self._cause: str | None = None
         self._desired = "run"
         self._report_read, self._report_write = os.pipe()
         self._control_read, self._control_write = os.pipe()
@@ -48,13 +49,14 @@ class Supervisor:
         self._listen_to_signals()
         failpoint("supervisor.spawn")
         worker = self._spawn(command)
-        forwarder = Forwarder(self._spool, self._channel, self._clock, on_desired=self._wish, on_refused=self._refuse)
+        forwarder = Forwarder(self._spool, self._channel, self._clock, on_desired=self._wish, on_over=self._end)
         watchdog = Watchdog(
             self._channel,
             self._clock,
+            folder=self._task.folder,
             silence_limit_s=self._task.silence_limit_s,
             on_desired=self._wish,
-            on_refused=self._refuse,
+            on_over=self._end,
         )
         forwarder.start()
         watchdog.start()
@@ -64,7 +66,8 @@ class Supervisor:
             tree.kill_descendants(None if tree.LINUX else worker)
         self._drain_reports()
         watchdog.end()
-        self._record(status)
+        if self._cause != FOLDER_REMOVED:
+            self._record(status)
         if not self._killing:
             self._spool.drain(LINGER_S)
         return 0
@@ -79,11 +82,11 @@ class Supervisor:
         """Do nothing: that the signal is caught wakes the main loop, which collects the dead."""
 
     def _asked_to_end(self, *_: object) -> None:
-        self._killing = True
+        self._cause = self._cause or STOPPED
 
-    def _refuse(self) -> None:
-        """Note, from another thread, that the server fenced this attempt."""
-        self._refused = True
+    def _end(self, cause: str) -> None:
+        """Note, from another thread, that this attempt is over, and why."""
+        self._cause = self._cause or cause
         self._wake()
 
     def _wish(self, desired: str) -> None:
@@ -129,12 +132,12 @@ class Supervisor:
         """Move reports to the spool until the worker ends or is to be killed; return its wait status, None if killed."""
         told = "run"
         watched = [self._wake_read, self._report_read]
-        while not self._killing and not self._refused:
+        while self._cause is None:
             ready, _, _ = select.select(watched, [], [], 60.0)
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
-            if self._killing or self._refused:
+            if self._cause is not None:
                 break
             if self._desired != told:
                 told = self._desired
@@ -168,6 +171,7 @@ class Supervisor:
     def _record(self, status: int | None) -> None:
         ended = _ending(status)
         ended["killed"] = self._killing
+        ended["cause"] = self._cause if self._killing else None
         by_another = ended["signal"] == signal.SIGKILL and not self._killing
         ended["out_of_memory"] = by_another and memory.n_oom_kills() > self._n_oom_kills
         ended["stderr_tail"] = _tail(f"{self._task.folder}/stderr.log")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from tunesmith.core.channel import CHECKPOINT, EXITED, FAILED, FINISHED, PAUSED, VALIDATED, Report
+from tunesmith.core.channel import CHECKPOINT, EXITED, FAILED, FINISHED, PAUSED, REFUSED, VALIDATED, Report
 from tunesmith.core.clock import Clock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.supervisor.channel import Channel, Refused, Unreachable
@@ -114,14 +114,14 @@ class Forwarder(threading.Thread):
         clock: Clock,
         *,
         on_desired: Callable[[str], None],
-        on_refused: Callable[[], None],
+        on_over: Callable[[str], None],
     ) -> None:
         super().__init__(name="forwarder", daemon=True)
         self._spool = spool
         self._channel = channel
         self._clock = clock
         self._on_desired = on_desired
-        self._on_refused = on_refused
+        self._on_over = on_over
 
     def run(self) -> None:
         """Forward until the process ends or the server refuses."""
@@ -143,8 +143,7 @@ class Forwarder(threading.Thread):
                 self._spool.wait(min(LONGEST_WAIT_S, WINDOW_S * 2**failures), for_urgent=True)
                 continue
             except Refused:
-                self._on_refused()
-                return
+                return self._on_over(REFUSED)
             failures = 0
             full = len(lines) == BATCH
             # a server that is slow to answer is asked less often: many attempts together must not drown it

@@ -1,9 +1,11 @@
 """The attempt's pulse: tells the server every two seconds that it lives, and learns whether it still may."""
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Final
 
+from tunesmith.core.channel import FOLDER_REMOVED, LEASE_EXPIRED, REFUSED
 from tunesmith.core.clock import Clock
 from tunesmith.supervisor.channel import Channel, Refused, Unreachable
 
@@ -14,6 +16,7 @@ class Watchdog(threading.Thread):
     """Beats until the process ends; a refused beat, or a silence longer than `silence_limit_s`, is the attempt's end.
 
     Without a limit a silent server is waited for: where no other server can start the job again, its work is worth keeping.
+    It is not when the attempt's folder is gone, for then nobody can ever take it.
     """
 
     def __init__(
@@ -21,17 +24,19 @@ class Watchdog(threading.Thread):
         channel: Channel,
         clock: Clock,
         *,
+        folder: str,
         silence_limit_s: float | None,
         on_desired: Callable[[str], None],
-        on_refused: Callable[[], None],
+        on_over: Callable[[str], None],
         beat_s: float = BEAT_S,
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._channel = channel
         self._clock = clock
+        self._folder = folder
         self._silence_limit_s = silence_limit_s
         self._on_desired = on_desired
-        self._on_refused = on_refused
+        self._on_over = on_over
         self._beat_s = beat_s
         self._ended = threading.Event()
 
@@ -42,13 +47,13 @@ class Watchdog(threading.Thread):
             try:
                 desired = self._channel.beat()
             except Refused:
-                self._on_refused()
-                return
+                return self._on_over(REFUSED)
             except Unreachable:
                 limit_s = self._silence_limit_s
                 if limit_s is not None and self._clock.monotonic() - heard_at > limit_s:
-                    self._on_refused()
-                    return
+                    return self._on_over(LEASE_EXPIRED)
+                if not os.path.isdir(self._folder):  # noqa: PTH112 - as in tree.py
+                    return self._on_over(FOLDER_REMOVED)
                 continue
             heard_at = self._clock.monotonic()
             self._on_desired(desired)
