@@ -17,6 +17,7 @@ from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
+from tunesmith.services.drain import Drain
 from tunesmith.services.files import Files
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.models import Models
@@ -42,6 +43,7 @@ class Composed:
     services: Services
     attempts: Attempts
     scheduler: Scheduler
+    drain: Drain
     inference: Inference
     warmth: Warmth
     retention: Retention
@@ -49,6 +51,7 @@ class Composed:
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
         self.services.bases.start()
+        self.drain.undo()
         self.scheduler.start()
         self.retention.start()
 
@@ -115,20 +118,22 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     bases = Bases(db=db, clock=clock, settings=settings)
     jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
+    pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
     services = Services(
         settings=settings,
         clock=clock,
         ids=ids,
         files=files,
         jobs=jobs,
-        pauses=Pauses(db=db, jobs=jobs, clock=clock, on_change=wake),
+        pauses=pauses,
         queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
     )
     retention = Retention(files)
-    return Composed(settings, folder, db, services, attempts, scheduler, inference, warmth, retention)
+    drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
+    return Composed(settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention)
 
 
 class _Later:

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Final, cast
@@ -117,8 +118,15 @@ class Door(uvicorn.Server):
             await asyncio.sleep(0.002)
 
 
-async def run(composed: Composed, listener: socket.socket, *, ended: asyncio.Event, ready: Callable[[str], None]) -> None:
-    """Serve until `ended` is set; `ready` is called with the base URL once the server answers.
+async def run(
+    composed: Composed,
+    listener: socket.socket,
+    *,
+    ended: asyncio.Event,
+    ready: Callable[[str], None],
+    hurry: threading.Event | None = None,
+) -> None:
+    """Serve until `ended` is set; `ready` is called with the base URL once the server answers, `hurry` cuts a drain short.
 
     Raises:
         CannotServe: a door could not be opened.
@@ -139,23 +147,32 @@ async def run(composed: Composed, listener: socket.socket, *, ended: asyncio.Eve
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
     finally:
-        outer.should_exit = inner.should_exit = True
+        outer.should_exit = True
         await asyncio.gather(*tasks[1:])
+        if composed.settings.drain and ended.is_set():
+            await asyncio.to_thread(composed.drain.run, hurry or threading.Event())
+        inner.should_exit = True
         await composed.close()
         await tasks[0]
         channel.unlink(missing_ok=True)
 
 
 async def _until_signalled(composed: Composed, listener: socket.socket) -> None:
-    ended = asyncio.Event()
+    ended, hurry = asyncio.Event(), threading.Event()
+
+    def asked() -> None:
+        if ended.is_set():
+            hurry.set()
+        ended.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        asyncio.get_running_loop().add_signal_handler(number, asked)
 
     def ready(base_url: str) -> None:
         typer.echo(f"Tunesmith is ready at {base_url}")
         log.info("server.ready", base_url=base_url, data_dir=str(composed.folder.path))
 
-    await run(composed, listener, ended=ended, ready=ready)
+    await run(composed, listener, ended=ended, ready=ready, hurry=hurry)
     log.info("server.stopped")
 
 

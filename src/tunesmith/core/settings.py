@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     """CPU threads of a sampler; None is half of the cores, at least one."""
     max_attempts: int = Field(default=3, ge=1)
     """Attempts of one job before a lost worker fails it."""
+    lease_s: float | None = Field(default=None, gt=0)
+    """Seconds without a word from the server after which a worker ends itself; None is 10 with PostgreSQL, where another
+    server may start its job, and no end with SQLite."""
+    drain: bool = False
+    """Pause running jobs before the server ends, and resume them at its next start; without it they run on meanwhile."""
     max_file_bytes: int = Field(default=512 * MEGABYTE, ge=1)
     """Largest file accepted by `POST /v1/files`."""
     max_line_bytes: int = Field(default=64 * MEGABYTE, ge=1)

@@ -81,9 +81,10 @@ def cancelled() -> NewEvent:
     return NewEvent(TERMINAL_KEY, "The job was cancelled", data={})
 
 
-def pause_requested(version: int) -> NewEvent:
+def pause_requested(version: int, *, by_server: bool = False) -> NewEvent:
     """Return the event of a training that is asked to pause; `version` is the row's, since a job may be paused often."""
-    return NewEvent(f"pause-{version}", "Pause requested", data={})
+    text = "Pause requested: the server is about to end" if by_server else "Pause requested"
+    return NewEvent(f"pause-{version}", text, data={})
 
 
 def pause_withdrawn(version: int) -> NewEvent:

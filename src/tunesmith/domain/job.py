@@ -46,6 +46,8 @@ class Job:
     not_before: float = 0.0
     #: Since when it waits for its turn: for its validation, later for its training; what the queues are ordered by.
     queued_at: float | None = None
+    #: Whether its pause is the server's, which resumes it when it is back.
+    drained: bool = False
     #: Why it waits as its events told it; None while they have not, since it was queued or its last attempt began.
     waiting_for: str | None = None
     started_at: float | None = None

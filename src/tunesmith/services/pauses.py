@@ -50,10 +50,10 @@ class Pauses:
             job = await to_thread.run_sync(self._jobs.get, scope, job_id)
         return job
 
-    def ask(self, scope: Project, job_id: str) -> Job:
+    def ask(self, scope: Project, job_id: str, *, drained: bool = False) -> Job:
         """Pause a job that waits or validates, and ask one that trains to pause; raises as `pause` does.
 
-        A job that is paused, or asked to pause, is returned as it is.
+        A job that is paused, or asked to pause, is returned as it is. With `drained` the pause is the server's own.
         """
         with self._db.begin(urgent=True) as tx:
             job = _locked(tx, scope, job_id)
@@ -61,7 +61,7 @@ class Pauses:
                 raise StateConflict(f"Job {job.id} {_state(job)}, so it cannot be paused.")
             if job.status is Status.PAUSED or _is_pausing(job):
                 return job
-            asked = _asked(tx, scope, job)
+            asked = _asked(tx, scope, job, drained=drained)
             failpoint("pauses.ask")
         log.info("job.pause", job=job.id, was=str(job.status), attempt=job.attempt)
         if asked.attempt != job.attempt:
@@ -98,25 +98,26 @@ def _state(job: Job) -> str:
     return f"has already {job.status}" if job.status in TERMINAL else f"is {job.status}"
 
 
-def _asked(tx: Transaction, scope: Project, job: Job) -> Job:
+def _asked(tx: Transaction, scope: Project, job: Job, *, drained: bool) -> Job:
     if job.status is Status.RUNNING:
-        asked = _moved(tx, scope, job, desired=Desired.PAUSE)
-        return _told(tx, scope, asked, wording.pause_requested(asked.version))
+        asked = _moved(tx, scope, job, desired=Desired.PAUSE, drained=drained)
+        return _told(tx, scope, asked, wording.pause_requested(asked.version, by_server=drained))
     changes: dict[str, Any] = {}
     if job.status is Status.VALIDATING_FILES and job.attempt > 0 and job.released_at is None:
         # whatever it still says is refused, also once the job validates anew, while its processes are not gone
         changes = {"fence": True, "token_sha256": None}
-    asked = _moved(tx, scope, job, status=Status.PAUSED, desired=Desired.PAUSE, **changes)
+    asked = _moved(tx, scope, job, status=Status.PAUSED, desired=Desired.PAUSE, drained=drained, **changes)
     return _told(tx, scope, asked, wording.paused(asked.version, None))
 
 
 def _resumed(tx: Transaction, scope: Project, job: Job, now: float) -> Job:
     if job.status is Status.RUNNING:
-        resumed = _moved(tx, scope, job, desired=Desired.RUN)
+        resumed = _moved(tx, scope, job, desired=Desired.RUN, drained=False)
         return _told(tx, scope, resumed, wording.pause_withdrawn(resumed.version))
     status = Status.VALIDATING_FILES if job.resolved is None else Status.QUEUED
-    turn: dict[str, Any] = {"status": status, "queued_at": now, "waiting_for": None, "not_before": 0.0}
-    resumed = _moved(tx, scope, job, desired=Desired.RUN, **turn)
+    queued_at = job.queued_at if job.drained else now  # who did not ask for the pause does not lose the place
+    turn: dict[str, Any] = {"status": status, "queued_at": queued_at, "waiting_for": None, "not_before": 0.0}
+    resumed = _moved(tx, scope, job, desired=Desired.RUN, drained=False, **turn)
     return _told(tx, scope, resumed, wording.resumed(resumed.version))
 
 

@@ -34,8 +34,8 @@ log = structlog.get_logger()
 #: each other spin.
 N_SMALL_BASE: Final = 50_000_000
 _SCOPE: Final = Everywhere("the scheduler places every project's jobs")
-#: A supervisor dies after this silence where another server could start its job meanwhile.
-_SILENCE_LIMIT_S: Final = 10.0
+#: The lease where another server could start the job of a worker that this one does not hear.
+_LEASE_S: Final = 10.0
 
 
 class _Gone(Exception):
@@ -173,19 +173,20 @@ class Placement:
             socket=str(self._socket),
             folder=str(self._settings.data_dir.absolute() / "attempts" / claimed.id / str(claimed.attempt)),
             spec=spec,
-            silence_limit_s=_SILENCE_LIMIT_S if self._others_may_start_jobs() else None,
+            silence_limit_s=self._lease_s(),
         )
 
-    def _others_may_start_jobs(self) -> bool:
-        return self._settings.database_url is not None and not self._settings.database_url.startswith("sqlite")
+    def _lease_s(self) -> float | None:
+        if self._settings.lease_s is not None:
+            return self._settings.lease_s
+        url = self._settings.database_url
+        return None if url is None or url.startswith("sqlite") else _LEASE_S
 
     def placed(self, job_id: str, attempt: int, handle: Handle) -> bool:
         """Note where an attempt runs; False when its job was taken from it meanwhile."""
         at_work = frozenset(Status) - {Status.CANCELLED}
         with self._db.begin() as tx:
-            moved = jobs.swap(
-                tx, _SCOPE, job_id, expect_status=at_work, expect_attempt=attempt, handle=asdict(handle)
-            )
+            moved = jobs.swap(tx, _SCOPE, job_id, expect_status=at_work, expect_attempt=attempt, handle=asdict(handle))
             failpoint("placement.placed")
         return moved is not None
 

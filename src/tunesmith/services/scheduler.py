@@ -2,6 +2,8 @@
 
 import math
 import threading
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -30,6 +32,8 @@ from tunesmith.services.placement import Placement
 from tunesmith.services.queue import limits
 
 log = structlog.get_logger()
+
+_LEFT: Final = "they go on, and the server's next start takes them over; with --drain they are paused meanwhile"
 
 
 class Scheduler:
@@ -67,22 +71,21 @@ class Scheduler:
                 self._due = due
                 self._changed.notify()
 
+    def start_no_more(self) -> None:
+        """Start no job from here on; what runs is still looked after."""
+        self._limits = replace(self._limits, training_slots=0, validation_slots=0)
+
     def stop(self, *, timeout_s: float = 5.0) -> None:
-        """Stop scheduling and kill what runs, so that nothing outlives the server; the jobs go on at the next start."""
+        """Stop scheduling; what runs goes on, and the next server takes it over."""
         with self._changed:
             self._ending = True
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
-        waiting = [job for job in self._placement.look(0)[0] if job.handle is not None]
-        end = self._clock.monotonic() + timeout_s
-        for job in waiting:
-            self._executor.stop(_handle(job))
-        while waiting and self._clock.monotonic() < end:
-            waiting = [job for job in waiting if self._executor.alive(_handle(job))]
-            threading.Event().wait(reconcile.DYING_S)
-        for job in waiting:
-            self._executor.sweep(job.id)
+        placed = [job for job in self._placement.look(0)[0] if job.handle is not None]
+        running = [job.id for job in placed if self._executor.alive(_handle(job))]
+        if running:
+            log.info("server.leaves_running", jobs=running, hint=_LEFT)
 
     def _run(self) -> None:
         while self._wait():
@@ -148,14 +151,21 @@ class Scheduler:
         match effect:
             case Start():
                 self._start(effect)
-            case Adopt(job_id, attempt, handle):
-                self._placement.placed(job_id, attempt, handle)
             case Stop(_, handle):
                 self._executor.stop(handle)
             case Sweep(job_id):
                 self._executor.sweep(job_id)
             case Settle(job_id, attempt):
                 self._attempts.settle(job_id, attempt, self._executor.rest(job_id, attempt))
+            case _:
+                self._note(effect)
+
+    def _note(self, effect: Effect) -> None:
+        """Carry out what is nothing but a change of rows."""
+        match effect:
+            case Adopt(job_id, attempt, handle):
+                self._placement.placed(job_id, attempt, handle)
+                log.info("attempt.adopted", job=job_id, attempt=attempt, pid=handle.pid)
             case Release():
                 self._placement.release(effect)
             case Requeue():
@@ -166,6 +176,8 @@ class Scheduler:
                 self._placement.give_up(effect)
             case Tell():
                 self._placement.tell(effect)
+            case Start() | Stop() | Sweep() | Settle():
+                raise TypeError(f"{effect} is more than a change of rows")
 
     def _start(self, start: Start) -> None:
         task = self._placement.claim(start)

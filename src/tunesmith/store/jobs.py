@@ -140,6 +140,12 @@ def occupied(tx: Transaction, scope: Scope, known: Mapping[str, Job] | None = No
     return [found[job_id] for job_id in versions]
 
 
+def drained(tx: Transaction, scope: Scope) -> list[Job]:
+    """Return the jobs that a server paused, or asked to pause, for its own end, in the order of the queue."""
+    here = (owned(jobs, scope), jobs.c.status.in_((Status.PAUSED, Status.RUNNING)), jobs.c.drained)
+    return [_job(row) for row in tx.every(select(*_COLUMNS).where(*here).order_by(*_QUEUE))]
+
+
 def waiting(
     tx: Transaction,
     scope: Scope,

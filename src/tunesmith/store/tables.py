@@ -66,6 +66,7 @@ jobs = Table(
     Column("token_sha256", String(64)),
     Column("not_before", Double, nullable=False),
     Column("queued_at", Double),
+    Column("drained", Boolean, nullable=False, server_default=false()),
     Column("waiting_for", String(32)),
     Column("started_at", Double),
     Column("finished_at", Double),

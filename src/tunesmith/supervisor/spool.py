@@ -143,7 +143,8 @@ class Forwarder(threading.Thread):
                 self._spool.wait(min(LONGEST_WAIT_S, WINDOW_S * 2**failures), for_urgent=True)
                 continue
             except Refused:
-                return self._on_over(REFUSED)
+                self._on_over(REFUSED)
+                return
             failures = 0
             full = len(lines) == BATCH
             # a server that is slow to answer is asked less often: many attempts together must not drown it

@@ -47,16 +47,22 @@ class Watchdog(threading.Thread):
             try:
                 desired = self._channel.beat()
             except Refused:
-                return self._on_over(REFUSED)
+                self._on_over(REFUSED)
+                return
             except Unreachable:
-                limit_s = self._silence_limit_s
-                if limit_s is not None and self._clock.monotonic() - heard_at > limit_s:
-                    return self._on_over(LEASE_EXPIRED)
-                if not os.path.isdir(self._folder):  # noqa: PTH112 - as in tree.py
-                    return self._on_over(FOLDER_REMOVED)
+                cause = self._hopeless(self._clock.monotonic() - heard_at)
+                if cause is not None:
+                    self._on_over(cause)
+                    return
                 continue
             heard_at = self._clock.monotonic()
             self._on_desired(desired)
+
+    def _hopeless(self, silence_s: float) -> str | None:
+        """Return why a silent server is waited for no more."""
+        if self._silence_limit_s is not None and silence_s > self._silence_limit_s:
+            return LEASE_EXPIRED
+        return None if os.path.isdir(self._folder) else FOLDER_REMOVED  # noqa: PTH112 - as in tree.py
 
     def end(self) -> None:
         """Beat no more."""
