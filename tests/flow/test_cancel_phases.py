@@ -101,6 +101,7 @@ def test_cancel_while_the_server_restarts(make_server, eventually):
     server.kill()
     with pytest.raises(openai.APIConnectionError):
         server.cancel(job)
+    assert training(job)
     server.start()
     assert server.cancel(job).status == "cancelled"
     eventually(lambda: tree.tagged(job) == [], "the tree of the first server is gone", within_s=10)

@@ -1,6 +1,7 @@
 """Trainer, supervisor and server killed with -9 in the middle of a real training: nothing lost, nothing twice."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -75,25 +76,33 @@ def test_a_killed_supervisor_takes_its_trainer_along_and_the_job_goes_on(make_se
     assert any(text.startswith("The worker and its supervisor were killed; the job goes on") for text in texts)
 
 
-def test_a_killed_server_loses_nothing_that_it_had_answered_for(make_server, eventually, slowly):
+def tree_of(server, job, attempt=2):
+    """Return the processes of an attempt."""
+    return {process.pid for process in tree.tagged(job, attempt)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_ends_leaves_its_jobs_running_and_the_next_one_adopts_them(make_server, eventually, slowly, number):
     server = make_server(failpoints=slowly)
     file = server.upload()
     job = server.create(file, n_epochs=N_EPOCHS)
     after_first_checkpoint(server, job, eventually)
-    waiting, dropped = server.create(file, n_epochs=N_EPOCHS), server.create(file, n_epochs=N_EPOCHS)
+    waiting, dropped = server.create(file, n_epochs=1), server.create(file, n_epochs=1)
     server.cancel(dropped)
     known = {event.id: event.message for event in server.events(job)}
-    server.kill()
-    old = {process.pid for process in tree.tagged(job)}
-    assert old, "the tree works on while the server is away"
+    processes = tree_of(server, job)
+    server.kill(number)
+    assert tree_of(server, job) == processes, "the tree works on while the server is away"
     server.start()
     assert server.status(dropped) == "cancelled"
-    assert server.status(waiting) in ("validating_files", "queued")
-    eventually(lambda: old.isdisjoint(process.pid for process in tree.tagged(job)), "the old tree is gone", within_s=60)
+    assert server.status(job) == "running"
+    n_steps = len(server.steps(job))
+    eventually(lambda: len(server.steps(job)) > n_steps + 2, "its steps go on being told")
+    assert tree_of(server, job) == processes
     texts = once_each(server, job)
     assert known.items() <= {event.id: event.message for event in server.events(job)}.items()
-    assert any(text.startswith("The server was restarted while the job was running; the job goes on") for text in texts)
-    once_each(server, waiting)
+    assert not any("gone" in text or "killed" in text or "continues" in text for text in texts)
+    server.reaches(waiting, "succeeded")
     assert server.texts(dropped)[-1] == "The job was cancelled"
 
 
@@ -105,14 +114,66 @@ def test_what_the_worker_finished_while_the_server_was_away_counts(make_server, 
     eventually(lambda: tree.tagged(job) == [], "the worker finishes, and its supervisor gives up waiting")
     server.start()
     texts = once_each(server, job)
-    assert not any("restarted" in text for text in texts), "the spool held the end: no second run"
+    assert not any("gone" in text for text in texts), "the spool held the end: no second run"
 
 
-def test_a_server_that_is_stopped_leaves_nothing_running_and_goes_on_later(make_server, eventually, slowly):
-    server = make_server(failpoints=slowly)
+def test_everything_killed_at_once_goes_on_from_the_last_checkpoint(make_server, eventually, slowly):
+    server = make_server(failpoints=slowly, max_attempts=1)
     job = server.create(server.upload(), n_epochs=N_EPOCHS)
     after_first_checkpoint(server, job, eventually)
+    processes = tree_of(server, job)
+    server.process.send_signal(signal.SIGSTOP)  # as in a container that is stopped: nobody sees the others die
+    for pid in processes:
+        os.kill(pid, signal.SIGKILL)
+    server.kill()
+    server.start()
+    texts = once_each(server, job)
+    (told,) = [text for text in texts if text.startswith("The worker was gone when the server came back; the job goes on")]
+    assert told.rpartition(" ")[2] in ("10", "20", "30")
+    undisturbed = server.create(server.job(job).training_file, n_epochs=N_EPOCHS)
+    server.reaches(undisturbed, "succeeded")
+    assert server.results(job) == server.results(undisturbed)
+
+
+def test_a_drain_pauses_what_runs_and_the_next_start_resumes_just_that(make_server, eventually, slowly):
+    server = make_server(failpoints=slowly, drain="true")
+    file = server.upload()
+    job = server.create(file, n_epochs=N_EPOCHS)
+    after_first_checkpoint(server, job, eventually)
+    rests = server.create(file, n_epochs=1)
+    server.reaches(rests, "queued")
+    with server.client as client:
+        assert client.fine_tuning.jobs.pause(rests).status == "paused"
     server.kill(signal.SIGTERM)
     assert tree.tagged(job) == []
     server.start()
-    once_each(server, job)
+    texts = once_each(server, job)
+    step = next(int(text.rpartition(" ")[2]) for text in texts if text.startswith("The job was paused after step"))
+    told = texts.index("Pause requested: the server is about to end")
+    assert told < texts.index(f"The job was paused after step {step}") < texts.index("The job was resumed")
+    assert f"Fine-tuning job continues after step {step}" in texts
+    assert server.status(rests) == "paused", "its owner wants it so"
+
+
+def test_a_supervisor_ends_when_its_data_folder_is_removed(make_server, eventually):
+    server = make_server(failpoints="worker.train=sleep:600")
+    job = server.create(server.upload())
+    server.reaches(job, "running")
+    eventually(lambda: len(tree.tagged(job)) == 2, "supervisor and worker")
+    server.kill(signal.SIGTERM)
+    assert len(tree.tagged(job)) == 2
+    shutil.rmtree(server.data_dir)
+    eventually(lambda: tree.tagged(job) == [], "nobody can ever take its work", within_s=30)
+
+
+def test_a_worker_without_a_server_ends_when_its_lease_does(make_server, eventually):
+    server = make_server(failpoints="worker.train=sleep:600", lease_s=1)
+    job = server.create(server.upload())
+    server.reaches(job, "running")
+    server.kill()
+    eventually(lambda: tree.tagged(job) == [], "the lease expires", within_s=30)
+    server.start()
+    lease = "The worker could not reach the server any more and ended itself: its lease had expired; the job starts again"
+    eventually(lambda: lease in server.texts(job), "it is told why")
+    server.reaches(job, "running")
+    assert server.cancel(job).status == "cancelled"

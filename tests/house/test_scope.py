@@ -129,6 +129,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.swap": ((JOB,), {"expect_status": set(Status), "model": "stolen"}),
     "jobs.unfinished": ((), {}),
     "jobs.occupied": ((), {}),
+    "jobs.drained": ((), {}),
     "jobs.untold": ((), {"limit": 9}),
     "queue.load": ((), {}),
     "queue.place": ((JOB,), {"now": 9.0, "per_project": 1}),

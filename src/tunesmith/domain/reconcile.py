@@ -69,13 +69,13 @@ class Seen:
     alive: frozenset[str]
     #: Ids of jobs of which some process still carries the tag.
     strays: frozenset[str]
-    #: Supervisors that live although no row knows them, by job id: their server died before it could note them.
-    unnoted: Mapping[str, Handle]
     #: How ended attempts ended, by job id; a supervisor that was killed leaves nothing.
     outcomes: Mapping[str, Outcome]
     limits: Limits
     #: The first queued jobs whose events do not tell yet why they wait.
     untold: tuple[Job, ...] = ()
+    #: Supervisors that live although no row knows them, by job id: their server died before it could note them.
+    unnoted: Mapping[str, Handle] = field(default_factory=dict[str, Handle])
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def _bury(job: Job, state: State, seen: Seen) -> Effect:
 
 def _why_short(job: Job, state: State, seen: Seen) -> str:
     """Return why an attempt was gone before it had paused."""
-    if _key(job) not in state.known:
+    if _key(job) not in state.known and job.id not in seen.outcomes:
         return _AWAY
     if seen.now - state.pausing.get(_key(job), seen.now) >= PAUSE_GRACE_S:
         return f"The worker did not pause within {PAUSE_GRACE_S:.0f} s and was killed"

@@ -30,7 +30,7 @@ def running(name, project="p"):
 
 
 def decided(occupied=(), to_train=(), untold=(), limits=LIMITS):
-    own = State(own=frozenset((each.id, each.attempt) for each in occupied))
+    own = State(known=frozenset((each.id, each.attempt) for each in occupied))
     look = Seen(
         now=100.0, occupied=occupied, to_validate=(), to_train=to_train, alive=frozenset(each.id for each in occupied),
         strays=frozenset(), outcomes={}, limits=limits, untold=untold,

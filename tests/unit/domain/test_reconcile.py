@@ -12,6 +12,7 @@ from tunesmith.domain.reconcile import (
     LEAVING_S,
     PAUSE_GRACE_S,
     STUBBORN_S,
+    Adopt,
     Fail,
     Limits,
     Pause,
@@ -59,7 +60,7 @@ def seen(**changes):
     return replace(nothing, **changes)
 
 
-OWN = State(own=frozenset({("j", 2), ("j", 1)}))
+OWN = State(known=frozenset({("j", 2), ("j", 1)}))
 SETTLED = replace(OWN, settled=frozenset({("j", 2), ("j", 1)}))
 
 
@@ -77,7 +78,7 @@ def test_validations_and_trainings_start_in_order_within_their_slots():
         Start("v0", "validate", 0), Start("v1", "validate", 0), Start("q0", "train", 1),
         Tell("q1", 1, Reason.TRAINING_SLOTS), Tell("q2", 1, Reason.TRAINING_SLOTS),
     ]  # fmt: skip
-    assert state.own == {("v0", 1), ("v1", 1), ("q0", 2)}
+    assert state.known == {("v0", 1), ("v1", 1), ("q0", 2)}
 
 
 def test_an_attempt_holds_its_slot_until_it_is_released():
@@ -138,10 +139,24 @@ def test_an_attempt_that_told_its_end_may_leave_by_itself(status):
     assert effects == [Stop("j", Handle(**HANDLE))]
 
 
-def test_an_older_servers_attempt_is_stopped_whatever_its_job_says():
+def test_an_older_servers_attempt_that_lives_is_this_servers_from_now_on():
     for status in (Status.RUNNING, Status.SUCCEEDED):
-        _, effects = step(State(), seen(occupied=(running(status=status),), alive=frozenset({"j"})))
-        assert effects == [Stop("j", Handle(**HANDLE))]
+        state, effects = step(State(), seen(occupied=(running(status=status),), alive=frozenset({"j"})))
+        assert (effects, state.known) == ([], {("j", 2)})
+    lost = replace(state, settled=state.known)
+    _, effects = step(lost, seen(occupied=(running(),)))
+    assert effects == [Requeue("j", 2, 1, 101.0, "The worker and its supervisor were killed")]
+
+
+def test_an_attempt_whose_place_its_server_could_not_note_is_adopted():
+    found = {"j": Handle(**HANDLE)}
+    claimed = running(handle=None)
+    state, effects = step(State(), seen(occupied=(claimed,), strays=frozenset({"j"}), unnoted=found))
+    assert effects == [Adopt("j", 2, Handle(**HANDLE))]
+    assert rest_s(state, effects) == FOLLOWING_S
+    cancelled = running(status=Status.CANCELLED, handle=None)
+    _, effects = step(State(), seen(occupied=(cancelled,), strays=frozenset({"j"}), unnoted=found))
+    assert effects == [Sweep("j")]
 
 
 def test_a_dead_supervisor_with_living_orphans_frees_nothing():
@@ -219,8 +234,26 @@ def test_a_restarted_server_requeues_what_ran_and_counts_no_loss():
     state = State(settled=frozenset({("j", 2), ("v", 1)}))
     occupied = (running(lost_attempts=2), validating("v"))
     _, effects = step(state, seen(occupied=occupied))
-    reason = "The server was restarted while the job was running"
+    reason = "The worker was gone when the server came back"
     assert effects == [Requeue("j", 2, 2, 100.0, reason), Requeue("v", 1, 0, 100.0, reason)]
+    killed = {"j": Outcome(None, 9, killed=True, cause="stopped"), "v": Outcome(None, 9, killed=True, cause="lease_expired")}
+    _, effects = step(state, seen(occupied=occupied, outcomes=killed))
+    lease = "The worker could not reach the server any more and ended itself: its lease had expired"
+    assert effects == [Requeue("j", 2, 2, 100.0, reason), Requeue("v", 1, 0, 100.0, lease)]
+
+
+def test_a_worker_that_died_by_itself_while_no_server_was_there_is_a_lost_one():
+    state = State(settled=frozenset({("j", 2)}))
+    _, effects = step(state, seen(occupied=(running(),), outcomes={"j": Outcome(1, None)}))
+    assert effects == [Requeue("j", 2, 1, 101.0, "The worker ended without a result, exit code 1")]
+
+
+def test_a_lease_that_expires_again_and_again_is_the_cause_that_is_told():
+    outcomes = {"j": Outcome(None, 9, killed=True, cause="lease_expired")}
+    _, (effect,) = step(SETTLED, seen(occupied=(running(lost_attempts=2),), outcomes=outcomes))
+    assert isinstance(effect, Fail)
+    assert (effect.code, effect.lost_attempts) == ("lease_expired", 3)
+    assert effect.message.endswith("its lease had expired. The job lost its worker 3 times and is given up.")
 
 
 def pausing(**changes):
@@ -259,7 +292,7 @@ def test_a_pause_that_is_withdrawn_and_asked_for_again_has_all_its_time():
     [
         (SETTLED, {"j": Outcome(None, 9)}, "The worker was killed by signal 9"),
         (SETTLED, {}, "The worker and its supervisor were killed"),
-        (replace(SETTLED, own=frozenset[tuple[str, int]]()), {}, "The server was restarted while the job was to pause"),
+        (replace(SETTLED, known=frozenset[tuple[str, int]]()), {}, "The worker was gone when the server came back"),
     ],
 )
 def test_an_attempt_that_is_lost_on_its_way_to_the_pause_pauses_its_job_and_counts_no_loss(state, outcomes, reason):
@@ -279,7 +312,7 @@ def test_an_attempt_that_told_its_pause_leaves_by_itself_and_frees_its_slot():
 @pytest.mark.parametrize("status", [Status.PAUSED, Status.VALIDATING_FILES])
 def test_a_validation_that_was_paused_is_killed_also_when_its_job_was_resumed_meanwhile(status):
     fenced = validating(status=status, attempt=2, token_sha256=None)
-    for known in (State(own=frozenset({("j", 1)})), State()):
+    for known in (State(known=frozenset({("j", 1)})), State()):
         _, effects = step(known, seen(occupied=(fenced,), alive=frozenset({"j"}), to_validate=(fenced,)))
         assert effects == [Stop("j", Handle(**HANDLE))]
     assert step(SETTLED, seen(occupied=(fenced,)))[1] == [Release("j", 2)]
@@ -287,7 +320,7 @@ def test_a_validation_that_was_paused_is_killed_also_when_its_job_was_resumed_me
 
 def test_what_is_over_is_forgotten():
     state = State(
-        own=frozenset({("a", 1), ("b", 1)}),
+        known=frozenset({("a", 1), ("b", 1)}),
         settled=frozenset({("a", 1), ("b", 1)}),
         leaving={("a", 1): 3.0, ("b", 1): 3.0},
         pausing={("a", 1): 3.0},

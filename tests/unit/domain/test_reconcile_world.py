@@ -260,7 +260,7 @@ class World(RuleBasedStateMachine):
             if not any(self.occupied(row) for row in self.rows.values()) and set(self.rows) == set(self.ended):
                 break
             for key in sorted(self.live):
-                if self.occupied(self.rows[key[0]]) and key in self.state.own:
+                if self.occupied(self.rows[key[0]]) and key in self.state.known:
                     self.report(*key, "done")
                     if key not in self.deaf:
                         del self.live[key]

@@ -160,6 +160,7 @@ class ToyMachine:
     orphans: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict[tuple[str, int], Outcome])
     unsent: dict[tuple[str, int], list[Report]] = field(default_factory=dict[tuple[str, int], list[Report]])
+    noted: dict[tuple[str, int], Handle] = field(default_factory=dict[tuple[str, int], Handle])
     started: list[Task] = field(default_factory=list[Task])
     stopped: list[int] = field(default_factory=list[int])
     swept: list[str] = field(default_factory=list[str])
@@ -172,9 +173,13 @@ class ToyMachine:
         self.started.append(task)
         pid = len(self.started)
         self.living[pid] = task
+        self.noted[(task.job, task.attempt)] = Handle(pid, 1, "boot")
         if self.on_start is not None:
             self.on_start(task)
         return Handle(pid, 1, "boot")
+
+    def find(self, job_id: str, attempt: int) -> Handle | None:
+        return self.noted.get((job_id, attempt))
 
     def stop(self, handle: Handle) -> None:
         self.stopped.append(handle.pid)

@@ -6,7 +6,7 @@ import pytest
 
 from tunesmith.core.channel import Report
 from tunesmith.domain.job import Checkpoint
-from tunesmith.domain.ports import Outcome
+from tunesmith.domain.ports import Handle, Outcome
 from tunesmith.domain.reconcile import CALM_S, DYING_S
 from tunesmith.domain.scope import DEFAULT_PROJECT, Everywhere, Project
 from tunesmith.domain.states import Desired, Status
@@ -111,20 +111,61 @@ def test_a_lost_validation_is_validated_again(rig):
     ]
 
 
-def test_what_a_restarted_server_finds_is_killed_and_goes_on(rig):
+def test_what_a_restarted_server_finds_alive_goes_on_as_it_is(rig):
+    job = rig.queued("j")
+    rig.ticks(1)
+    before = rig.job(job)
+    rig.restart()
+    rig.ticks(3)
+    assert rig.job(job) == before
+    assert (len(rig.machine.started), rig.machine.stopped, rig.machine.swept) == (1, [], [])
+
+
+def test_what_was_killed_with_its_server_goes_on_and_counts_no_loss(rig):
     job = rig.queued("j")
     rig.ticks(1)
     (first,) = rig.machine.started
+    rig.die(first)
     rig.machine.orphans.add(("j", 2))
     rig.restart()
-    rig.ticks(1)
-    assert rig.machine.stopped == [1]
     rig.ticks(1)
     assert rig.machine.swept == ["j"]
     rig.ticks(2)
     assert (rig.job(job).status, rig.job(job).lost_attempts) == (Status.QUEUED, 0)
     rig.ticks(1)
     assert rig.machine.started[1].attempt == first.attempt + 1
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_an_attempt_whose_server_died_before_it_noted_the_place(rig, noted):
+    class Died(BaseException):
+        pass
+
+    def die(_):
+        raise Died
+
+    rig.queued("j")
+    rig.machine.on_start = die
+    if not noted:
+        rig.machine.noted = Forgetful()
+    with pytest.raises(Died):
+        rig.scheduler.tick()
+    rig.machine.on_start = None
+    assert rig.job("j").handle is None
+    rig.restart()
+    rig.ticks(4)
+    job = rig.job("j")
+    assert job.status is Status.RUNNING
+    assert job.handle is not None
+    # adopted, where its place can be found; swept and started anew, where it cannot
+    assert [task.attempt for task in rig.machine.started] == ([2] if noted else [2, 3])
+    assert list(rig.machine.living) == [len(rig.machine.started)]
+    assert job.lost_attempts == 0
+
+
+class Forgetful(dict[tuple[str, int], Handle]):
+    def __setitem__(self, key: tuple[str, int], handle: Handle) -> None:
+        pass
 
 
 def test_what_ended_while_no_server_ran_counts(rig):
@@ -223,7 +264,7 @@ def test_a_finished_attempt_frees_nothing_of_a_newer_one(rig):
     assert rig.job("j") == before
 
 
-def test_the_thread_ticks_when_woken_and_stopping_kills_what_runs(rig):
+def test_the_thread_ticks_when_woken_and_stopping_leaves_what_runs(rig):
     started = threading.Event()
     rig.machine.on_start = lambda _: started.set()
     rig.scheduler.start()
@@ -231,9 +272,9 @@ def test_the_thread_ticks_when_woken_and_stopping_kills_what_runs(rig):
     rig.scheduler.wake()
     assert started.wait(20)
     rig.scheduler.stop()
-    assert rig.machine.stopped == [1]
-    assert rig.machine.living == {}
-    assert rig.job("j").status is Status.RUNNING, "it goes on at the next start"
+    assert rig.machine.stopped == []
+    assert list(rig.machine.living) == [1]
+    assert rig.job("j").status is Status.RUNNING, "it goes on, and the next server finds it"
 
 
 def test_a_tick_that_fails_is_followed_by_another(rig, monkeypatch):
@@ -242,7 +283,7 @@ def test_a_tick_that_fails_is_followed_by_another(rig, monkeypatch):
 
     def trouble(handle):
         looked.release()
-        if rig.scheduler._state.own and not rig.machine.stopped:
+        if rig.scheduler._state.known and not rig.machine.stopped:
             raise OSError("the machine has a bad moment")
         return real(handle)
 
@@ -255,7 +296,6 @@ def test_a_tick_that_fails_is_followed_by_another(rig, monkeypatch):
         rig.scheduler.wake()
     rig.machine.stopped.append(0)
     rig.scheduler.stop(timeout_s=120)
-    assert rig.machine.living == {}
 
 
 def test_the_newest_of_many_checkpoints_is_the_one_to_go_on_from(rig):

@@ -1,5 +1,5 @@
 import json
-import threading
+import queue
 
 import pytest
 
@@ -73,9 +73,9 @@ def test_a_full_disk_is_told_to_whoever_appends(tmp_path, monkeypatch):
 
 def test_the_forwarder_is_patient_orderly_and_stops_when_refused(tmp_path, server, socket_path, eventually):
     server.status = 500
-    spool, refused, wishes = Spool(str(tmp_path)), threading.Event(), []
+    spool, causes, wishes = Spool(str(tmp_path)), queue.Queue(), []
     channel = Channel(socket_path, job="j", attempt=1, token="secret")
-    Forwarder(spool, channel, SystemClock(), on_desired=wishes.append, on_refused=refused.set).start()
+    Forwarder(spool, channel, SystemClock(), on_desired=wishes.append, on_over=causes.put).start()
     spool.append([line(n) for n in range(100)])
     spool.append([line(100, "finished")])
     assert not spool.drain(0.3)
@@ -85,47 +85,53 @@ def test_the_forwarder_is_patient_orderly_and_stops_when_refused(tmp_path, serve
     assert set(wishes) == {"run"}
     server.status = 410
     spool.append([line(101)])
-    assert refused.wait(20)
+    assert causes.get(timeout=20) == "refused"
 
 
-def beat(socket_path, *, silence_limit_s=None):
-    refused, wishes = threading.Event(), []
+def beat(socket_path, *, folder=".", silence_limit_s=None):
+    causes, wishes = queue.Queue(), []
     channel = Channel(socket_path, job="j", attempt=1, token="secret")
     watchdog = Watchdog(
         channel,
         SystemClock(),
+        folder=str(folder),
         silence_limit_s=silence_limit_s,
         on_desired=wishes.append,
-        on_refused=refused.set,
+        on_over=causes.put,
         beat_s=0.02,
     )
     watchdog.start()
-    return watchdog, refused, wishes
+    return watchdog, causes, wishes
 
 
 def test_the_watchdog_beats_until_it_is_ended(server, socket_path, eventually):
     server.desired = "pause"
-    watchdog, refused, wishes = beat(socket_path)
+    watchdog, causes, wishes = beat(socket_path)
     eventually(lambda: server.n_beats > 3, "beats")
     watchdog.end()
     watchdog.join(20)
     assert not watchdog.is_alive()
     assert set(wishes) == {"pause"}
-    assert not refused.is_set()
+    assert causes.empty()
 
 
 def test_the_watchdog_tells_a_refusal(server, socket_path):
     server.status = 410
-    watchdog, refused, wishes = beat(socket_path)
-    assert refused.wait(20)
+    watchdog, causes, wishes = beat(socket_path)
+    assert causes.get(timeout=20) == "refused"
     watchdog.join(20)
     assert wishes == []
 
 
 def test_silence_is_borne_without_a_limit_and_ends_with_one(socket_path):
-    patient, refused, _ = beat(socket_path)
-    assert not refused.wait(0.5)
+    patient, causes, _ = beat(socket_path)
+    with pytest.raises(queue.Empty):
+        causes.get(timeout=0.5)
     patient.end()
-    watchdog, refused, _ = beat(socket_path, silence_limit_s=0.1)
-    assert refused.wait(20)
-    watchdog.join(20)
+    _, causes, _ = beat(socket_path, silence_limit_s=0.1)
+    assert causes.get(timeout=20) == "lease_expired"
+
+
+def test_a_silent_server_whose_data_folder_was_removed_is_not_waited_for(socket_path, tmp_path):
+    _, causes, _ = beat(socket_path, folder=tmp_path / "gone")
+    assert causes.get(timeout=20) == "folder_removed"
