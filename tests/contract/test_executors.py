@@ -216,3 +216,19 @@ def test_an_attempt_of_which_nothing_is_known(place):
     assert place.executor.outcome(JOB, 7) is None
     assert place.executor.rest(JOB, 7) == []
     assert place.executor.sweep(JOB, 7) == 0
+
+
+def test_another_server_finds_an_attempt_and_after_a_reboot_nothing_of_it(place):
+    handle = place.start(place.task())
+    other = LocalExecutor(place.folder)
+    assert other.find(JOB, 1) == handle
+    assert other.alive(handle)
+    assert other.find(JOB, 2) is None
+    rebooted = LocalExecutor(place.folder, boot_id="another")
+    found = rebooted.find(JOB, 1)
+    assert found == handle
+    assert not rebooted.alive(found)
+    rebooted.stop(found)  # its number may be anybody's now
+    assert other.alive(handle)
+    other.stop(handle)
+    place.gone(handle)

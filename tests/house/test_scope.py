@@ -211,6 +211,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
     if name == "files.unneeded":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.FAILED)
         files.delete_one(tx, OTHER, FILE)
+    if name == "jobs.drained":
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.PAUSED, drained=True)
     if name == "jobs.untold":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, released_at=1.0)
     if name == "jobs.waiting":
