@@ -14,8 +14,8 @@ N_EPOCHS = 4
 N_STEPS = 40
 
 
-def once_each(server, job):
-    """Check what every run owes, however often it was killed."""
+def once_each(server, job, *, also=()):
+    """Check what every run owes, however often it was killed; `also` has checkpoints beside the epochs'."""
     done = server.reaches(job, "succeeded")
     assert server.steps(job) == list(range(1, N_STEPS + 1))
     texts = server.texts(job)
@@ -25,7 +25,7 @@ def once_each(server, job):
     assert len({event.id for event in server.events(job)}) == len(texts)
     with server.client as client:
         listed = client.fine_tuning.jobs.checkpoints.list(job).data
-    assert [checkpoint.step_number for checkpoint in listed] == [40, 30, 20]
+    assert {checkpoint.step_number for checkpoint in listed} == {40, 30, 20, *also}
     assert listed[0].fine_tuned_model_checkpoint == done.fine_tuned_model
     assert len(server.results(job).splitlines()) == N_STEPS + 1
     return texts
@@ -147,8 +147,11 @@ def test_a_drain_pauses_what_runs_and_the_next_start_resumes_just_that(make_serv
     server.kill(signal.SIGTERM)
     assert tree.tagged(job) == []
     server.start()
-    texts = once_each(server, job)
+    with server.client as client:
+        (newest, *_) = client.fine_tuning.jobs.checkpoints.list(job).data
+    texts = once_each(server, job, also=[newest.step_number])
     step = next(int(text.rpartition(" ")[2]) for text in texts if text.startswith("The job was paused after step"))
+    assert step == newest.step_number
     told = texts.index("Pause requested: the server is about to end")
     assert told < texts.index(f"The job was paused after step {step}") < texts.index("The job was resumed")
     assert f"Fine-tuning job continues after step {step}" in texts
