@@ -229,18 +229,21 @@ def test_waiting_are_first_in_first_out_and_only_those_that_may_start(db: Databa
     second = new_job(**queued, queued_at=20.0, created_at=1.0)
     first = new_job(**queued, queued_at=10.0, created_at=2.0)
     requeued = new_job(**queued, queued_at=30.0, attempt=2, released_at=35.0)
+    set_back = new_job(**queued, queued_at=31.0, not_before=100.1)  # by a clock that was ahead
     _add(
         db,
         second,
         first,
         requeued,
+        set_back,
         new_job(**queued, queued_at=1.0, attempt=1),
         new_job(**queued, queued_at=1.0, not_before=41.0),
+        new_job(**queued, queued_at=1.0, not_before=100.0),
         new_job(**queued, queued_at=1.0, desired=Desired.PAUSE),
         new_job(created_at=0.5),
     )
     with db.read() as tx:
-        assert jobs.waiting(tx, OWN, Status.QUEUED, now=40.0, limit=10) == [first, second, requeued]
+        assert jobs.waiting(tx, OWN, Status.QUEUED, now=40.0, limit=10) == [first, second, requeued, set_back]
         assert jobs.waiting(tx, OWN, Status.QUEUED, now=40.0, limit=1) == [first]
         assert len(jobs.waiting(tx, OWN, Status.VALIDATING_FILES, now=40.0, limit=10)) == 1
 

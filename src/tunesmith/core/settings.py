@@ -45,8 +45,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     """Attempts of one job before a lost worker fails it."""
     lease_s: float | None = Field(default=None, gt=0)
-    """Seconds without a word from the server after which a worker ends itself; None is 10 with PostgreSQL, where another
-    server may start its job, and no end with SQLite."""
+    """Seconds without the server after which a worker ends itself; None is 10 with PostgreSQL and never with SQLite."""
     drain: bool = False
     """Pause running jobs before the server ends, and resume them at its next start; without it they run on meanwhile."""
     max_file_bytes: int = Field(default=512 * MEGABYTE, ge=1)

@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from tunesmith.domain.job import Job
 from tunesmith.domain.states import TERMINAL, Desired, Status
+
+#: The longest wait before a lost job's next start. A later time is one of a clock since set back.
+LONGEST_BACKOFF_S: Final = 60.0
 
 
 class Reason(StrEnum):
@@ -51,6 +55,11 @@ class Place:
     not_before: float | None
 
 
+def in_backoff(job: Job, now: float) -> bool:
+    """Say whether the time of the job's next attempt is still to come."""
+    return now < job.not_before <= now + LONGEST_BACKOFF_S
+
+
 def waits(job: Job) -> bool:
     """Say whether the job waits for an attempt; a validation that was paused waits although its last one is not yet gone."""
     if job.desired is not Desired.RUN:
@@ -61,7 +70,7 @@ def waits(job: Job) -> bool:
 
 def reason(job: Job, load: Load, limits: Limits, now: float) -> Reason | None:
     """Return what a job that waits is waiting for; None for one that starts as soon as it is looked at."""
-    if job.not_before > now:
+    if in_backoff(job, now):
         return Reason.BACKOFF
     if job.status is Status.VALIDATING_FILES:
         return Reason.VALIDATION_SLOTS if load.validating >= limits.validation_slots else None
@@ -73,7 +82,7 @@ def reason(job: Job, load: Load, limits: Limits, now: float) -> Reason | None:
 
 def place(job: Job, n_ahead: int, load: Load, limits: Limits, now: float) -> Place:
     """Return the place of a job that stands behind `n_ahead` others, should it wait."""
-    not_before = job.not_before if job.not_before > now and job.status not in TERMINAL else None
+    not_before = job.not_before if in_backoff(job, now) and job.status not in TERMINAL else None
     if not waits(job):
         return Place(job, None, None, _state(job), not_before)
     why = reason(job, load, limits, now)

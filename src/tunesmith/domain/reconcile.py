@@ -17,7 +17,7 @@ from typing import Final
 from tunesmith.core.channel import LEASE_EXPIRED
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
-from tunesmith.domain.queue import Limits, Load, Reason, reason
+from tunesmith.domain.queue import LONGEST_BACKOFF_S, Limits, Load, Reason, in_backoff, reason
 from tunesmith.domain.states import TERMINAL, Desired, Status
 
 #: An attempt that reported its end by itself leaves within this time, or is killed.
@@ -31,9 +31,8 @@ STUBBORN_S: Final = 1.0
 CALM_S: Final = 0.5
 DYING_S: Final = 0.05
 FOLLOWING_S: Final = 0.002
-#: Wait before a lost job's next start: this, doubled with every further loss, up to the longest.
+#: Wait before a lost job's next start: this, doubled with every further loss, up to `queue.LONGEST_BACKOFF_S`.
 BACKOFF_S: Final = 1.0
-LONGEST_BACKOFF_S: Final = 60.0
 #: Jobs that are told at one step why they wait; more would keep those waiting who want to be cancelled.
 N_TOLD: Final = 8
 
@@ -49,9 +48,9 @@ class State:
     known: frozenset[Key] = frozenset()
     #: Dead attempts whose last reports were taken from their spool.
     settled: frozenset[Key] = frozenset()
-    #: Since when an attempt was seen that is to pause.
+    #: Since when (monotonic seconds) an attempt was seen that is to pause.
     pausing: Mapping[Key, float] = field(default_factory=dict[Key, float])
-    #: Since when an attempt that is not wanted was seen alive.
+    #: Since when (monotonic seconds) an attempt that is not wanted was seen alive.
     leaving: Mapping[Key, float] = field(default_factory=dict[Key, float])
 
 
@@ -59,7 +58,9 @@ class State:
 class Seen:
     """What the scheduler sees at one moment."""
 
+    #: Unix seconds, which may step back and forth; and seconds that only go on, of this process alone.
     now: float
+    monotonic: float
     #: Every job whose latest attempt occupies it.
     occupied: tuple[Job, ...]
     #: Jobs that wait for their validation, and for their training, in the order in which they are to start.
@@ -176,14 +177,14 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
     present = {_key(job) for job in seen.occupied}
     # cancel raises the row's attempt: a remembered attempt of an occupied job stays remembered through that
     occupied_ids = {job.id for job in seen.occupied}
-    pausing = {_key(job): state.pausing.get(_key(job), seen.now) for job in seen.occupied if _to_pause(job)}
+    pausing = {_key(job): state.pausing.get(_key(job), seen.monotonic) for job in seen.occupied if _to_pause(job)}
     leaving: dict[Key, float] = {}
     settled = set(state.settled & present)
     effects: list[Effect] = []
     for job in seen.occupied:
         key = _key(job)
         if job.id in seen.alive:
-            if not _wanted(job) and seen.now - pausing.get(key, -math.inf) >= PAUSE_GRACE_S:
+            if not _wanted(job) and seen.monotonic - pausing.get(key, -math.inf) >= PAUSE_GRACE_S:
                 effects += _see_off(job, state, seen, leaving)
         elif job.id in seen.unnoted and _awaited(job):
             effects.append(Adopt(*key, seen.unnoted[job.id]))
@@ -222,12 +223,12 @@ def _to_pause(job: Job) -> bool:
 
 
 def _see_off(job: Job, state: State, seen: Seen, leaving: dict[Key, float]) -> Iterable[Effect]:
-    since = leaving[_key(job)] = state.leaving.get(_key(job), seen.now)
+    since = leaving[_key(job)] = state.leaving.get(_key(job), seen.monotonic)
     patience_s = LEAVING_S if _ended_by_itself(job) else 0.0
-    if seen.now - since < patience_s or job.handle is None:
+    if seen.monotonic - since < patience_s or job.handle is None:
         return
     yield Stop(job.id, Handle(**job.handle))
-    if seen.now - since >= patience_s + STUBBORN_S:
+    if seen.monotonic - since >= patience_s + STUBBORN_S:
         yield Sweep(job.id)
 
 
@@ -263,7 +264,7 @@ def _why_short(job: Job, state: State, seen: Seen) -> str:
     """Return why an attempt was gone before it had paused."""
     if _key(job) not in state.known and job.id not in seen.outcomes:
         return _AWAY
-    if seen.now - state.pausing.get(_key(job), seen.now) >= PAUSE_GRACE_S:
+    if seen.monotonic - state.pausing.get(_key(job), seen.monotonic) >= PAUSE_GRACE_S:
         return f"The worker did not pause within {PAUSE_GRACE_S:.0f} s and was killed"
     return _reason(seen.outcomes.get(job.id))
 
@@ -306,7 +307,7 @@ def _first(waiting: Iterable[Job], seen: Seen, n_free: int) -> list[Job]:
 def _ready(job: Job, seen: Seen) -> bool:
     return (
         all(job.id != other.id for other in seen.occupied)
-        and job.not_before <= seen.now
+        and not in_backoff(job, seen.now)
         and job.desired is Desired.RUN
         and job.status not in TERMINAL
     )

@@ -128,6 +128,7 @@ class Scheduler:
         strays = frozenset(job_id for job_id, _ in self._executor.strays()) if dead else frozenset[str]()
         return Seen(
             now=self._clock.now(),
+            monotonic=self._clock.monotonic(),
             occupied=tuple(occupied),
             to_validate=tuple(to_validate),
             to_train=tuple(to_train),

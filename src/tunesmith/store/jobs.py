@@ -5,9 +5,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, Literal
 
-from sqlalchemy import insert, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, insert, literal, or_, select, tuple_, update
 
 from tunesmith.domain.job import Job, NewEvent
+from tunesmith.domain.queue import LONGEST_BACKOFF_S
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 from tunesmith.store import events as event_rows
@@ -146,6 +147,11 @@ def drained(tx: Transaction, scope: Scope) -> list[Job]:
     return [_job(row) for row in tx.every(select(*_COLUMNS).where(*here).order_by(*_QUEUE))]
 
 
+def due(now: float) -> ColumnElement[bool]:
+    """Return the condition that a job is not in backoff (`domain.queue.in_backoff`)."""
+    return or_(jobs.c.not_before <= now, jobs.c.not_before > now + LONGEST_BACKOFF_S)
+
+
 def waiting(
     tx: Transaction,
     scope: Scope,
@@ -164,9 +170,7 @@ def waiting(
     full: set[str] = set()
     query = (
         select(*_QUEUE, jobs.c.project_id)
-        .where(
-            owned(jobs, scope), jobs.c.status == status, jobs.c.desired == Desired.RUN, jobs.c.not_before <= now, _UNOCCUPIED
-        )
+        .where(owned(jobs, scope), jobs.c.status == status, jobs.c.desired == Desired.RUN, due(now), _UNOCCUPIED)
         .order_by(*_QUEUE)
     )
     while len(found) < limit:

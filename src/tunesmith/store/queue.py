@@ -13,6 +13,7 @@ from tunesmith.domain.job import Job
 from tunesmith.domain.queue import Load
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import Desired, Status
+from tunesmith.store.jobs import due
 from tunesmith.store.scoping import owned
 from tunesmith.store.session import Transaction
 from tunesmith.store.tables import jobs
@@ -72,7 +73,7 @@ def place(tx: Transaction, scope: Scope, job_id: str, *, now: float, per_project
         .where(
             _WAITS,
             jobs.c.status == job.status,
-            jobs.c.not_before <= now,
+            due(now),
             tuple_(*_ORDER) < mine,
             or_(jobs.c.project_id == job.project_id, ~_held(per_project)),
         )
@@ -88,7 +89,7 @@ def page(
     Raises:
         InvalidRequest: `after` names no job of the scope.
     """
-    counts = jobs.c.not_before <= now
+    counts = due(now)
     held = _held(per_project)
     n_ahead = _n_before(and_(counts, ~held), _QUEUE)
     if per_project is not None:

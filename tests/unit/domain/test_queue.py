@@ -32,8 +32,8 @@ def running(name, project="p"):
 def decided(occupied=(), to_train=(), untold=(), limits=LIMITS):
     own = State(known=frozenset((each.id, each.attempt) for each in occupied))
     look = Seen(
-        now=100.0, occupied=occupied, to_validate=(), to_train=to_train, alive=frozenset(each.id for each in occupied),
-        strays=frozenset(), outcomes={}, limits=limits, untold=untold,
+        now=100.0, monotonic=100.0, occupied=occupied, to_validate=(), to_train=to_train,
+        alive=frozenset(each.id for each in occupied), strays=frozenset(), outcomes={}, limits=limits, untold=untold,
     )  # fmt: skip
     return step(own, look)
 
@@ -52,6 +52,7 @@ def effects(**look):
         ({}, replace(IDLE, training=3, training_of_project=2), Reason.PROJECT_LIMIT),
         ({"not_before": 100.5}, replace(IDLE, training=3, training_of_project=2), Reason.BACKOFF),
         ({"not_before": 100.0}, IDLE, None),
+        ({"not_before": 3700.0}, IDLE, None),  # the clock was an hour ahead when this was written
         ({"status": Status.VALIDATING_FILES}, replace(IDLE, training=3, training_of_project=2), None),
         ({"status": Status.VALIDATING_FILES}, replace(IDLE, validating=1), Reason.VALIDATION_SLOTS),
         ({"status": Status.VALIDATING_FILES, "not_before": 101.0}, IDLE, Reason.BACKOFF),

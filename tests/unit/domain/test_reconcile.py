@@ -54,8 +54,8 @@ def validating(name="j", **changes):
 
 def seen(**changes):
     nothing = Seen(
-        now=100.0, occupied=(), to_validate=(), to_train=(), alive=frozenset(), strays=frozenset(), outcomes={},
-        limits=Limits(training_slots=1, validation_slots=2, max_attempts=3),
+        now=100.0, monotonic=100.0, occupied=(), to_validate=(), to_train=(), alive=frozenset(), strays=frozenset(),
+        outcomes={}, limits=Limits(training_slots=1, validation_slots=2, max_attempts=3),
     )  # fmt: skip
     return replace(nothing, **changes)
 
@@ -123,9 +123,9 @@ def test_a_cancelled_attempt_is_stopped_at_every_look_and_swept_when_it_resists(
     state, effects = step(OWN, seen(occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
     assert rest_s(state, effects) == DYING_S
-    state, effects = step(state, seen(now=100.0 + STUBBORN_S / 2, occupied=(cancelled,), alive=frozenset({"j"})))
+    state, effects = step(state, seen(monotonic=100.0 + STUBBORN_S / 2, occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
-    _, effects = step(state, seen(now=100.0 + STUBBORN_S, occupied=(cancelled,), alive=frozenset({"j"})))
+    _, effects = step(state, seen(monotonic=100.0 + STUBBORN_S, occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE)), Sweep("j")]
 
 
@@ -135,7 +135,7 @@ def test_an_attempt_that_told_its_end_may_leave_by_itself(status):
     state, effects = step(OWN, seen(occupied=(ended,), alive=frozenset({"j"})))
     assert effects == []
     assert rest_s(state, effects) == DYING_S
-    _, effects = step(state, seen(now=100.0 + LEAVING_S, occupied=(ended,), alive=frozenset({"j"})))
+    _, effects = step(state, seen(monotonic=100.0 + LEAVING_S, occupied=(ended,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
 
 
@@ -265,25 +265,25 @@ def test_an_attempt_that_is_to_pause_has_its_time_and_is_killed_after_it():
     assert effects == []
     assert rest_s(state, effects) == CALM_S
     late = 100.0 + PAUSE_GRACE_S
-    state, effects = step(state, seen(now=late - 0.1, occupied=(pausing(),), alive=frozenset({"j"})))
+    state, effects = step(state, seen(monotonic=late - 0.1, occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == []
-    state, effects = step(state, seen(now=late, occupied=(pausing(),), alive=frozenset({"j"})))
+    state, effects = step(state, seen(monotonic=late, occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
     assert rest_s(state, effects) == DYING_S
-    state, effects = step(state, seen(now=late + STUBBORN_S, occupied=(pausing(),), alive=frozenset({"j"})))
+    state, effects = step(state, seen(monotonic=late + STUBBORN_S, occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE)), Sweep("j")]
-    state, effects = step(state, seen(now=late + 2, occupied=(pausing(),)))
+    state, effects = step(state, seen(monotonic=late + 2, occupied=(pausing(),)))
     assert effects == [Settle("j", 2)]
-    state, effects = step(state, seen(now=late + 2, occupied=(pausing(),)))
+    state, effects = step(state, seen(monotonic=late + 2, occupied=(pausing(),)))
     assert effects == [Pause("j", 2, "The worker did not pause within 60 s and was killed")]
     assert rest_s(state, effects) == FOLLOWING_S
 
 
 def test_a_pause_that_is_withdrawn_and_asked_for_again_has_all_its_time():
     state, _ = step(OWN, seen(occupied=(pausing(),), alive=frozenset({"j"})))
-    state, effects = step(state, seen(now=150.0, occupied=(running(),), alive=frozenset({"j"})))
+    state, effects = step(state, seen(monotonic=150.0, occupied=(running(),), alive=frozenset({"j"})))
     assert (effects, state.pausing) == ([], {})
-    state, effects = step(state, seen(now=170.0, occupied=(pausing(),), alive=frozenset({"j"})))
+    state, effects = step(state, seen(monotonic=170.0, occupied=(pausing(),), alive=frozenset({"j"})))
     assert (effects, state.pausing) == ([], {("j", 2): 170.0})
 
 
@@ -304,7 +304,7 @@ def test_an_attempt_that_told_its_pause_leaves_by_itself_and_frees_its_slot():
     queued = job("q", status=Status.QUEUED, attempt=1, released_at=1.0, waiting_for="training_slots")
     state, effects = step(OWN, seen(occupied=(paused,), alive=frozenset({"j"}), to_train=(queued,)))
     assert effects == []
-    _, effects = step(state, seen(now=100.0 + LEAVING_S, occupied=(paused,), alive=frozenset({"j"})))
+    _, effects = step(state, seen(monotonic=100.0 + LEAVING_S, occupied=(paused,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
     assert step(SETTLED, seen(occupied=(paused,)))[1] == [Release("j", 2)]
 

@@ -71,6 +71,7 @@ class World(RuleBasedStateMachine):
         waiting = [row for row in rows if not self.occupied(row)]
         return Seen(
             now=self.now,
+            monotonic=self.now,
             occupied=occupied,
             to_validate=tuple(row for row in waiting if row.status is Status.VALIDATING_FILES),
             to_train=tuple(row for row in waiting if row.status is Status.QUEUED),

@@ -169,7 +169,7 @@ def test_a_worker_that_does_not_pause_is_killed_and_its_last_checkpoint_stands(r
     pauses.ask(SCOPE, "j")
     rig.ticks(1)
     (since,) = rig.scheduler._state.pausing.values()
-    rig.clock.now = lambda: since + PAUSE_GRACE_S
+    rig.clock.monotonic = lambda: since + PAUSE_GRACE_S
     rig.ticks(1)
     assert rig.machine.stopped == [1]
     rig.ticks(2)
