@@ -5,14 +5,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, insert, literal, or_, select, tuple_, update
+from sqlalchemy import insert, literal, or_, select, tuple_, update
 
 from tunesmith.domain.job import Job, NewEvent
-from tunesmith.domain.queue import LONGEST_BACKOFF_S
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 from tunesmith.store import events as event_rows
-from tunesmith.store.scoping import owned, past
+from tunesmith.store.scoping import due, owned, past
 from tunesmith.store.session import Transaction
 from tunesmith.store.tables import job_metadata, jobs
 
@@ -145,11 +144,6 @@ def drained(tx: Transaction, scope: Scope) -> list[Job]:
     """Return the jobs that a server paused, or asked to pause, for its own end, in the order of the queue."""
     here = (owned(jobs, scope), jobs.c.status.in_((Status.PAUSED, Status.RUNNING)), jobs.c.drained)
     return [_job(row) for row in tx.every(select(*_COLUMNS).where(*here).order_by(*_QUEUE))]
-
-
-def due(now: float) -> ColumnElement[bool]:
-    """Return the condition that a job is not in backoff (`domain.queue.in_backoff`)."""
-    return or_(jobs.c.not_before <= now, jobs.c.not_before > now + LONGEST_BACKOFF_S)
 
 
 def waiting(

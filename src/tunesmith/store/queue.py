@@ -13,8 +13,7 @@ from tunesmith.domain.job import Job
 from tunesmith.domain.queue import Load
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import Desired, Status
-from tunesmith.store.jobs import due
-from tunesmith.store.scoping import owned
+from tunesmith.store.scoping import due, owned
 from tunesmith.store.session import Transaction
 from tunesmith.store.tables import jobs
 

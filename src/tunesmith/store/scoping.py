@@ -1,10 +1,12 @@
-"""The one place where a scope becomes SQL, and where a list's cursor becomes a position."""
+"""The one place where a scope becomes SQL, a list's cursor a position, and backoff a condition."""
 
-from sqlalchemy import ColumnElement, Table, literal, select, true, tuple_
+from sqlalchemy import ColumnElement, Table, literal, or_, select, true, tuple_
 
 from tunesmith.core.errors import InvalidRequest
+from tunesmith.domain.queue import LONGEST_BACKOFF_S
 from tunesmith.domain.scope import Everywhere, Scope
 from tunesmith.store.session import Transaction
+from tunesmith.store.tables import jobs
 
 
 def owned(table: Table, scope: Scope) -> ColumnElement[bool]:
@@ -12,6 +14,11 @@ def owned(table: Table, scope: Scope) -> ColumnElement[bool]:
     if isinstance(scope, Everywhere):
         return true()
     return table.c.project_id == scope.project_id
+
+
+def due(now: float) -> ColumnElement[bool]:
+    """Return the condition that a job is not in backoff (`domain.queue.in_backoff`)."""
+    return or_(jobs.c.not_before <= now, jobs.c.not_before > now + LONGEST_BACKOFF_S)
 
 
 def past(tx: Transaction, scope: Scope, table: Table, after: str, *, newest_first: bool) -> ColumnElement[bool]:
