@@ -19,7 +19,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile(
     "tunesmith", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
-settings.load_profile("tunesmith")
+#: The long version, by `make soak`: at random, and a failure prints what plays it again.
+settings.register_profile(
+    "soak", deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile(os.environ.get("TUNESMITH_TEST_PROFILE", "tunesmith"))
 
 
 @pytest.fixture(autouse=True)

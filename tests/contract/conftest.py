@@ -16,6 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.types import ASGIApp
 
+from laws.leaks import tagged, watched
 from tunesmith.api.app import create_app
 from tunesmith.bootstrap import Composed, compose
 from tunesmith.cli.serve import Door, listen
@@ -187,3 +188,16 @@ def conforms(faults: Callable[..., list[str]]) -> Callable[[object, str], None]:
         assert faults(plain, name) == []
 
     return check
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_is_left_of_a_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Watch servers and clients that several tests share, from before the first to after the last."""
+    with watched(tmp_path_factory.mktemp("none")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    with watched(tmp_path, tagged, served=True):
+        yield

@@ -17,6 +17,7 @@ from typing import Any
 import openai
 import pytest
 
+from laws.leaks import watched
 from tunesmith.supervisor import tree
 
 #: Long enough for a busy machine that imports torch; whoever waits this long has found a fault.
@@ -234,3 +235,9 @@ def make_server(tmp_path: Path, furnish: Callable[..., Server]) -> Callable[...,
         return server.start()
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    with watched(tmp_path):
+        yield

@@ -57,6 +57,6 @@ def resume(world: World, name: str) -> None:
     if row.status is Status.RUNNING and row.desired is Desired.PAUSE:
         world.swap(name, {row.status}, row.attempt, desired=Desired.RUN)
     elif row.status is Status.PAUSED:
-        turn = {"status": Status.VALIDATING_FILES} if row.resolved is None else {"status": Status.QUEUED}
-        at = {} if row.resolved is None else {"queued_at": world.now}
-        world.swap(name, {row.status}, row.attempt, desired=Desired.RUN, not_before=0.0, **turn, **at)
+        status = Status.VALIDATING_FILES if row.resolved is None else Status.QUEUED
+        turn = {"status": status, "queued_at": world.now, "waiting_for": None, "not_before": 0.0}
+        world.swap(name, {row.status}, row.attempt, desired=Desired.RUN, **turn)

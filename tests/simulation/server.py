@@ -17,6 +17,7 @@ from tunesmith.domain.reconcile import (
     State,
     Stop,
     Sweep,
+    Tell,
     undone,
 )
 from tunesmith.domain.states import Desired, Status
@@ -89,12 +90,13 @@ class Server:
         return Seen(
             now=world.now,
             occupied=tuple(rows),
-            to_validate=tuple(row for row in ready if row.status is Status.VALIDATING_FILES)[:2],
-            to_train=tuple(row for row in ready if row.status is Status.QUEUED)[:2],
+            to_validate=tuple(row for row in ready if row.status is Status.VALIDATING_FILES)[:3],
+            to_train=tuple(row for row in ready if row.status is Status.QUEUED)[:6],
             alive=alive,
             strays=frozenset(a.job for a in world.living() if a.machine == self.machine) if dead else frozenset(),
             outcomes={name: attempt.outcome for name, attempt in last.items() if attempt and attempt.outcome is not None},
             limits=LIMITS,
+            untold=tuple(row for row in ready if row.status is Status.QUEUED and row.waiting_for is None),
         )
 
     def _alive(self, handle: Handle) -> bool:
@@ -121,6 +123,12 @@ class Server:
                 world.sweep(name, self.machine)
             case Settle(name, number):
                 yield from self._settle(name, number)
+            case _:
+                self._commit(effect)
+
+    def _commit(self, effect: Effect) -> None:
+        world = self.world
+        match effect:
             case Release(name, number):
                 world.swap(name, {world.rows[name].status}, number, handle=None, token_sha256=None, released_at=world.now)
             case Requeue():
@@ -131,6 +139,10 @@ class Server:
                 self._heard_out(name, number)
                 freed = {"handle": None, "token_sha256": None, "released_at": world.now}
                 world.end(name, Status.FAILED, number, lost_attempts=lost, **freed)
+            case Tell(name, number, reason):
+                told = world.swap(name, {Status.QUEUED}, number, Desired.RUN, waiting_for=reason)
+                if told is not None:
+                    world.tell(name, f"waiting-{told.version}")
             case _:
                 raise Broken(f"the world does not know {effect}")
 
@@ -145,7 +157,7 @@ class Server:
             return
         training = {"status": Status.RUNNING, "started_at": row.started_at or world.now} if start.kind == "train" else {}
         number = start.attempt + 1
-        claim = {"attempt": number, "token_sha256": "t", "handle": None, "released_at": None}
+        claim = {"attempt": number, "token_sha256": "t", "handle": None, "released_at": None, "waiting_for": None}
         world.swap(start.job_id, {status}, start.attempt, **claim, **training)
         yield
         if self.n_refusals:

@@ -22,6 +22,7 @@ from tunesmith.domain.reconcile import (
     State,
     Stop,
     Sweep,
+    Tell,
 )
 
 N_SEEDS = 10_000
@@ -51,7 +52,7 @@ def test_the_seeds_come_by_every_effect() -> None:
 
     for seed in range(100):
         assert chaos.run(seed, step) is None
-    assert met == {Start, Stop, Sweep, Settle, Release, Requeue, Pause, Fail}
+    assert met == {Start, Stop, Sweep, Settle, Release, Requeue, Pause, Fail, Tell}
 
 
 def without(*kinds: type[Effect]) -> Step:
@@ -96,6 +97,7 @@ FAULTS: dict[str, Step] = {
     "never lets a job rest whose worker is gone": without(Pause),
     "charges a restart of the server": charges_every_loss,
     "has a slot too many": seeing(lambda seen: with_limits(seen, training_slots=seen.limits.training_slots + 1)),
+    "lets a project have a slot too many": seeing(lambda seen: with_limits(seen, training_slots_per_project=3)),
     "never gives up": seeing(lambda seen: with_limits(seen, max_attempts=99)),
     "forgets the slots of ended jobs": seeing(
         lambda seen: replace(seen, occupied=tuple(job for job in seen.occupied if job.finished_at is None))

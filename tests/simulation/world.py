@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
-from tunesmith.domain.reconcile import Limits
+from tunesmith.domain.queue import Limits
 from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 
-LIMITS: Final = Limits(training_slots=2, validation_slots=1, max_attempts=3)
+LIMITS: Final = Limits(training_slots=3, validation_slots=1, max_attempts=3, training_slots_per_project=2)
 N_STEPS: Final = 3
 HEARTBEAT_S: Final = 2.0
 SILENCE_S: Final = 10.0
@@ -107,7 +107,7 @@ class World:
 
     def create(self, *, validated: bool) -> str:
         name = f"j{len(self.rows)}"
-        row = replace(_BLANK, id=name, created_at=self.now)
+        row = replace(_BLANK, id=name, project_id=f"p{len(self.rows) % 2}", created_at=self.now)
         if validated:
             past: dict[str, Any] = {"attempt": 1, "released_at": self.now, "queued_at": self.now, "resolved": {}}
             row = replace(row, status=Status.QUEUED, **past)
@@ -240,6 +240,12 @@ class World:
             slots = LIMITS.training_slots if kind == "train" else LIMITS.validation_slots
             if sum(attempt.kind == kind for attempt in living) >= slots:
                 raise Broken(f"more than {slots} slots to {kind} are taken")
+            project = self.rows[name].project_id
+            n_of_project = sum(
+                attempt.kind == "train" and self.rows[attempt.job].project_id == project for attempt in living
+            )
+            if kind == "train" and n_of_project >= LIMITS.training_slots_per_project:
+                raise Broken(f"{project} trains more than it may")
         pid = len(self.pids) + 1
         step = max(self.checkpoints[name], default=0)
         made = Attempt(name, number, kind, machine, pid, self.boots[machine], self.now, step)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from laws.leaks import watched
 from tunesmith.core.channel import Task
 from tunesmith.supervisor import tree
 
@@ -150,3 +151,9 @@ def attempt(tmp_path: Path, socket_path: str) -> Iterator[Attempt]:
         if made.process.poll() is None:
             made.process.send_signal(signal.SIGKILL)
         made.process.wait(PATIENCE_S)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    with watched(tmp_path):
+        yield

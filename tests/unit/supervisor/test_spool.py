@@ -1,4 +1,5 @@
 import json
+import os
 import queue
 
 import pytest
@@ -10,6 +11,21 @@ from tunesmith.supervisor.spool import BATCH, Forwarder, Spool, is_urgent, unsen
 from tunesmith.supervisor.watchdog import Watchdog
 
 
+@pytest.fixture
+def open_spool(tmp_path):
+    """Return a function that opens the spool of the test's folder; a supervisor keeps its own until it exits."""
+    made = []
+
+    def make():
+        made.append(Spool(str(tmp_path)))
+        return made[-1]
+
+    yield make
+    for spool in made:
+        os.close(spool._file)
+        os.close(spool._mark)
+
+
 def line(number, kind="metrics"):
     return Report(kind, "j", 1, f"s{number}", 1.0, {"step": number}).to_json().encode()
 
@@ -18,8 +34,8 @@ def numbers(reports):
     return [report.data["step"] for report in reports]
 
 
-def test_what_is_taken_is_not_sent_again_even_after_a_restart(tmp_path):
-    spool = Spool(str(tmp_path))
+def test_what_is_taken_is_not_sent_again_even_after_a_restart(tmp_path, open_spool):
+    spool = open_spool()
     spool.append([line(n) for n in range(5)])
     lines, mark = spool.batch()
     assert [json.loads(text)["data"]["step"] for text in lines] == [0, 1, 2, 3, 4]
@@ -34,8 +50,8 @@ def test_what_is_taken_is_not_sent_again_even_after_a_restart(tmp_path):
     assert unsent(str(tmp_path)) == []
 
 
-def test_a_batch_is_bounded_and_lines_may_be_long(tmp_path):
-    spool = Spool(str(tmp_path))
+def test_a_batch_is_bounded_and_lines_may_be_long(open_spool):
+    spool = open_spool()
     long = Report("message", "j", 1, "m", 1.0, {"step": 0, "message": "x" * 200_000}).to_json().encode()
     spool.append([long, *(line(n) for n in range(1, 2 * BATCH))])
     sizes = []
@@ -46,8 +62,8 @@ def test_a_batch_is_bounded_and_lines_may_be_long(tmp_path):
     assert sizes == [BATCH, BATCH]
 
 
-def test_a_torn_or_foreign_line_does_not_hide_the_others(tmp_path):
-    Spool(str(tmp_path)).append([line(1), b"not json", b'{"version":99}', line(2)])
+def test_a_torn_or_foreign_line_does_not_hide_the_others(tmp_path, open_spool):
+    open_spool().append([line(1), b"not json", b'{"version":99}', line(2)])
     with (tmp_path / "spool.jsonl").open("ab") as file:
         file.write(line(3)[:20])
     assert numbers(unsent(str(tmp_path))) == [1, 2]
@@ -65,15 +81,15 @@ def test_which_reports_wait_for_no_batch(text, urgent):
     assert is_urgent(text) is urgent
 
 
-def test_a_full_disk_is_told_to_whoever_appends(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_to_whoever_appends(open_spool, monkeypatch):
     monkeypatch.setenv("TUNESMITH_FAILPOINTS", "spool.append=raise")
     with pytest.raises(OSError, match="No space left"):
-        Spool(str(tmp_path)).append([line(1)])
+        open_spool().append([line(1)])
 
 
-def test_the_forwarder_is_patient_orderly_and_stops_when_refused(tmp_path, server, socket_path, eventually):
+def test_the_forwarder_is_patient_orderly_and_stops_when_refused(open_spool, server, socket_path, eventually):
     server.status = 500
-    spool, causes, wishes = Spool(str(tmp_path)), queue.Queue(), []
+    spool, causes, wishes = open_spool(), queue.Queue(), []
     channel = Channel(socket_path, job="j", attempt=1, token="secret")
     Forwarder(spool, channel, SystemClock(), on_desired=wishes.append, on_over=causes.put).start()
     spool.append([line(n) for n in range(100)])

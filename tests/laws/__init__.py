@@ -1,0 +1,1 @@
+"""What must hold after every test of a kind: laws that tests share, and no test of its own."""
