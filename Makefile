@@ -55,8 +55,11 @@ test: $(STAMP) $(SDK_OLD) ## Run all tests on the CPU, without a network
 bench: $(STAMP) ## Measure the figures of benchmarks/README.md on this machine
 	@$(BIN)/python -m benchmarks
 
-soak: $(STAMP) ## Run the life-cycle tests again and again for ten minutes
-	@end=$$((SECONDS + 600)); while [ $$SECONDS -lt $$end ]; do $(BIN)/pytest tests/flow tests/store; done
+# Seeds that no earlier run has played, Hypothesis at random, real processes; the first failure stops it and tells its seed.
+soak: $(STAMP) ## Run the long versions of the life-cycle tests for ten minutes
+	@end=$$((SECONDS + 600)); first=$$(date +%s)0000; while [ $$SECONDS -lt $$end ]; do \
+		PYTHONPATH=tests $(BIN)/python -m simulation $$first 20000; first=$$((first + 20000)); \
+		TUNESMITH_TEST_PROFILE=soak $(BIN)/pytest -x tests/store/test_lives.py tests/flow tests/store; done
 
 docs: $(STAMP) ## Check that every link and every code block of the docs is true
 	@$(BIN)/pytest tests/house/test_docs.py

@@ -21,7 +21,7 @@ settings.register_profile(
 )
 #: The long version, by `make soak`: at random, and a failure prints what plays it again.
 settings.register_profile(
-    "soak", deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "soak", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("TUNESMITH_TEST_PROFILE", "tunesmith"))
 

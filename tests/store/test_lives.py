@@ -45,7 +45,7 @@ SCOPE = Project(DEFAULT_PROJECT, DEFAULT_ORGANIZATION)
 N_STEPS = 3
 MOST_JOBS = 4
 SLOTS = 2
-N_EXAMPLES, N_CALLS = (400, 80) if settings.default.max_examples > 50 else (15, 30)
+N_EXAMPLES, N_CALLS = (100, 60) if settings.default.max_examples > 50 else (15, 30)
 which = st.integers(0, 99)
 
 

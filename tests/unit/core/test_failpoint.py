@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,13 @@ def test_a_stall_is_played(plan: Plan) -> None:
     began = time.monotonic()
     failpoint("fp.slow")
     assert time.monotonic() - began >= 0.05
+
+
+def test_visits_are_noted_of_every_point_that_is_not_named(plan: Plan, tmp_path: Path) -> None:
+    plan(f"fp.named=count,*=note:{tmp_path / 'visits'}")
+    for name in ("fp.one", "fp.named", "fp.two", "fp.one"):
+        failpoint(name)
+    assert (tmp_path / "visits").read_text().split() == ["fp.one", "fp.two", "fp.one"]
 
 
 def test_a_sudden_death_is_played() -> None:
