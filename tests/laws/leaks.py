@@ -115,6 +115,7 @@ def watched(data: Path, processes: Processes = any_process, *, served: bool = Fa
     Where this very process serves for longer than a test (`served`), connections stay open and descriptors don't count.
     """
     temporary = Path(tempfile.mkdtemp(prefix="ts-"))
+    temporary.chmod(0o755)  # a PostgreSQL of the test's runs as another user
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
         patch.setattr(tempfile, "tempdir", None)
