@@ -75,11 +75,13 @@ class Story:
         yield self.a_supervisor_sends, 30
         yield self.a_little_time_passes, 20
         yield self.much_time_passes, 2
+        yield self.the_clock_is_set, 1
         yield self.create, 4
         yield self.cancel, 3
         yield self.pause, 4
         yield self.resume, 5
         yield self.a_server_crashes, 3
+        yield self.a_server_crashes_between_a_start_and_its_row, 1
         yield self.a_server_starts, 5
         yield self.a_hung_request_is_taken, 4
         yield self.a_worker_is_killed, 3
@@ -131,6 +133,13 @@ class Story:
         if server := self.up():
             self.crash(server)
 
+    def a_server_crashes_between_a_start_and_its_row(self) -> None:
+        server = self.up()
+        while server is not None and server.go_on():
+            if any(attempt.filed and self.world.rows[attempt.job].handle is None for attempt in self.world.living()):
+                self.crash(server)
+                return
+
     def a_server_starts(self) -> None:
         for number, server in enumerate(self.servers):
             if not server.up:
@@ -177,7 +186,7 @@ class Story:
         except Fenced:
             self.world.say("refused", attempt.job, attempt.attempt)
             if attempt.supervisor and not attempt.stopped:
-                attempt.die(Outcome(None, 9, killed=True))
+                attempt.die(Outcome(None, 9, killed=True, cause="refused"))
             return
         if fate > 0.16:
             attempt.n_sent += len(batch)
@@ -238,6 +247,10 @@ class Story:
 
     def much_time_passes(self) -> None:
         self._time(self.random.uniform(2.0, 40.0))
+
+    def the_clock_is_set(self) -> None:
+        self.world.skew = self.random.choice([-3600.0, -5.0, 0.0, 5.0, 3600.0])
+        self.world.say("the clock is set", f"{self.world.skew:+.0f} s")
 
     def _time(self, seconds: float) -> None:
         """Let time pass; supervisors that can reach a server have sent their heartbeats meanwhile."""

@@ -1,11 +1,15 @@
 """A server of the world: the reconciler with the hands that the scheduler gives it, to be interrupted between any two."""
 
 from collections.abc import Callable, Generator
+from dataclasses import asdict
+from typing import TypeGuard
 
-from simulation.world import LIMITS, Broken, Fenced, World
+from simulation.world import LIMITS, Attempt, Broken, Fenced, World
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle
+from tunesmith.domain.queue import in_backoff
 from tunesmith.domain.reconcile import (
+    Adopt,
     Effect,
     Fail,
     Pause,
@@ -81,14 +85,15 @@ class Server:
             row
             for row in waiting
             if row.desired is Desired.RUN
-            and row.not_before <= world.now
+            and not in_backoff(row, world.wall)
             and (row.attempt == 0 or row.released_at is not None)
         ]
         alive = frozenset(row.id for row in rows if row.handle is not None and self._alive(Handle(**row.handle)))
         dead = [row for row in rows if row.id not in alive]
         last = {row.id: world.of(row.id, row.attempt) for row in dead}
         return Seen(
-            now=world.now,
+            now=world.wall,
+            monotonic=world.now,
             occupied=tuple(rows),
             to_validate=tuple(row for row in ready if row.status is Status.VALIDATING_FILES)[:3],
             to_train=tuple(row for row in ready if row.status is Status.QUEUED)[:6],
@@ -96,12 +101,17 @@ class Server:
             strays=frozenset(a.job for a in world.living() if a.machine == self.machine) if dead else frozenset(),
             outcomes={name: attempt.outcome for name, attempt in last.items() if attempt and attempt.outcome is not None},
             limits=LIMITS,
+            unnoted={row.id: last[row.id].handle for row in dead if row.handle is None and self._filed(last[row.id])},
             untold=tuple(row for row in ready if row.status is Status.QUEUED and row.waiting_for is None),
         )
 
     def _alive(self, handle: Handle) -> bool:
         attempt = self.world.pids[handle.pid]
         return attempt.supervisor and attempt.machine == self.machine
+
+    def _filed(self, attempt: Attempt | None) -> TypeGuard[Attempt]:
+        """Say whether a file tells of a supervisor that lives here."""
+        return attempt is not None and attempt.filed and attempt.supervisor and attempt.machine == self.machine
 
     def _may_refuse(self) -> None:
         if self.n_refusals:
@@ -129,6 +139,8 @@ class Server:
     def _commit(self, effect: Effect) -> None:
         world = self.world
         match effect:
+            case Adopt(name, number, handle):
+                self._placed(name, number, handle)
             case Release(name, number):
                 world.swap(name, {world.rows[name].status}, number, handle=None, token_sha256=None, released_at=world.now)
             case Requeue():
@@ -165,11 +177,14 @@ class Server:
         self._may_refuse()
         spawned = world.spawn(start.job_id, number, start.kind, self.machine)
         yield
-        handle = {"pid": spawned.pid, "start_time": 1, "boot_id": str(spawned.boot)}
-        at_work = frozenset(Status) - {Status.CANCELLED}
-        if world.swap(start.job_id, at_work, number, handle=handle) is None:
+        spawned.filed = True
+        yield
+        if self._placed(start.job_id, number, spawned.handle) is None:
             yield
             world.stop(spawned.handle)
+
+    def _placed(self, name: str, number: int, handle: Handle) -> Job | None:
+        return self.world.swap(name, frozenset(Status) - {Status.CANCELLED}, number, handle=asdict(handle))
 
     def _settle(self, name: str, number: int) -> Generator[None]:
         attempt = self.world.of(name, number)

@@ -11,6 +11,7 @@ from simulation.__main__ import play
 from simulation.server import Step
 from tunesmith.domain import reconcile
 from tunesmith.domain.reconcile import (
+    Adopt,
     Effect,
     Fail,
     Pause,
@@ -52,7 +53,7 @@ def test_the_seeds_come_by_every_effect() -> None:
 
     for seed in range(100):
         assert chaos.run(seed, step) is None
-    assert met == {Start, Stop, Sweep, Settle, Release, Requeue, Pause, Fail, Tell}
+    assert met == {Start, Adopt, Stop, Sweep, Settle, Release, Requeue, Pause, Fail, Tell}
 
 
 def without(*kinds: type[Effect]) -> Step:
@@ -85,12 +86,19 @@ def charges_every_loss(state: State, seen: Seen) -> tuple[State, list[Effect]]:
     return state, charged
 
 
+def waits_for_any_clock(state: State, seen: Seen) -> tuple[State, list[Effect]]:
+    to_train = tuple(job for job in seen.to_train if job.not_before <= seen.now)
+    return reconcile.step(state, replace(seen, to_train=to_train))
+
+
 FAULTS: dict[str, Step] = {
     "frees the slot while a process of the job lives": seeing(lambda seen: replace(seen, strays=frozenset())),
     "takes a living supervisor for dead": seeing(lambda seen: replace(seen, alive=frozenset(), strays=frozenset())),
     "decides before the last reports are taken": settles_whatever_it_decides_about,
     "never takes the last reports": without(Settle),
     "never kills": without(Stop, Sweep),
+    "never adopts": without(Adopt),
+    "waits for a clock that was set back": waits_for_any_clock,
     "never sweeps": without(Sweep),
     "never frees a slot": without(Release),
     "never starts a lost job again": without(Requeue),

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from tunesmith.core.channel import LEASE_EXPIRED
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Handle, Outcome
 from tunesmith.domain.queue import Limits
@@ -56,6 +57,8 @@ class Attempt:
     #: The worker makes no step any more.
     stuck: bool = False
     dying: bool = False
+    #: A file tells where it is, whether or not the row does.
+    filed: bool = False
     started: bool = False
     pausing: bool = False
     #: Whether the worker has said its last word.
@@ -84,7 +87,9 @@ class World:
 
     def __init__(self, *, alone: bool) -> None:
         self.alone = alone
+        #: Seconds that only go on, and how far the wall clock is from them.
         self.now = 1000.0
+        self.skew = 0.0
         self.boots = [1, 2]
         self.rows: dict[str, Job] = {}
         self.events: dict[str, list[str]] = {}
@@ -98,6 +103,10 @@ class World:
         #: Jobs that kill every worker.
         self.deadly: set[str] = set()
         self.trace: list[str] | None = None
+
+    @property
+    def wall(self) -> float:
+        return self.now + self.skew
 
     def say(self, *words: object) -> None:
         if self.trace is not None:
@@ -287,4 +296,6 @@ class World:
                 if silent and not attempt.dying:
                     self.say("silence", attempt.job, attempt.attempt)
                     self.fault(attempt)
-                attempt.die(Outcome(None, 9, killed=True))
+                attempt.die(
+                    Outcome(None, 9, killed=True, cause=LEASE_EXPIRED if silent and not attempt.dying else "stopped")
+                )
