@@ -127,6 +127,10 @@ class Machine:
         if attempt.alive:
             attempt.end(Outcome(None, 9, killed=True))
 
+    def find(self, job_id: str, attempt: int) -> Handle | None:
+        known = self._of(job_id, attempt)
+        return None if known is None else Handle(self.attempts.index(known) + 1, 1, "boot")
+
     def alive(self, handle: Handle) -> bool:
         return self.attempts[handle.pid - 1].alive
 
