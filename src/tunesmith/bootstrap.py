@@ -19,6 +19,7 @@ from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.drain import Drain
 from tunesmith.services.files import Files
+from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
@@ -130,8 +131,9 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
+        idempotency=Idempotency(db=db, clock=clock, ids=ids),
     )
-    retention = Retention(files)
+    retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention)
 

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Scope
 
 from tunesmith.api import bases, chat, errors, files, health, jobs, models, not_available, queue
+from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
 from tunesmith.services.all import Services
 
@@ -28,6 +29,7 @@ def create_routes(services: Services) -> FastAPI:
         app.include_router(router)
     app.include_router(not_available.make_router())
     errors.install(app)
+    app.add_middleware(ExecutedOnce, service=services.idempotency)
     return app
 
 

@@ -18,7 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from tunesmith.api.chat_schema import CreateChatCompletion
 from tunesmith.api.deps import Caller, Served
-from tunesmith.core.errors import ApiError
+from tunesmith.api.once import Repeatable
+from tunesmith.core.errors import ApiError, InvalidRequest
 from tunesmith.services.answers import Delta, ToolCall
 from tunesmith.services.chat import Answer
 
@@ -41,8 +42,16 @@ class Choice:
 
 
 @router.post("")
-async def create_chat_completion(body: CreateChatCompletion, request: Request, served: Served, caller: Caller) -> Response:
+async def create_chat_completion(
+    body: CreateChatCompletion, request: Request, served: Served, caller: Caller, once: Repeatable
+) -> Response:
     """Answer a conversation."""
+    if body.stream and once is not None:
+        once.refused()
+        raise InvalidRequest(
+            "A streamed answer is not kept, so it cannot have an Idempotency-Key: leave the header or 'stream' out.",
+            param="Idempotency-Key",
+        )
     wanted = body.checked()
     answer = await served.chat.answer(caller.scope, wanted)
     if body.stream:

@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
+from tunesmith.api.once import ONCE, Once
 from tunesmith.api.refusals import explain
-from tunesmith.core.errors import ApiError, InternalError, InvalidRequest, NotFound, StorageFull, TooLarge
+from tunesmith.core.errors import ApiError, InternalError, InvalidRequest, NotAvailable, NotFound, StorageFull, TooLarge
 
 log = structlog.get_logger()
 
@@ -58,22 +59,33 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-async def _api_error(_request: Request, error: Exception) -> Response:
+def _unexecuted(request: Request) -> None:
+    once: Once | None = request.scope.get(ONCE)
+    if once is not None:
+        once.refused()
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, NotAvailable):
+        _unexecuted(request)
     return render(cast("ApiError", error))
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
+    _unexecuted(request)
     refused = cast("RequestValidationError", error)
     return render(explain(refused.errors(), refused.body))
 
 
-async def _left(_request: Request, _error: Exception) -> Response:
+async def _left(request: Request, _error: Exception) -> Response:
     """Answer into the void: the client closed the connection before its request was complete."""
+    _unexecuted(request)
     return render(InvalidRequest("The request ended before its body was complete."))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     raised = cast("HTTPException", error)
+    _unexecuted(request)
     verb, path = request.method, request.url.path
     headers = dict(raised.headers or {})
     if raised.status_code == HTTPStatus.NOT_FOUND:

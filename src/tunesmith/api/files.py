@@ -1,6 +1,7 @@
 """Files over HTTP: `/v1/files`; a body goes to disk as it comes and is never held in memory."""
 
 import base64
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, Final, Literal
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tunesmith.api.deps import Caller, Principal, Served
 from tunesmith.api.multipart import Form, chunks, form_fields, read_form
+from tunesmith.api.once import Once, Repeatable, said_by_form
 from tunesmith.api.refusals import explain
 from tunesmith.api.wire import N_PAGE, WireQuery, WireRequest, page, unix
 from tunesmith.domain.file import File
@@ -50,15 +52,32 @@ class ListFiles(WireQuery):
 
 
 @router.post("")
-async def create_file(request: Request, served: Served, caller: Caller) -> Response:
+async def create_file(request: Request, served: Served, caller: Caller, once: Repeatable) -> Response:
     """Upload a file."""
     with tempfile.TemporaryFile(dir=served.settings.data_dir) as sink:
         form = await read_form(request, sink, max_file_bytes=served.settings.max_file_bytes)
-        file = await run_in_threadpool(_create, served, caller, form, sink)
+        if once is not None and once.may_have_come:
+            once.read(_said(form, await run_in_threadpool(_sha256, sink)))
+            replayed = await once.replay()
+            if replayed is not None:
+                return replayed
+        file = await run_in_threadpool(_create, served, caller, form, sink, once)
     return JSONResponse(wire_file(file))
 
 
-def _create(served: Services, caller: Principal, form: Form, sink: BinaryIO) -> File:
+def _sha256(sink: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    for piece in chunks(sink):
+        digest.update(piece)
+    sink.seek(0)
+    return digest.hexdigest()
+
+
+def _said(form: Form, sha256: str) -> bytes:
+    return said_by_form(form.fields, form.filename or "file", sha256)
+
+
+def _create(served: Services, caller: Principal, form: Form, sink: BinaryIO, once: Once | None) -> File:
     fields = form_fields(form.fields.items())
     try:
         wanted = CreateFile.model_validate(fields)
@@ -70,6 +89,7 @@ def _create(served: Services, caller: Principal, form: Form, sink: BinaryIO) -> 
         purpose=wanted.purpose,
         chunks=chunks(sink),
         expires_after_s=None if wanted.expires_after is None else wanted.expires_after.seconds,
+        also=None if once is None else once.also(wire_file, said=lambda file: _said(form, file.sha256)),
     )
 
 

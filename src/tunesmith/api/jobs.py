@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.job_schema import CreateJobRequest
 from tunesmith.api.multipart import form_fields
+from tunesmith.api.once import Repeatable
 from tunesmith.api.refusals import explain
 from tunesmith.api.wire import Page, page, unix
 from tunesmith.core.errors import InvalidRequest
@@ -63,7 +64,7 @@ async def listing(request: Request) -> ListJobs:
 
 
 @router.post("")
-def create_job(body: CreateJobRequest, served: Served, caller: Caller) -> Response:
+def create_job(body: CreateJobRequest, served: Served, caller: Caller, once: Repeatable) -> Response:
     """Create a job."""
     if body.hyperparameters is not None and body.method is not None:
         raise InvalidRequest(
@@ -82,6 +83,7 @@ def create_job(body: CreateJobRequest, served: Served, caller: Caller) -> Respon
             integrations=[integration.model_dump() for integration in body.integrations or []],
             metadata=body.metadata,
         ),
+        also=None if once is None else once.also(wire_job),
     )
     return JSONResponse(wire_job(job))
 

@@ -47,6 +47,13 @@ class StateConflict(ApiError):
     """The object's state forbids the call (400: the SDKs retry a 409)."""
 
 
+class StillRunning(ApiError):
+    """The same request is still being executed (409, which every SDK sends again)."""
+
+    status = 409
+    code = "request_in_progress"
+
+
 class NotFound(ApiError):
     """No such object in this scope (404)."""
 

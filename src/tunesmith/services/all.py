@@ -8,6 +8,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
+from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
@@ -28,3 +29,4 @@ class Services:
     models: Models
     bases: Bases
     chat: Chat
+    idempotency: Idempotency

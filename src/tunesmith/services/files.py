@@ -14,6 +14,7 @@ from tunesmith.data.jsonl import JsonlCheck, NotJsonl
 from tunesmith.domain.file import File
 from tunesmith.domain.ports import Blobs
 from tunesmith.domain.scope import Everywhere, Project
+from tunesmith.services.idempotency import Also
 from tunesmith.services.jobs import Jobs
 from tunesmith.store import files
 from tunesmith.store.session import Database
@@ -39,9 +40,16 @@ class Files:
         self._jobs = jobs
 
     def create(
-        self, scope: Project, *, filename: str, purpose: str, chunks: Iterable[bytes], expires_after_s: int | None
+        self,
+        scope: Project,
+        *,
+        filename: str,
+        purpose: str,
+        chunks: Iterable[bytes],
+        expires_after_s: int | None,
+        also: Also[File] | None = None,
     ) -> File:
-        """Store an upload and return its row; nothing is left of one that is refused.
+        """Store an upload and return its row; nothing is left of one that is refused. What `also` writes is in its commit.
 
         Raises:
             InvalidRequest: the purpose is not one that uploads have, the file is empty, or it is not JSONL but should be.
@@ -75,6 +83,8 @@ class Files:
         try:
             with self._db.begin() as tx:
                 files.add(tx, scope, file)
+                if also is not None:
+                    also(tx, file)
         except StorageFull:
             self._blobs.delete(key)
             raise

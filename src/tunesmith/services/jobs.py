@@ -19,6 +19,7 @@ from tunesmith.domain.reconcile import DYING_S
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.bases import Bases, ModelNotAvailable
+from tunesmith.services.idempotency import Also
 from tunesmith.store import checkpoints, events, files, jobs, models, outbox
 from tunesmith.store.session import Database, Transaction
 
@@ -58,8 +59,8 @@ class Jobs:
         self._executor = executor
         self._on_change = on_change
 
-    def create(self, scope: Project, request: CreateJob) -> Job:
-        """Create a job in `validating_files`.
+    def create(self, scope: Project, request: CreateJob, *, also: Also[Job] | None = None) -> Job:
+        """Create a job in `validating_files`; what `also` writes is in the same commit.
 
         Raises:
             InvalidRequest: a file or the model cannot be used; files are looked at before the model, as OpenAI does.
@@ -84,7 +85,10 @@ class Jobs:
             if tuned is not None and models.get(tx, scope, tuned.name, lock=True) is None:
                 raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
             stored = jobs.add(tx, scope, job, [wording.created(job)])
+            if also is not None:
+                also(tx, stored)
             failpoint("jobs.create")
+        failpoint("jobs.created")
         log.info("job.created", job=job.id, model=job.model, base=job.base)
         self._on_change()
         return stored

@@ -1,4 +1,4 @@
-"""Retention: a thread that removes the bytes of files that are deleted or expired and that no job needs."""
+"""Retention: a thread that removes the files that are deleted or expired and that no job needs, and expired answers."""
 
 import threading
 from typing import Final
@@ -7,6 +7,7 @@ import structlog
 
 from tunesmith.core.errors import ApiError
 from tunesmith.services.files import Files
+from tunesmith.services.idempotency import Idempotency
 
 EVERY_S: Final = 60.0
 
@@ -16,8 +17,8 @@ log = structlog.get_logger()
 class Retention:
     """Sweeps at its start, then every minute."""
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
+    def __init__(self, files: Files, idempotency: Idempotency) -> None:
+        self._sweeps = (files.sweep, idempotency.sweep)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -33,9 +34,10 @@ class Retention:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            try:
-                while self._files.sweep():
-                    pass
-            except (ApiError, OSError):  # a full disk or an absent database now is not one in a minute
-                log.exception("retention.sweep")
+            for sweep in self._sweeps:
+                try:
+                    while sweep():
+                        pass
+                except (ApiError, OSError):  # a full disk or an absent database now is not one in a minute
+                    log.exception("retention.sweep")
             self._ending.wait(EVERY_S)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -213,4 +214,23 @@ tuned_models = Table(
     Column("pins", _json(), nullable=False),
     Column("step", Integer),
     Index(None, "project_id", "created_at", "name"),
+)
+
+#: Answers that are kept for requests that may be sent again: by their key, or by what they say where they have none.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("key", String(255)),
+    Column("fingerprint", String(64), nullable=False),
+    Column("n_retries", Integer, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("headers", _json(), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("project_id", "key"),
+    Index(None, "project_id", "fingerprint"),
+    Index(None, "expires_at"),
 )

@@ -19,6 +19,7 @@ from tunesmith.domain.ports import Handle
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
+from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.store import models
@@ -58,6 +59,7 @@ class Rig:
     jobs: Jobs
     files: Files
     models: Models
+    idempotency: Idempotency
     executor: Graveyard
     folder: Path
     wakes: list[int] = field(default_factory=list)
@@ -117,5 +119,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     )  # type: ignore[arg-type]
     file_service = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=job_service)
     model_service = Models(db=db, blobs=blobs, settings=settings)
-    yield Rig(db, blobs, clock, bases, job_service, file_service, model_service, executor, folder, wakes)
+    kept = Idempotency(db=db, clock=clock, ids=ids)
+    yield Rig(db, blobs, clock, bases, job_service, file_service, model_service, kept, executor, folder, wakes)
     db.close()
