@@ -267,3 +267,15 @@ def test_the_first_token_is_sent_before_the_last_is_computed_and_leaving_stops(
             with pytest.raises(openai.APITimeoutError):
                 ask(client, **wishes, timeout=1.0)
             assert ends()["steps"] < before + 200
+
+
+def test_an_answer_is_told_again_by_its_key_and_a_stream_takes_none(chat: openai.OpenAI) -> None:
+    wishes: dict[str, Any] = {"temperature": 1, "extra_headers": {"Idempotency-Key": "hello"}}
+    assert ask(chat, **wishes) == ask(chat, **wishes)
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(chat, stream=True, **wishes)
+    assert caught.value.code == "idempotency_key_reused"
+    with pytest.raises(openai.BadRequestError, match="leave the header or 'stream' out") as caught:
+        ask(chat, stream=True, extra_headers={"Idempotency-Key": "streamed"})
+    assert caught.value.param == "Idempotency-Key"
+    assert ask(chat, extra_headers={"Idempotency-Key": "streamed"}).choices, "the refusal took no key"

@@ -15,12 +15,13 @@ import pytest
 from tunesmith.core.errors import ApiError
 from tunesmith.core.ids import Ids
 from tunesmith.domain.file import File
+from tunesmith.domain.idempotency import Record
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
 from tunesmith.domain.model import TunedModel
 from tunesmith.domain.queue import Load
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
-from tunesmith.store import checkpoints, files, jobs, metrics, models, outbox
+from tunesmith.store import checkpoints, files, idempotency, jobs, metrics, models, outbox
 from tunesmith.store.session import Database, Transaction
 from tunesmith.store.tables import metadata
 
@@ -71,6 +72,8 @@ def tx(template: Database) -> Iterator[Transaction]:
         models.add(open_tx, OTHER, _model())
         metrics.add(open_tx, OTHER, JOB, 1, {"train_loss": 1.0})
         outbox.add(open_tx, OTHER, JOB, "fine_tuning.job.failed")
+        idempotency.add(open_tx, OTHER, _record("k"))
+        idempotency.add(open_tx, OTHER, _record(None))
         yield open_tx
         raise _Undo
 
@@ -121,6 +124,10 @@ def _model() -> TunedModel:
     return TunedModel(MODEL, "proj_b", "org-b", JOB, "nano", 1.0, "jobs/k", "0" * 64, {})
 
 
+def _record(key: str | None) -> Record:
+    return Record(f"idem-{key}", "proj_b", 1.0, 2_000.0, key, "f", 0, 200, {}, b"theirs")
+
+
 #: How each function is asked for the other project's rows. Functions that insert what they are handed refuse it.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.add": ((_job(),), {}),
@@ -154,6 +161,10 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "files.delete_one": ((FILE,), {}),
     "files.unneeded": ((), {"limit": 9}),
     "files.forget": ((FILE,), {}),
+    "idempotency.add": ((_record("other"),), {}),
+    "idempotency.get": (("k",), {}),
+    "idempotency.claim": (("f",), {"n_retries": 1, "since": 0.0}),
+    "idempotency.sweep": ((), {"limit": 9}),
     "models.add": ((_model(),), {}),
     "models.get": ((MODEL,), {}),
     "models.tuned": ((), {}),
@@ -217,6 +228,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, released_at=1.0)
     if name == "jobs.waiting":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
+    if name == "idempotency.sweep":
+        tx.execute(metadata.tables["idempotency"].update().values(expires_at=999.0))
     before = _everything(tx)
     for scope in (OTHER, Everywhere("a test looks at everything")):
         found = function(tx, scope, *args, **kwargs)

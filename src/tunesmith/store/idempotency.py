@@ -56,7 +56,9 @@ def claim(tx: Transaction, scope: Scope, fingerprint: str, *, n_retries: int, si
         idempotency.c.created_at >= since,
     )
     newest = select(idempotency.c.id).where(of_the_same).order_by(idempotency.c.created_at.desc(), idempotency.c.id.desc())
-    statement = update(idempotency).where(of_the_same, idempotency.c.id == newest.limit(1).scalar_subquery())
+    # locked: of two that claim at once, PostgreSQL lets the later one go on to the next record and not away with none
+    mine = newest.limit(1).with_for_update().scalar_subquery()
+    statement = update(idempotency).where(idempotency.c.id == mine)
     row = tx.one(statement.values(n_retries=n_retries).returning(*_COLUMNS))
     return None if row is None else _record(row)
 
