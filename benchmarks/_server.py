@@ -21,7 +21,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0"} | settings,
+            env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0", "TUNESMITH_WARM_SPARES": "0"} | settings,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

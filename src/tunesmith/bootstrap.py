@@ -12,6 +12,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Inference
 from tunesmith.executors.local import LocalExecutor
+from tunesmith.executors.spares import LocalSpares
 from tunesmith.inference.resident import Resident
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
@@ -48,6 +49,7 @@ class Composed:
     inference: Inference
     warmth: Warmth
     retention: Retention
+    spares: LocalSpares
 
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
@@ -55,6 +57,7 @@ class Composed:
         self.drain.undo()
         self.scheduler.start()
         self.retention.start()
+        self.spares.start()
 
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
@@ -65,6 +68,7 @@ class Composed:
         """Stop what was started and let go of the data folder."""
         self.warmth.end()
         self.scheduler.stop()
+        self.spares.close()
         self.retention.stop()
         await self.inference.close()
         self.services.bases.stop()
@@ -99,7 +103,14 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     db.migrate()
     blobs = LocalBlobs(folder.path / "blobs", ids=ids)
     blobs.clear_unfinished("files")
-    executor = LocalExecutor(folder.path / "attempts")
+    spares = LocalSpares(
+        folder.path,
+        wanted={"validate": min(1, settings.warm_spares), "train": min(settings.warm_spares, settings.training_slots)},
+        max_bytes=settings.warm_spares_max_bytes,
+        threads=settings.training_threads or 1,
+        clock=clock,
+    )
+    executor = LocalExecutor(folder.path / "attempts", spares=spares)
     inference = Resident(folder.run, settings=settings, clock=clock)
     warmth = Warmth(inference, wanted=settings.sampler_warm)
     wake = _Later()
@@ -132,10 +143,11 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         bases=bases,
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
+        spares=spares,
     )
     retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
-    return Composed(settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention)
+    return Composed(settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares)
 
 
 class _Later:

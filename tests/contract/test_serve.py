@@ -38,7 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
-            env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0"},
+            env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0", "TUNESMITH_WARM_SPARES": "0"},
         )
         started.append(server)
         return server

@@ -37,6 +37,10 @@ REFUSED: Final = "refused"
 LEASE_EXPIRED: Final = "lease_expired"
 FOLDER_REMOVED: Final = "folder_removed"
 
+#: A spare's answers to its server: it has imported everything; it has taken the task.
+READY: Final = "ready"
+TAKEN: Final = "taken"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

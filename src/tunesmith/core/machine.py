@@ -33,6 +33,15 @@ def memory_bytes() -> int:
     return total
 
 
+def process_bytes(pid: int) -> int:
+    """Return the memory that a process holds, with its share of what it shares; 0 where the system does not say."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Return the free bytes of the disk that holds `folder`, or that will hold it once it is made."""
     while not folder.exists() and folder != folder.parent:

@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     """CPU threads of one training attempt; None is 1 for small bases (under 50 M parameters), else cores by slots."""
     sampler_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a sampler; None is half of the cores, at least one."""
+    warm_spares: int = Field(default=1, ge=0)
+    """Trainers kept ready for the next jobs, at most `training_slots`, and with them one for validation; 0 keeps none."""
+    warm_spares_max_bytes: int = Field(default=2000 * MEGABYTE, ge=0)
+    """Memory that all spares together may hold; one that passes it is let go."""
     max_attempts: int = Field(default=3, ge=1)
     """Attempts of one job before a lost worker fails it."""
     lease_s: float | None = Field(default=None, gt=0)

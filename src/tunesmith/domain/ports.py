@@ -112,6 +112,27 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Spare:
+    """Processes that wait for a task, everything imported."""
+
+    #: The kind of task: `validate` or `train`.
+    kind: str
+    #: Its supervisor's.
+    pid: int
+    #: Whether everything is imported; one that is not will do its task as soon as it is.
+    ready: bool
+    memory_bytes: int
+
+
+class Spares(Protocol):
+    """Attempts' processes made ready before there is an attempt."""
+
+    def list(self) -> list[Spare]:
+        """Return the spares there are now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """An adapter a sampler can load."""
 

@@ -16,6 +16,7 @@ from tunesmith.core.channel import Report, Task
 from tunesmith.core.environment import passed_on
 from tunesmith.core.failpoint import failpoint
 from tunesmith.domain.ports import Handle, Outcome
+from tunesmith.executors.spares import LocalSpares
 from tunesmith.supervisor import tree
 from tunesmith.supervisor.spool import unsent
 
@@ -29,11 +30,13 @@ class LocalExecutor:
         self,
         folder: Path,
         *,
+        spares: LocalSpares | None = None,
         python: str = sys.executable,
         environment: Mapping[str, str] | None = None,
         boot_id: str | None = None,
     ) -> None:
         self._folder = folder.absolute()
+        self._spares = spares
         self._python = python
         self._environment = dict(environment if environment is not None else {})
         self._boot_id = boot_id or tree.boot_id()
@@ -51,12 +54,35 @@ class LocalExecutor:
         folder.mkdir(parents=True, exist_ok=True)
         task_file = folder / "task.json"
         _write(task_file, task.to_json())
+        warm = self._hand_over(task, folder, str(task_file))
+        handle = warm if warm is not None else self._start_cold(task, folder, str(task_file))
+        log.info(
+            "attempt.started", job=task.job, attempt=task.attempt, kind=task.kind, pid=handle.pid, warm=warm is not None
+        )  # fmt: skip
+        return handle
+
+    def _hand_over(self, task: Task, folder: Path, task_file: str) -> Handle | None:
+        """Let a spare do the task; None when there is none that takes it."""
+        spare = self._spares.take(task.kind) if self._spares is not None else None
+        if spare is None:
+            return None
+        try:
+            handle = Handle(pid=spare.pid, start_time=spare.start_time, boot_id=self._boot_id)
+            # before it knows its task: whatever becomes of this server, the attempt can be found
+            _write(folder / "handle.json", json.dumps(asdict(handle)))
+            if spare.hand_over(task_file):
+                return handle
+            log.warning("spare.refused", job=task.job, attempt=task.attempt, kind=task.kind, pid=spare.pid)
+            return None
+        finally:
+            spare.let_go()
+
+    def _start_cold(self, task: Task, folder: Path, task_file: str) -> Handle:
         failpoint("executor.spawn")
-        pid = self._spawn(task, folder, str(task_file))
+        pid = self._spawn(task, folder, task_file)
         handle = Handle(pid=pid, start_time=tree.start_time(pid) or 0, boot_id=self._boot_id)
         failpoint("executor.spawned")
         _write(folder / "handle.json", json.dumps(asdict(handle)))
-        log.info("attempt.started", job=task.job, attempt=task.attempt, kind=task.kind, pid=pid)
         return handle
 
     def find(self, job_id: str, attempt: int) -> Handle | None:

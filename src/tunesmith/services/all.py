@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tunesmith.core.clock import Clock
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
+from tunesmith.domain.ports import Spares
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
@@ -30,3 +31,4 @@ class Services:
     bases: Bases
     chat: Chat
     idempotency: Idempotency
+    spares: Spares

@@ -15,7 +15,7 @@ from typing import Any, Final
 from tunesmith.core.channel import EXITED, FOLDER_REMOVED, PROTOCOL, STOPPED, Report, Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.failpoint import failpoint
-from tunesmith.supervisor import memory, tree
+from tunesmith.supervisor import child, memory, tree
 from tunesmith.supervisor.channel import Channel
 from tunesmith.supervisor.spool import Forwarder, Spool
 from tunesmith.supervisor.watchdog import Watchdog
@@ -36,8 +36,6 @@ class Supervisor:
         #: Why the tree is killed.
         self._cause: str | None = None
         self._desired = "run"
-        self._report_read, self._report_write = os.pipe()
-        self._control_read, self._control_write = os.pipe()
         self._torn = b""
         self._n_oom_kills = memory.n_oom_kills()
         self._spool = Spool(task.folder)
@@ -46,9 +44,16 @@ class Supervisor:
     def run(self, command: list[str]) -> int:
         """Run the worker to its end, or kill it when asked; returns when its tree is gone and told of."""
         tree.adopt_orphans()
-        self._listen_to_signals()
+        self.listen_to_signals()
         failpoint("supervisor.spawn")
-        worker = self._spawn(command)
+        log = self._log()
+        worker = child.start(command, log=log)
+        os.close(log)
+        return self.watch(worker)
+
+    def watch(self, worker: child.Child, *, first: str | None = None) -> int:
+        """Go on as `run` does with a worker that was started before; `first` is told to it before everything else."""
+        os.close(self._log())  # it is read at the end, whether or not the worker came to write to it
         forwarder = Forwarder(self._spool, self._channel, self._clock, on_desired=self._wish, on_over=self._end)
         watchdog = Watchdog(
             self._channel,
@@ -58,13 +63,15 @@ class Supervisor:
             on_desired=self._wish,
             on_over=self._end,
         )
+        if first is not None:
+            _tell(worker, first)
         forwarder.start()
         watchdog.start()
         try:
             status = self._pump(worker)
         finally:
-            tree.kill_descendants(None if tree.LINUX else worker)
-        self._drain_reports()
+            tree.kill_descendants(None if tree.LINUX else worker.pid)
+        self._drain_reports(worker)
         watchdog.end()
         if self._cause != FOLDER_REMOVED:
             self._record(status)
@@ -72,11 +79,15 @@ class Supervisor:
             self._spool.drain(LINGER_S)
         return 0
 
-    def _listen_to_signals(self) -> None:
+    def listen_to_signals(self) -> None:
+        """Take the signals that end the attempt, and those that tell of its worker."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._asked_to_end)
         signal.signal(signal.SIGCHLD, self._child_ended)
+
+    def _log(self) -> int:
+        return os.open(f"{self._task.folder}/stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def _child_ended(self, *_: object) -> None:
         """Do nothing: that the signal is caught wakes the main loop, which collects the dead."""
@@ -99,40 +110,12 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"\0")
 
-    def _spawn(self, command: list[str]) -> int:
-        """Start the worker in a session of its own, bound to this process by a death signal."""
-        environment = dict(os.environ)
-        environment["TUNESMITH_REPORT_FD"] = str(self._report_write)
-        environment["TUNESMITH_CONTROL_FD"] = str(self._control_read)
-        for descriptor in (self._report_write, self._control_read):
-            os.set_inheritable(descriptor, True)
-        log = os.open(f"{self._task.folder}/stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        parent = os.getpid()
-        worker = os.fork()
-        if worker == 0:
-            try:
-                os.setsid()
-                tree.die_with_parent(parent)
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                    signal.signal(number, signal.SIG_DFL)
-                os.dup2(nothing, 0)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                os.execve(command[0], command, environment)
-            except OSError as error:
-                os.write(2, f"{command[0]} does not start: {error}\n".encode())
-            finally:
-                os._exit(127)
-        for descriptor in (self._report_write, self._control_read, log, nothing):
-            os.close(descriptor)
-        return worker
-
-    def _pump(self, worker: int) -> int | None:
+    def _pump(self, worker: child.Child) -> int | None:
         """Move reports to the spool until the worker ends or is to be killed; return its wait status, None if killed."""
         told = "run"
-        watched = [self._wake_read, self._report_read]
-        while self._cause is None:
+        watched = [self._wake_read, worker.reports]
+        status = _reap(worker.pid)  # one that was started before may have ended before its end could wake us
+        while status is None and self._cause is None:
             ready, _, _ = select.select(watched, [], [], 60.0)
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -141,31 +124,25 @@ class Supervisor:
                 break
             if self._desired != told:
                 told = self._desired
-                self._tell_worker(told)
-            if self._report_read in ready and not self._take_reports():
+                _tell(worker, json.dumps({"version": PROTOCOL, "desired": told}))
+            if worker.reports in ready and not self._take_reports(worker):
                 watched = [self._wake_read]
-            status = _reap(worker)
-            if status is not None:
-                return status
-        self._killing = True
-        return None
+            status = _reap(worker.pid)
+        if status is None:
+            self._killing = True
+        return status
 
-    def _tell_worker(self, desired: str) -> None:
-        line = json.dumps({"version": PROTOCOL, "desired": desired}) + "\n"
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._control_write, line.encode())
-
-    def _take_reports(self) -> bool:
+    def _take_reports(self, worker: child.Child) -> bool:
         """Read what the worker wrote; False at the end of the pipe."""
-        text = os.read(self._report_read, 1 << 16)
+        text = os.read(worker.reports, 1 << 16)
         *whole, self._torn = (self._torn + text).split(b"\n")
         if whole:
             self._spool.append(whole)
         return bool(text)
 
-    def _drain_reports(self) -> None:
+    def _drain_reports(self, worker: child.Child) -> None:
         """Read what the dead worker left in the pipe; everyone who could write to it is gone."""
-        while self._take_reports():
+        while self._take_reports(worker):
             pass
 
     def _record(self, status: int | None) -> None:
@@ -192,6 +169,11 @@ def _plain_pipe() -> tuple[int, int]:
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     return reading, writing
+
+
+def _tell(worker: child.Child, line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(worker.control, os.fsencode(line + "\n"))
 
 
 def _reap(worker: int) -> int | None:

@@ -158,13 +158,23 @@ def tagged(job: str | None = None, attempt: int | None = None) -> list[Tagged]:
         environment = _proc(pid, "environ")
         if wanted not in environment or pid == own:
             continue
-        name = _variable(environment, JOB_TAG).decode(errors="replace")
-        number = _variable(environment, ATTEMPT_TAG)
-        if not name or not number.isdigit() or (job is not None and name != job):
+        process = _tag(pid, environment)
+        if process is None or (job is not None and process.job != job):
             continue
-        if (attempt is None or int(number) == attempt) and start_time(pid) is not None:
-            found.append(Tagged(pid, name, int(number)))
+        if (attempt is None or process.attempt == attempt) and start_time(pid) is not None:
+            found.append(process)
     return found
+
+
+def carries(pid: int, job: str, attempt: int) -> bool:
+    """Say whether a process carries exactly this tag, for everyone to see."""
+    return _tag(pid, _proc(pid, "environ")) == Tagged(pid, job, attempt)
+
+
+def _tag(pid: int, environment: bytes) -> Tagged | None:
+    name = _variable(environment, JOB_TAG).decode(errors="replace")
+    number = _variable(environment, ATTEMPT_TAG)
+    return Tagged(pid, name, int(number)) if name and number.isdigit() else None
 
 
 def _variable(environment: bytes, name: str) -> bytes:

@@ -1,4 +1,7 @@
-"""One attempt's work: `python -m tunesmith.worker.run TASK_JSON`, started by its supervisor, which reads its reports."""
+"""One attempt's work: `python -m tunesmith.worker.run TASK_JSON`, started by its supervisor, which reads its reports.
+
+With `--spare KIND THREADS` in place of the file it makes itself ready for a task of that kind, and waits for one.
+"""
 
 import contextlib
 import gc
@@ -13,6 +16,7 @@ from tunesmith.core.clock import SystemClock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.worker.compose import open_blobs
 from tunesmith.worker.reporter import PipeControl, WorkerReporter
+from tunesmith.worker.spare import SPARE, wait_for_task
 
 #: How far a worker stands back, in the scheduler's units: the server and its sampler answer first, training can wait.
 NICENESS: Final = 5
@@ -85,12 +89,18 @@ def _set_threads(spec: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do the task whose file is named."""
-    task = Task.from_json(Path(arguments[0]).read_text())
+    """Do the task whose file is named, or the one that a spare is told."""
+    reports, control = int(os.environ["TUNESMITH_REPORT_FD"]), int(os.environ["TUNESMITH_CONTROL_FD"])
     _stand_back()
+    if arguments[0] == SPARE:
+        _set_threads({"threads": arguments[2]})
+        task = wait_for_task(arguments[1], reports=reports, control=control)
+    else:
+        task = Task.from_json(Path(arguments[0]).read_text())
+    if task is None:
+        return 0
     _set_threads(task.spec)
-    reporter = WorkerReporter(int(os.environ["TUNESMITH_REPORT_FD"]), task, SystemClock())
-    return perform(task, reporter, PipeControl(int(os.environ["TUNESMITH_CONTROL_FD"])))
+    return perform(task, WorkerReporter(reports, task, SystemClock()), PipeControl(control))
 
 
 if __name__ == "__main__":
