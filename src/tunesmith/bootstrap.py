@@ -55,9 +55,9 @@ class Composed:
         """Begin to work, once the channel's socket listens."""
         self.services.bases.start()
         self.drain.undo()
+        self.spares.start()  # before the scheduler: no spare of a killed server may still take a task
         self.scheduler.start()
         self.retention.start()
-        self.spares.start()
 
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""

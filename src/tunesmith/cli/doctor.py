@@ -35,9 +35,11 @@ def examine(settings: Settings, flags: dict[str, Any]) -> int:
     typer.echo(f"  {'python':<20} {platform.python_version()}")
     for package in ("tunesmith", *PACKAGES):
         typer.echo(f"  {package:<20} {_version(package) or 'not installed'}")
-    answer, bases = _server(settings)
+    answer, bases, spares = _server(settings)
     typer.echo("Server")
     typer.echo(f"  {_root(settings):<20} {answer}")
+    if spares is not None:
+        typer.echo(f"  {'spares':<20} {spares}")
     problems = list(_problems(settings, bases))
     typer.echo("Problems" if problems else "No problems found.")
     for problem in problems:
@@ -54,20 +56,27 @@ def _machine(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "gpus", ", ".join(f"{gpu.name} ({readable_bytes(gpu.memory_bytes)})" for gpu in found) or "none"
 
 
-def _server(settings: Settings) -> tuple[str, list[str] | None]:
-    """Ask a server at the settings' address; return what it said and the names of its bases (None without an answer)."""
+def _server(settings: Settings) -> tuple[str, list[str] | None, str | None]:
+    """Ask a server at the settings' address; return its answer, its bases' names and its spares (None without an answer)."""
     try:
         with httpx2.Client(base_url=_root(settings), timeout=5.0, trust_env=False) as client:
             ready = client.get("/readyz")
             if ready.status_code != 200:
-                return f"answers, but is not ready ({ready.status_code})", None
+                return f"answers, but is not ready ({ready.status_code})", None, None
             bases: list[dict[str, Any]] = client.get("/tunesmith/v1/models").json()["data"]
+            spares = _spares(client.get("/tunesmith/v1/spares").json())
     except httpx2.HTTPError:
-        return "does not answer: not running, or on another port (`tunesmith serve` starts it)", None
+        return "does not answer: not running, or on another port (`tunesmith serve` starts it)", None, None
     except (ValueError, KeyError):
-        return "answers, but is not a Tunesmith server", None
+        return "answers, but is not a Tunesmith server", None, None
     names = [name for base in bases for name in (base["name"], *base["aliases"])]
-    return f"is ready; base models: {', '.join(names) or 'none'}", names
+    return f"is ready; base models: {', '.join(names) or 'none'}", names, spares
+
+
+def _spares(answer: dict[str, Any]) -> str:
+    """Return what waits for the next job, and the memory that it holds."""
+    waiting = ", ".join(f"{spare['kind']} ({spare['status']})" for spare in answer["data"])
+    return f"{waiting or 'none'}; {readable_bytes(answer['memory_bytes'])} of at most {readable_bytes(answer['max_bytes'])}"
 
 
 def _problems(settings: Settings, bases: list[str] | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One spare of the local executor: a supervisor that waits at a pipe of ours for its task, with a worker that is ready for it."""
+"""One spare of the local executor: a supervisor that waits at a pipe of ours for its task, with a worker ready for it."""
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
-"""The local executor's spares: a thread that keeps so many of each kind, one being made at a time, away from everybody's start.
+"""The local executor's spares: a thread keeps so many of each kind, made one at a time and away from everybody's start.
 
-A spare is used once. The next is made some seconds after the last one was used: by then the job that used it trains.
+A spare is used once. The next is made some seconds after the last start of an attempt: by then that one is at work.
 """
 
 import os
@@ -22,7 +22,8 @@ from tunesmith.supervisor import tag, tree
 
 log = structlog.get_logger()
 
-#: How long after a use, and after a spare that died before it was ready (doubled with every further one, up to the longest).
+#: Rest after a start, the server's own among them, and after a spare's death: doubled with every further one that was not
+#: ready, up to the longest.
 REST_S: Final = 2.0
 LONGEST_REST_S: Final = 60.0
 
@@ -59,6 +60,7 @@ class LocalSpares:
     def start(self) -> None:
         """End the spares that a killed server may have left, and begin to make our own."""
         tree.sweep(tag.spare_name(self._name))
+        self._due = self._clock.monotonic() + REST_S
         if any(self._wanted.values()):
             self._thread.start()
 
@@ -66,7 +68,7 @@ class LocalSpares:
         """End every spare."""
         with self._lock:
             self._ending = True
-        os.write(self._wake_write, b"\0")
+            os.write(self._wake_write, b"\0")
         if self._thread.ident is not None:
             self._thread.join()
         for spare in self._spares:
@@ -84,13 +86,13 @@ class LocalSpares:
     def take(self, kind: str) -> LocalSpare | None:
         """Return a spare of a kind, a ready one before one that still imports; from here on it is the caller's."""
         with self._lock:
+            self._due = self._clock.monotonic() + REST_S
             found = [spare for spare in self._spares if spare.kind == kind and not self._ending]
             if not found:
                 return None
             spare = max(found, key=lambda spare: spare.ready)
             self._spares.remove(spare)
-            self._due = self._clock.monotonic() + REST_S
-        os.write(self._wake_write, b"\0")
+            os.write(self._wake_write, b"\0")
         return spare
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The worker as its supervisor's child: started in a session of its own, with a pipe for its reports and one for our wishes."""
+"""The worker as its supervisor's child: started in a session of its own, with a pipe for its reports and one for wishes."""
 
 import os
 import signal

@@ -18,8 +18,9 @@ from tunesmith.supervisor.main import Supervisor
 
 
 def main(arguments: list[str]) -> int:
-    """Wait with a worker of the kind that is named; everything after it is the worker's command (the product's by default)."""
+    """Wait with a worker of the kind that is named; more arguments are its command (the product's by default)."""
     kind, threads, *command = arguments
+    tag.prove_tag()
     tree.adopt_orphans()
     failpoint("spare.spawn")
     command = command or [sys.executable, "-m", "tunesmith.worker.run", "--spare", kind, threads]

@@ -1,4 +1,4 @@
-"""A living process is given its attempt's tag: the values in its own first environment, which `/proc` shows, are overwritten.
+"""A living process is given its attempt's tag: in its first environment, which `/proc` shows, the values are overwritten.
 
 What a process sets later stands elsewhere in its memory and is seen by nobody else. So a spare is started with a tag of its
 own that has room for any job's, and both it and its worker write over it before they touch a task.
@@ -30,28 +30,39 @@ def spare_tag(folder: str) -> dict[str, str]:
     return {tree.JOB_TAG: spare_name(folder), tree.ATTEMPT_TAG: "0" * _N_DIGITS}
 
 
+def prove_tag() -> None:
+    """Check that this process can be given another tag, by giving it one of the same length and taking it back.
+
+    Raises:
+        NoTag: it cannot.
+    """
+    name, number = os.environ[tree.JOB_TAG], os.environ[tree.ATTEMPT_TAG]
+    _write(name[:-1] + "+", number)
+    _write(name, number)
+
+
 def take_tag(job: str, attempt: int) -> None:
-    """Make this process carry an attempt's tag, and every process that it starts from now on.
+    """Make this process carry an attempt's tag, and every process that it starts from now on; once in its life.
 
     Raises:
         NoTag: the names have no room in the environment that the process was started with, or `/proc` does not show them.
     """
-    # the job last: whoever looks for it finds its attempt beside it
-    for name, value in ((tree.ATTEMPT_TAG, str(attempt)), (tree.JOB_TAG, job)):
-        if tree.LINUX:
-            _overwrite(name, value)
-        os.environ[name] = value
-    if tree.LINUX and not tree.carries(os.getpid(), job, attempt):
-        raise NoTag(f"/proc/{os.getpid()}/environ does not show {job}, attempt {attempt}")
+    _write(job, str(attempt))
+    # only now: what is set goes elsewhere, and the C library finds it there from then on
+    os.environ.update({tree.JOB_TAG: job, tree.ATTEMPT_TAG: str(attempt)})
 
 
-def _overwrite(name: str, value: str) -> None:
+def _write(job: str, number: str) -> None:
+    if not tree.LINUX:
+        return
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
-    address = libc.getenv(name.encode())
-    if address is None:
-        raise NoTag(f"{name} is not set")
-    room = len(ctypes.string_at(address))
-    if len(value.encode()) > room:
-        raise NoTag(f"{value} is longer than the {room} bytes that {name} has")
-    ctypes.memmove(address, value.encode().ljust(room, b"\0"), room)
+    # the job last: whoever looks for it finds its attempt beside it
+    for name, value in ((tree.ATTEMPT_TAG, number.encode()), (tree.JOB_TAG, job.encode())):
+        address = libc.getenv(name.encode())
+        room = len(ctypes.string_at(address)) if address else 0
+        if len(value) > room:
+            raise NoTag(f"{name} has {room} bytes, too few for {value.decode()}")
+        ctypes.memmove(address, value.ljust(room, b"\0"), room)
+    if not tree.carries(os.getpid(), job, int(number)):
+        raise NoTag(f"/proc/{os.getpid()}/environ does not show {job}, attempt {number}")
