@@ -62,7 +62,8 @@ class Server:
 
     def start(self) -> "Server":
         named = {f"TUNESMITH_{name.upper()}": str(value) for name, value in self.settings.items()}
-        few = {"OMP_NUM_THREADS": "1", "TUNESMITH_TRAINING_THREADS": "1", "TUNESMITH_SAMPLER_WARM": "false", "TUNESMITH_WARM_SPARES": "0"}
+        few = {"OMP_NUM_THREADS": "1", "TUNESMITH_TRAINING_THREADS": "1"}
+        few |= {"TUNESMITH_SAMPLER_WARM": "false", "TUNESMITH_WARM_SPARES": "0"}
         environment = {**os.environ, **few, **named, **self.more}
         if self.failpoints:
             environment["TUNESMITH_FAILPOINTS"] = self.failpoints

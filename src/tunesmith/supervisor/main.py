@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, Final
 
-from tunesmith.core.channel import EXITED, FOLDER_REMOVED, PROTOCOL, STOPPED, Report, Task
+from tunesmith.core.channel import EXITED, FOLDER_REMOVED, PROTOCOL, READY, STOPPED, Report, Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.supervisor import child, memory, tree
@@ -23,6 +23,8 @@ from tunesmith.supervisor.watchdog import Watchdog
 #: How long the supervisor of an ended worker waits for a server that is away; what is unsent then stays in the spool.
 LINGER_S: Final = 10.0
 _STDERR_TAIL: Final = 4000
+#: What a spare's worker says when its task came before it was ready; no report.
+_READY: Final = READY.encode()
 
 
 class Supervisor:
@@ -135,7 +137,8 @@ class Supervisor:
     def _take_reports(self, worker: child.Child) -> bool:
         """Read what the worker wrote; False at the end of the pipe."""
         text = os.read(worker.reports, 1 << 16)
-        *whole, self._torn = (self._torn + text).split(b"\n")
+        *lines, self._torn = (self._torn + text).split(b"\n")
+        whole = [line for line in lines if line != _READY]
         if whole:
             self._spool.append(whole)
         return bool(text)
