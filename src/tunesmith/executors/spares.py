@@ -65,8 +65,10 @@ class LocalSpares:
             self._thread.start()
 
     def close(self) -> None:
-        """End every spare."""
+        """End every spare; no more are made or taken."""
         with self._lock:
+            if self._ending:
+                return
             self._ending = True
             os.write(self._wake_write, b"\0")
         if self._thread.ident is not None:
