@@ -2,7 +2,7 @@
 
 A real server, the `openai` client. One round is one job: the clock starts with the call of create and stops when the
 first metrics event can be read; the marks between are statuses and events as they become visible (polled every 10 ms).
-The job is cancelled after its first step. The server has nothing warm: the trainer's process starts from nothing.
+The job is cancelled after its first step. `cold`: every process starts from nothing. `warm`: a spare of each kind is ready.
 
     python -m benchmarks.first_step [--rounds 5] [--rows 100]
 """
@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx2
 import openai
 
 from benchmarks._server import Server, end_with_the_benchmark
@@ -51,6 +52,31 @@ def first_step(client: openai.OpenAI, file: str) -> list[float]:
     return marks
 
 
+def wait_for_spares(server: Server, n_spares: int) -> int:
+    """Wait until so many spares are ready, and no other is made; return the memory that they hold."""
+    with httpx2.Client(base_url=server.url.removesuffix("/v1")) as client:
+        while True:
+            told = client.get("/tunesmith/v1/spares").json()
+            if [spare["status"] for spare in told["data"]] == ["ready"] * n_spares:
+                return told["memory_bytes"]
+            time.sleep(0.1)
+
+
+def measure(folder: Path, *, warm: bool, n_rounds: int, n_rows: int) -> tuple[list[list[float]], int]:
+    """Return the seconds of every round, and the memory of the spares that waited before the last."""
+    with (
+        Server(folder, TUNESMITH_WARM_SPARES="1" if warm else "0") as server,
+        openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as client,
+    ):
+        file = client.files.create(file=("rows.jsonl", rows(n_rows)), purpose="fine-tune").id
+        rounds: list[list[float]] = []
+        held = 0
+        for _ in range(n_rounds + 1):
+            held = wait_for_spares(server, 2 if warm else 0)
+            rounds.append(first_step(client, file))
+    return rounds[1:], held  # in the first round the machine's file cache was not warm
+
+
 def main() -> None:
     """Measure and print a table."""
     end_with_the_benchmark()
@@ -58,18 +84,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=100)
     asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Server(Path(folder)) as server,
-        openai.OpenAI(base_url=server.url, api_key="any", max_retries=0) as client,
-    ):
-        file = client.files.create(file=("rows.jsonl", rows(asked.rows)), purpose="fine-tune").id
-        first_step(client, file)  # the machine's file cache is warm from here on
-        rounds = [first_step(client, file) for _ in range(asked.rounds)]
-    print(f"{asked.rows} rows, {asked.rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
-    print("| seconds from create to | median | shortest | longest |\n|---|---|---|---|")
-    for name, took in zip(MARKS, zip(*rounds, strict=True), strict=True):
-        print(f"| {name} | {statistics.median(took):.2f} | {min(took):.2f} | {max(took):.2f} |")
+    columns: list[str] = []
+    for warm in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            rounds, held = measure(Path(folder), warm=warm, n_rounds=asked.rounds, n_rows=asked.rows)
+        for number, took in enumerate(zip(*rounds, strict=True)):
+            figures = f" {statistics.median(took):.2f} | {min(took):.2f} | {max(took):.2f} |"
+            if warm:
+                columns[number] += figures
+            else:
+                columns.append(figures)
+    print(f"{asked.rows} rows, {asked.rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"memory of the spares that wait: {held / 1e6:.0f} MB\n")
+    print("| seconds from create to | cold, median | shortest | longest | warm, median | shortest | longest |")
+    print("|---|---|---|---|---|---|---|")
+    for name, figures in zip(MARKS, columns, strict=True):
+        print(f"| {name} |{figures}")
 
 
 if __name__ == "__main__":

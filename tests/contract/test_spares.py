@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from tunesmith.cli.main import app
 from tunesmith.core.channel import Task
 from tunesmith.core.clock import SystemClock
 from tunesmith.executors import spare as one
@@ -306,3 +309,24 @@ def test_a_server_ends_what_an_earlier_one_left_and_no_other_servers_spares(plac
         assert each.stderr is not None
         each.stderr.close()
     eventually(lambda: tree.tagged(tag.spare_name(str(tmp_path / "other"))) == [], "the other's have left")
+
+
+def test_the_spares_over_http_and_in_the_doctor(open_house, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "REST_S", 0.01)
+    with open_house(tmp_path, warm_spares=3) as served, httpx2.Client(base_url=served.root, trust_env=False) as http:
+        path = "/tunesmith/v1/spares"
+        none = {"object": "list", "data": [], "has_more": False, "memory_bytes": 0, "max_bytes": 2000 * 1024 * 1024}
+        assert http.get(path).json() == none
+        served.composed.spares.start()
+        eventually(lambda: len(http.get(path).json()["data"]) == 2, "one for validation, and one for the only training slot")
+        told = http.get(path).json()
+        small, large = told["data"]
+        assert [small["kind"], small["status"], large["kind"]] == ["validate", "ready", "train"]
+        assert told["memory_bytes"] >= small["memory_bytes"] > 10**7
+        said = CliRunner().invoke(app, ["doctor", "--port", served.root.rpartition(":")[2]]).output
+        line = next(line for line in said.splitlines() if line.split()[:1] == ["spares"])
+        assert "validate (ready), train (" in line
+        assert line.endswith("of at most 2.1 GB")
+        name = tag.spare_name(str(served.composed.folder.path))
+        assert len(tree.tagged(name)) >= 3
+    assert tree.tagged(name) == [], "also what still imported has left"

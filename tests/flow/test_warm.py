@@ -95,7 +95,10 @@ def test_a_spare_killed_in_a_hand_over_costs_an_attempt_at_most(make_server, eve
     ready(server, eventually, "validate")
     job = server.create(server.upload())
     server.reaches(job, "succeeded")
-    assert len([text for text in server.texts(job) if text.startswith("The worker ")]) == lost
+    n_lost = len([text for text in server.texts(job) if text.startswith("The worker ")])
+    assert lost <= n_lost <= 2 * lost, (
+        "at most one of each kind: a spare's next is made later than a lost job's next attempt"
+    )
     eventually(lambda: tree.tagged(job) == [], "nothing of the job is left")
 
 
