@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -201,6 +202,9 @@ def test_a_spare_that_dies_in_its_task_is_a_lost_attempt(place, point):
         eventually(lambda: not here.executor.alive(handle), "its end")
         assert here.executor.outcome(JOB, 1) is None
     eventually(lambda: here.at_work() <= {handle.pid}, "its worker's end")
+    here.ready()
+    assert here.executor.start(here.task(2)).pid not in {spare, here.ready()}, "the next attempt trusts no spare"
+    assert len(here.spares.list()) == 1
 
 
 def test_a_spare_waits_without_work(place):
@@ -236,6 +240,23 @@ def test_memory_is_told_and_bounded(place):
     assert tight.spares.list() == []
     eventually(lambda: tight.waiting() == set(), "it was let go")
     assert tight.spares.take("validate") is None
+
+
+def test_a_server_with_very_many_open_files_has_spares_too(place):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 1200:
+        pytest.skip("this process may not open so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1050)]
+    try:
+        here = place()
+        spare = here.begin()
+        assert here.executor.start(here.task()).pid == spare
+        here.spares.close()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_only_what_is_wanted_is_made(place):

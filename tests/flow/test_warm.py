@@ -96,9 +96,7 @@ def test_a_spare_killed_in_a_hand_over_costs_an_attempt_at_most(make_server, eve
     job = server.create(server.upload())
     server.reaches(job, "succeeded")
     n_lost = len([text for text in server.texts(job) if text.startswith("The worker ")])
-    assert lost <= n_lost <= 2 * lost, (
-        "at most one of each kind: a spare's next is made later than a lost job's next attempt"
-    )
+    assert lost <= n_lost <= 2 * lost, "of each kind one at most: the next spare is made later than the next attempt"
     eventually(lambda: tree.tagged(job) == [], "nothing of the job is left")
 
 

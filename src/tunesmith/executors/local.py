@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from tunesmith.core.channel import Report, Task
+from tunesmith.core.channel import EXITED, Report, Task
 from tunesmith.core.environment import passed_on
 from tunesmith.core.failpoint import failpoint
 from tunesmith.domain.ports import Handle, Outcome
@@ -63,7 +63,9 @@ class LocalExecutor:
 
     def _hand_over(self, task: Task, folder: Path, task_file: str) -> Handle | None:
         """Let a spare do the task; None when there is none that takes it."""
-        spare = self._spares.take(task.kind) if self._spares is not None else None
+        if self._spares is None or self._ended_mute(task.job, task.attempt - 1):
+            return None
+        spare = self._spares.take(task.kind)
         if spare is None:
             return None
         try:
@@ -76,6 +78,15 @@ class LocalExecutor:
             return None
         finally:
             spare.let_go()
+
+    def _ended_mute(self, job_id: str, attempt: int) -> bool:
+        """Say whether nothing was heard of an attempt's worker; should spares be at fault, the next one does without."""
+        try:
+            with (self._of(job_id, attempt) / "spool.jsonl").open() as spool:
+                first = spool.readline()
+        except FileNotFoundError:
+            return False
+        return not first.endswith("\n") or json.loads(first).get("kind") == EXITED
 
     def _start_cold(self, task: Task, folder: Path, task_file: str) -> Handle:
         failpoint("executor.spawn")

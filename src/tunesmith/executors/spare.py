@@ -1,10 +1,11 @@
 """One spare of the local executor: a supervisor that waits at a pipe of ours for its task, with a worker ready for it."""
 
 import contextlib
+import math
 import os
 import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tunesmith.core.channel import READY, TAKEN
@@ -14,6 +15,14 @@ from tunesmith.supervisor import tree
 
 #: A supervisor that has not taken a task after this time is stopped or starving; it is killed.
 HAND_OVER_S: Final = 1.0
+
+
+def readable(descriptors: Iterable[int], timeout_s: float | None) -> set[int]:
+    """Wait until one can be read, or is at its end, and return those; also of numbers that are too large for `select`."""
+    looks = select.poll()
+    for descriptor in descriptors:
+        looks.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in looks.poll(None if timeout_s is None else math.ceil(1000 * timeout_s))}
 
 
 class LocalSpare:
@@ -83,7 +92,7 @@ class LocalSpare:
 
     def _answered(self, timeout_s: float | None) -> bool:
         """Wait for the answer, or for its supervisor's end; say whether the task was taken."""
-        while select.select([self.answers], [], [], timeout_s)[0]:
+        while readable([self.answers], timeout_s):
             text = os.read(self.answers, 4096)
             self._said += text
             if f"{TAKEN}\n".encode() in self._said:

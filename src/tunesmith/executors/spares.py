@@ -4,7 +4,6 @@ A spare is used once. The next is made some seconds after the last start of an a
 """
 
 import os
-import select
 import sys
 import threading
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.environment import passed_on
 from tunesmith.core.machine import readable_bytes
 from tunesmith.domain.ports import Spare
-from tunesmith.executors.spare import LocalSpare
+from tunesmith.executors.spare import LocalSpare, readable
 from tunesmith.supervisor import tag, tree
 
 log = structlog.get_logger()
@@ -108,10 +107,10 @@ class LocalSpares:
             if kind is not None and rest_s == 0.0:
                 self._make(kind)
                 continue
-            said, _, _ = select.select([self._wake_read, *watched], [], [], rest_s)
+            said = readable([self._wake_read, *watched], rest_s)
             if self._wake_read in said:
                 os.read(self._wake_read, 4096)
-            for descriptor in set(said) & watched.keys():
+            for descriptor in said & watched.keys():
                 self._listen(watched[descriptor])
 
     def _missing(self) -> str | None:
