@@ -8,7 +8,7 @@ import pytest
 HEAVY = ("torch", "transformers", "peft", "numpy")
 SIDES = {
     "server": ("tunesmith.cli.main", "tunesmith.cli.serve", "tunesmith.api.app", "tunesmith.bootstrap"),
-    "supervisor": ("tunesmith.supervisor.main",),
+    "supervisor": ("tunesmith.supervisor.main", "tunesmith.supervisor.spare"),
     "validation": ("tunesmith.worker.validate",),
 }
 WEB = ("sqlalchemy", "fastapi", "starlette")
@@ -31,5 +31,5 @@ def test_the_compute_side_loads_no_web() -> None:
 
 
 def test_the_supervisor_loads_nothing_but_the_standard_library() -> None:
-    ours = loaded("tunesmith.supervisor.main") - loaded("sys")
+    ours = loaded(*SIDES["supervisor"]) - loaded("sys")
     assert {name for name in ours if name not in sys.stdlib_module_names} <= {"tunesmith"}
