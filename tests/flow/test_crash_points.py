@@ -42,15 +42,15 @@ def test_nothing_answered_for_is_lost_at_any_point(story: tuple[list[list[str]],
 
 @pytest.mark.slow
 def test_every_failpoint_of_the_source_is_passed(
-    story: tuple[list[list[str]], set[str]], make_server: Any, tiny_base: Path, tmp_path: Path
+    story: tuple[list[list[str]], set[str]], make_server: Any, tiny_base: Path, tmp_path: Path, eventually: Any
 ) -> None:
     """What the story does not pass, a life passes: new bases, a job paused and resumed, its model asked and deleted."""
     visits = tmp_path / "visits"
-    server = type(make_server())(tmp_path / "life" / "data")
+    server = type(make_server())(tmp_path / "life" / "data", warm_spares=1)
     server.failpoints = f"*=note:{visits}"
     server.data_dir.parent.mkdir()
     try:
-        live(server.start(), tiny_base)
+        live(server.start(), tiny_base, eventually)
     finally:
         server.kill(signal.SIGTERM)
         server.close()
@@ -59,20 +59,28 @@ def test_every_failpoint_of_the_source_is_passed(
     assert in_source() - passed == set(), "these were never passed"
 
 
-def live(server: Any, base: Path) -> None:
+def live(server: Any, base: Path, eventually: Any) -> None:
     root = server.url.removesuffix("/v1")
     with server.client as client:
         for body in ({"name": "tiny", "source": str(base)}, {"name": "none", "source": "nobody/nothing"}):
             client.post(f"{root}/tunesmith/v1/models", cast_to=dict[str, Any], body=body, options={"timeout": 120})
         file = server.upload()
+        cold: Any = {"model": "tiny", "training_file": file, "extra_headers": {"x-stainless-retry-count": "1"}}
+        dropped = client.fine_tuning.jobs.create(**cold).id
+        server.reaches(dropped, "queued", "running")
+        client.fine_tuning.jobs.cancel(dropped)
+        eventually(lambda: n_spares(client, root) == 2, "a spare of each kind")
         job = server.create(file, validation_file=server.upload(6))
         server.reaches(job, "running")
         client.fine_tuning.jobs.pause(job, extra_headers={"Idempotency-Key": "rest"})
-        asked: Any = {"model": "tiny", "training_file": file, "extra_headers": {"x-stainless-retry-count": "1"}}
-        client.fine_tuning.jobs.cancel(client.fine_tuning.jobs.create(**asked).id)
         server.reaches(job, "paused")
         client.fine_tuning.jobs.resume(job)
         model = server.reaches(job, "succeeded").fine_tuned_model
         client.chat.completions.create(model=model, messages=[{"role": "user", "content": "number 1"}], max_tokens=4)
         client.models.delete(model)
         client.files.delete(file)
+
+
+def n_spares(client: Any, root: str) -> int:
+    told = client.get(f"{root}/tunesmith/v1/spares", cast_to=dict[str, Any])
+    return sum(spare["status"] == "ready" for spare in told["data"])
