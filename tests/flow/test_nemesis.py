@@ -86,7 +86,8 @@ class Client(threading.Thread):
             except openai.APIStatusError as error:
                 # a full disk and a database that is away are told as such, and may be tried again
                 if error.status_code not in (503, 507):
-                    self._world.history.unexpected.append(str(error))
+                    asked = f"{error.request.method} {error.request.url.path}"
+                    self._world.history.unexpected.append(f"{asked}: {error.status_code} {error.response.text}")
 
     def _act(self, client: openai.OpenAI) -> None:
         history, jobs = self._world.history, client.fine_tuning.jobs
