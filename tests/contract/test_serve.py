@@ -31,11 +31,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts a server; none outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*flags: str, data: str = "data") -> subprocess.Popen[str]:
+    def run(*flags: str, data: str = "data", log: Any = subprocess.PIPE) -> subprocess.Popen[str]:
         server = subprocess.Popen(
             [sys.executable, "-m", "tunesmith", "serve", "--data-dir", str(tmp_path / data), *flags],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=log,
             text=True,
             cwd=tmp_path,
             env=os.environ | {"TUNESMITH_SAMPLER_WARM": "0", "TUNESMITH_WARM_SPARES": "0"},
@@ -95,6 +95,15 @@ def test_what_was_answered_survives_the_servers_sudden_death(start: Start) -> No
         assert client.files.content(file.id).read() == b"kept"
     again.send_signal(signal.SIGINT)
     assert again.wait(30) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_log_that_cannot_be_written_fails_nobody(start: Start) -> None:
+    with Path("/dev/full").open("w") as log:
+        server = start("--port", "0", log=log)
+        with openai.OpenAI(base_url=base_url(server), api_key="any", max_retries=0) as client:
+            file = client.files.create(file=("notes.txt", b"kept"), purpose="user_data")
+            assert client.files.content(file.id).read() == b"kept"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Final, cast
+from typing import Final, TextIO, cast
 
 import structlog
 import typer
@@ -176,6 +176,20 @@ async def _until_signalled(composed: Composed, listener: socket.socket) -> None:
     log.info("server.stopped")
 
 
+class _Log:
+    """Standard error as a log that nobody fails by: on a full disk, or a pipe that nobody reads, lines are lost."""
+
+    def write(self, text: str) -> None:
+        """Write, or not."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush, or not."""
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def _log_to_stderr() -> None:
     """Send every log line to stderr: stdout holds the ready line alone."""
     structlog.configure(
@@ -186,7 +200,7 @@ def _log_to_stderr() -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Log())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
