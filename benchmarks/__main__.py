@@ -9,8 +9,9 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     """Run the named benchmarks, or all of them; return 1 if one failed."""
-    known = {path.stem: path for path in sorted(HERE.glob("*.py")) if not path.stem.startswith("_")}
-    names = sys.argv[1:] or list(known)
+    modules = (*HERE.glob("*.py"), *(path.parent for path in HERE.glob("*/__main__.py")))
+    known = sorted(path.stem for path in modules if not path.stem.startswith("_"))
+    names = sys.argv[1:] or known
     unknown = [name for name in names if name not in known]
     if unknown:
         print(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)

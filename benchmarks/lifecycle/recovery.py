@@ -1,10 +1,10 @@
 """How soon trainings go on after a `kill -9`: of the server (they are adopted), and of a worker (its job starts again).
 
-A real server on the embedded base and the `openai` client. *Adopted* is when, after the new server's process was started,
-a step that was taken later can be read of every job, with the very processes of before. *Again* is when, after the worker's
-death, the next step of its job can be read.
+A real server on the embedded base with its warm spares, and the `openai` client. *Adopted* is when, after the new server's
+process was started, a step that was taken later can be read of every job, with the very processes of before. *Again* is when,
+after the worker's death, the next step of its job can be read.
 
-    python -m benchmarks.recovery [--rounds 10] [--jobs 4]
+    python -m benchmarks.lifecycle.recovery [--rounds 10] [--jobs 4]
 """
 
 import argparse
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from benchmarks._server import end_with_the_benchmark
-from benchmarks.equality import House
-from benchmarks.kills import kill, upload
+from benchmarks.lifecycle.equality import House
+from benchmarks.lifecycle.kills import kill, upload
 from tunesmith.supervisor import tree
 
 LONGEST_S = 60.0
@@ -79,6 +79,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=4)
     asked = parser.parse_args()
     long = {"TUNESMITH_TRAINING_SLOTS": str(asked.jobs), "TUNESMITH_FAILPOINTS": "train.step=sleep:0.05"}
+    long["TUNESMITH_WARM_SPARES"] = "1"
     ready: list[float] = []
     adopted: list[float] = []
     regained: list[float] = []

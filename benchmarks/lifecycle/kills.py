@@ -4,7 +4,7 @@ A real server on the embedded base, real trainings. A reader asks for the events
 what it was shown; once a job has ended, its events must be: everything that was ever shown, in that order; one metrics
 event for each step, ascending; one end; and as many lines in the result file as there are steps.
 
-    python -m benchmarks.kills [--kills 1000] [--seed 1]
+    python -m benchmarks.lifecycle.kills [--kills 1000] [--seed 1]
 """
 
 import argparse

@@ -4,7 +4,7 @@ A real server on the embedded base. One run goes undisturbed; every further run 
 at random steps: paused and resumed, or its worker, its supervisor or the server is killed with -9. Compared are the bytes
 of the adapter, the metrics events, the result file and the number of trained tokens.
 
-    python -m benchmarks.equality [--points 50] [--seed 1]
+    python -m benchmarks.lifecycle.equality [--points 50] [--seed 1]
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 import openai
 
 from benchmarks._server import Server, end_with_the_benchmark
-from benchmarks.kills import SETTINGS, kill, upload
+from benchmarks.lifecycle.kills import SETTINGS, kill, upload
 
 N_EPOCHS = 3
 N_STEPS = 60
