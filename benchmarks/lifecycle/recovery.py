@@ -1,7 +1,7 @@
 """How soon trainings go on after a `kill -9`: of the server (they are adopted), and of a worker (its job starts again).
 
 A real server on the embedded base with its warm spares, and the `openai` client. *Adopted* is when, after the new server's
-process was started, a step that was taken later can be read of every job, with the very processes of before. *Again* is when,
+process was started, a later step can be read of every job, with the very processes of before. *Again* is when,
 after the worker's death, the next step of its job can be read.
 
     python -m benchmarks.lifecycle.recovery [--rounds 10] [--jobs 4]
