@@ -269,7 +269,7 @@ def test_only_what_is_wanted_is_made(place):
     assert here.executor.alive(handle)
 
 
-@pytest.mark.parametrize("broken", [{"python": "/nowhere/python"}, {"environment": {"PYTHONPATH": "/nowhere"}}])
+@pytest.mark.parametrize("broken", [{"python": "/nowhere/python"}, {"environment": {"PYTHONHOME": "/nowhere"}}])
 def test_where_no_spare_can_be_made_attempts_start_cold(place, capfd, broken):
     here = place(**broken)
     here.spares.start()

@@ -91,6 +91,13 @@ class Server:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
+    def boot_anew(self) -> None:
+        """Let the next start be on a machine that was booted since."""
+        folder = Path(tempfile.mkdtemp(dir=self.data_dir.parent))
+        patch = f"from tunesmith.supervisor import tree\ntree.boot_id = lambda: {folder.name!r}\n"
+        (folder / "sitecustomize.py").write_text(patch)
+        self.more |= {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()

@@ -7,6 +7,7 @@ import time
 import openai
 import pytest
 
+from tunesmith.methods.method import METHODS
 from tunesmith.supervisor import tree
 
 N_EPOCHS = 2
@@ -54,21 +55,24 @@ def paused(server, job):
 
 
 @pytest.mark.slow
-def test_a_job_paused_at_random_points_and_over_restarts_ends_as_an_undisturbed_one(make_server, eventually):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_job_paused_at_random_points_and_over_restarts_ends_as_an_undisturbed_one(make_server, eventually, method):
     server = make_server(failpoints="train.step=sleep:0.25")
-    file = server.upload()
-    straight = server.create(file, n_epochs=N_EPOCHS)
+    file = server.upload(method=method)
+    straight = server.create(file, n_epochs=N_EPOCHS, method=method)
     chance = random.Random(4)
     server.reaches(straight, "succeeded")
-    job = server.create(file, n_epochs=N_EPOCHS)
+    job = server.create(file, n_epochs=N_EPOCHS, method=method)
     checkpoints = []
-    for restart in (None, signal.SIGKILL, signal.SIGTERM):
+    for restart in (None, signal.SIGKILL, signal.SIGTERM):  # the machine is booted anew with the last
         point = len(server.steps(job)) + chance.randint(1, 3)
         eventually(lambda point=point: len(server.steps(job)) >= point, f"step {point}")
         checkpoints.append(paused(server, job))
         eventually(lambda: tree.tagged(job) == [], "the worker has left")
         if restart is not None:
             server.kill(restart)
+            if restart == signal.SIGTERM:
+                server.boot_anew()
             server.start()
             assert server.status(job) == "paused"
         answer = resume(server, job)
