@@ -274,6 +274,7 @@ def test_where_no_spare_can_be_made_attempts_start_cold(place, capfd, broken):
     here = place(**broken)
     here.spares.start()
     eventually(lambda: here.spares._n_failures >= 2, "two that failed")
+    here.spares.close()  # before its log is taken from it
     assert here.spares.list() == [] or not here.spares.list()[0].ready
     assert "spare.lost" in "".join(capfd.readouterr())
 
