@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=4)
     asked = parser.parse_args()
-    long = {"TUNESMITH_TRAINING_SLOTS": str(asked.jobs), "TUNESMITH_FAILPOINTS": "train.step=sleep:0.05"}
+    long = {"TUNESMITH_TRAINING_SLOTS": str(asked.jobs), "TUNESMITH_FAILPOINTS": "train.step=sleep:0.15"}
     long["TUNESMITH_WARM_SPARES"] = "1"
     ready: list[float] = []
     adopted: list[float] = []
@@ -87,7 +87,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         house = House(Path(name), **long)
         file = upload(house.client)
-        jobs = [house.create(file, n_epochs=500) for _ in range(asked.jobs)]
+        jobs = [house.create(file, n_epochs=50) for _ in range(asked.jobs)]
         wait_for_steps(house, dict.fromkeys(jobs, 0))
         for _ in range(asked.rounds):
             ready_s, took_s, n = restarted(house, jobs)
@@ -99,7 +99,7 @@ def main() -> int:
             house.client.fine_tuning.jobs.cancel(job)
         for _ in range(asked.rounds):
             house.client.fine_tuning.jobs.cancel(jobs[0])
-            jobs[0] = house.create(file, n_epochs=500)
+            jobs[0] = house.create(file, n_epochs=50)
             wait_for_steps(house, {jobs[0]: 0})
             time.sleep(10.0)  # a spare is ready again
             regained.append(again(house, jobs[0]))
