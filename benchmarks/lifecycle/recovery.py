@@ -1,23 +1,27 @@
 """How soon trainings go on after a `kill -9`: of the server (they are adopted), and of a worker (its job starts again).
 
 A real server on the embedded base with its warm spares, and the `openai` client. *Adopted* is when, after the new server's
-process was started, a later step can be read of every job, with the very processes of before. *Again* is when,
-after the worker's death, the next step of its job can be read.
+process was started, a later step can be read of every job, with the very processes of before. *Again* is when, after
+the worker's death, the job's next attempt has taken a step (its report file tells), and when a step can be read that the
+first attempt had not taken: up to 19 steps are done again. With a spare that is ready, and in a server without spares.
 
     python -m benchmarks.lifecycle.recovery [--rounds 10] [--jobs 4]
 """
 
 import argparse
+import contextlib
 import random
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks._server import end_with_the_benchmark
 from benchmarks.lifecycle.equality import House
 from benchmarks.lifecycle.kills import kill, upload
+from tunesmith.core.channel import METRICS
 from tunesmith.supervisor import tree
 
 LONGEST_S = 60.0
@@ -53,17 +57,51 @@ def restarted(house: House, jobs: list[str]) -> tuple[float, float, int]:
     return ready_s, took_s, sum(trees[job] == set(tree.tagged(job)) for job in jobs)
 
 
-def again(house: House, job: str) -> float:
-    """Kill a job's worker; return the seconds to its next step."""
-    before = n_steps(house, job)
+def again(house: House, job: str) -> tuple[float, float]:
+    """Kill a job's worker; return the seconds to its next attempt's first step, and to a step that was not taken before."""
+    attempts = house.folder / "data" / "attempts" / job
+    n_attempts = len(list(attempts.iterdir()))
     while not kill("worker", {job}, random.Random(0)):
         time.sleep(0.05)
-    began = time.monotonic()
-    while n_steps(house, job) > 0:  # the event of the loss is the newest
+    began, before = time.monotonic(), 0
+    while len(list(attempts.iterdir())) == n_attempts:
+        before = max(before, n_steps(house, job))
+    while not has_stepped(attempts):
         time.sleep(0.005)
-    wait_for_steps(house, {job: 0})
-    assert n_steps(house, job) >= 1, before
-    return time.monotonic() - began
+    first_s = time.monotonic() - began
+    wait_for_steps(house, {job: before})
+    return first_s, time.monotonic() - began
+
+
+def has_stepped(attempts: Path) -> bool:
+    """Say whether the newest attempt has reported a step."""
+    newest = max(attempts.iterdir(), key=lambda attempt: int(attempt.name))
+    with contextlib.suppress(FileNotFoundError):
+        return f'"{METRICS}"' in (newest / "spool.jsonl").read_text()
+    return False
+
+
+def regain(house: House, file: str, n_rounds: int, *, spares: int) -> list[tuple[float, float]]:
+    """Return the seconds of `again` for one job after another, with so many spares ready each time."""
+    took: list[tuple[float, float]] = []
+    for _ in range(n_rounds):
+        job = house.create(file, n_epochs=50)
+        wait_for_steps(house, {job: 0})
+        wait_for_spares(house, spares)
+        took.append(again(house, job))
+        house.client.fine_tuning.jobs.cancel(job)
+    return took
+
+
+def wait_for_spares(house: House, n: int) -> None:
+    """Wait until so many spares are ready."""
+    root, end = house.server.url.removesuffix("/v1"), time.monotonic() + LONGEST_S
+    while time.monotonic() < end:
+        spares = house.client.get(f"{root}/tunesmith/v1/spares", cast_to=dict[str, Any])
+        if sum(spare["status"] == "ready" for spare in spares["data"]) >= n:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no {n} spares after {LONGEST_S} s")
 
 
 def line(name: str, seconds: list[float]) -> str:
@@ -82,7 +120,6 @@ def main() -> int:
     long["TUNESMITH_WARM_SPARES"] = "1"
     ready: list[float] = []
     adopted: list[float] = []
-    regained: list[float] = []
     n_alive = 0
     with tempfile.TemporaryDirectory() as name:
         house = House(Path(name), **long)
@@ -95,20 +132,21 @@ def main() -> int:
             adopted.append(took_s)
             n_alive += n
             time.sleep(2.5)
-        for job in jobs[1:]:
+        for job in jobs:
             house.client.fine_tuning.jobs.cancel(job)
-        for _ in range(asked.rounds):
-            house.client.fine_tuning.jobs.cancel(jobs[0])
-            jobs[0] = house.create(file, n_epochs=50)
-            wait_for_steps(house, {jobs[0]: 0})
-            time.sleep(10.0)  # a spare is ready again
-            regained.append(again(house, jobs[0]))
-        house.client.fine_tuning.jobs.cancel(jobs[0])
+        warm = regain(house, file, asked.rounds, spares=2)
+        house.server.end()
+    with tempfile.TemporaryDirectory() as name:
+        house = House(Path(name), **long | {"TUNESMITH_WARM_SPARES": "0"})
+        cold = regain(house, upload(house.client), asked.rounds, spares=0)
         house.server.end()
     print("| seconds | n | median | shortest | longest |\n|---|---|---|---|---|")
     print(line("server started to ready", ready))
     print(line(f"server started to a new step of each of {asked.jobs} jobs", adopted))
-    print(line("worker killed to its job's next step", regained))
+    for spares, took in (("with a spare", warm), ("without", cold)):
+        first, new = zip(*took, strict=True)
+        print(line(f"worker killed to its next attempt's first step, {spares}", list(first)))
+        print(line(f"to a step that was not taken before, {spares}", list(new)))
     print(f"\nadopted with all their processes: {n_alive} of {asked.rounds * asked.jobs}")
     return int(n_alive < asked.rounds * asked.jobs)
 

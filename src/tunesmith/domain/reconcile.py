@@ -52,6 +52,8 @@ class State:
     pausing: Mapping[Key, float] = field(default_factory=dict[Key, float])
     #: Since when (monotonic seconds) an attempt that is not wanted was seen alive.
     leaving: Mapping[Key, float] = field(default_factory=dict[Key, float])
+    #: When (monotonic seconds) the backoff of jobs that this server sent back to the queue ends.
+    due: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,10 @@ def step(state: State, seen: Seen) -> tuple[State, list[Effect]]:
     known = {key for key in state.known if key[0] in occupied_ids}
     known |= {_key(job) for job in seen.occupied if job.id in seen.alive}
     known |= {(start.job_id, start.attempt + 1) for start in starts}
-    after = State(known=frozenset(known), settled=frozenset(settled), pausing=pausing, leaving=leaving)
+    to_end = seen.monotonic - seen.now + FOLLOWING_S  # a hair later: the two clocks are not read at the same moment
+    sent_back = [effect.not_before + to_end for effect in effects if isinstance(effect, Requeue)]
+    due = (*(end for end in state.due if end > seen.monotonic), *sent_back)
+    after = State(known=frozenset(known), settled=frozenset(settled), pausing=pausing, leaving=leaving, due=due)
     return after, [*effects, *starts, *_tells(seen, starts)]
 
 
@@ -351,13 +356,15 @@ def is_training(job: Job) -> bool:
     return job.started_at is not None
 
 
-def rest_s(state: State, effects: Iterable[Effect]) -> float:
-    """Return how long the next step may wait unless something wakes it."""
+def rest_s(state: State, effects: Iterable[Effect], monotonic: float) -> float:
+    """Return how long the step after one at `monotonic` may wait unless something wakes it."""
     if any(isinstance(effect, Adopt | Settle | Release | Requeue | Pause | Fail) for effect in effects):
         return FOLLOWING_S
     if any(isinstance(effect, Tell) for effect in effects):
         return DYING_S  # more may wait to be told
-    return DYING_S if state.leaving or any(isinstance(effect, Sweep) for effect in effects) else CALM_S
+    if state.leaving or any(isinstance(effect, Sweep) for effect in effects):
+        return DYING_S
+    return min(CALM_S, max(FOLLOWING_S, min(state.due, default=math.inf) - monotonic))
 
 
 def undone(state: State, failed: Iterable[Effect]) -> State:

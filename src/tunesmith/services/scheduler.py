@@ -106,7 +106,8 @@ class Scheduler:
 
     def tick(self) -> float:
         """Look, decide, act once; return how many seconds the next tick may wait."""
-        self._state, effects = reconcile.step(self._state, self._look())
+        seen = self._look()
+        self._state, effects = reconcile.step(self._state, seen)
         failed: list[Effect] = []
         for effect in effects:
             if self._ending:
@@ -117,7 +118,7 @@ class Scheduler:
                 log.exception("scheduler.effect", effect=effect)
                 failed.append(effect)
         self._state = reconcile.undone(self._state, failed)
-        return reconcile.CALM_S if failed else reconcile.rest_s(self._state, effects)
+        return reconcile.CALM_S if failed else reconcile.rest_s(self._state, effects, seen.monotonic)
 
     def _look(self) -> Seen:
         occupied, to_validate, to_train = self._placement.look(

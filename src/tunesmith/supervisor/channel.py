@@ -13,6 +13,10 @@ class Unreachable(Exception):
     """The server does not answer now, or answers that it cannot; the same message may be sent again."""
 
 
+class Away(Unreachable):
+    """Nobody listens at the socket: no server is there at present."""
+
+
 class Refused(Exception):
     """The server will not have this attempt any more (fenced), or not its messages; nothing is to be sent again."""
 
@@ -30,6 +34,7 @@ class Channel:
         """Deliver reports (each one line of JSON) and return what the job's owner wants: `run`, `pause`.
 
         Raises:
+            Away: nobody listens.
             Unreachable: nothing came back, or an error of the server's own (5xx).
             Refused: the attempt is fenced, or the message is not accepted (4xx).
         """
@@ -47,6 +52,8 @@ class Channel:
         ).encode()
         try:
             answer = self._exchange(request + body, timeout_s)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            raise Away(str(error)) from error
         except OSError as error:
             raise Unreachable(str(error)) from error
         head, _, content = answer.partition(b"\r\n\r\n")

@@ -10,11 +10,13 @@ from typing import Final
 from tunesmith.core.channel import CHECKPOINT, EXITED, FAILED, FINISHED, PAUSED, REFUSED, VALIDATED, Report
 from tunesmith.core.clock import Clock
 from tunesmith.core.failpoint import failpoint
-from tunesmith.supervisor.channel import Channel, Refused, Unreachable
+from tunesmith.supervisor.channel import Away, Channel, Refused, Unreachable
 
 BATCH: Final = 64
 WINDOW_S: Final = 0.05
+#: Longest wait before the next try: at a server that answers with errors, and where nobody listens (cheap to ask).
 LONGEST_WAIT_S: Final = 2.0
+LONGEST_AWAY_S: Final = 0.2
 #: Reports that are on disk (fsync) before anything else happens, and that wait for no batch.
 URGENT: Final = frozenset({VALIDATED, CHECKPOINT, PAUSED, FINISHED, FAILED, EXITED})
 
@@ -138,9 +140,10 @@ class Forwarder(threading.Thread):
             began = self._clock.monotonic()
             try:
                 desired = self._channel.send(lines)
-            except Unreachable:
+            except Unreachable as error:
                 failures += 1
-                self._spool.wait(min(LONGEST_WAIT_S, WINDOW_S * 2**failures), for_urgent=True)
+                longest_s = LONGEST_AWAY_S if isinstance(error, Away) else LONGEST_WAIT_S
+                self._spool.wait(min(longest_s, WINDOW_S * 2**failures), for_urgent=True)
                 continue
             except Refused:
                 self._on_over(REFUSED)

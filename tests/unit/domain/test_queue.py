@@ -155,6 +155,6 @@ def test_those_far_behind_are_told_too_a_few_at_a_time():
     first, many = queued("q0"), tuple(queued(f"q{n}") for n in range(N_TOLD))
     after, told = decided(occupied=full, to_train=(first,), untold=many)
     assert told == [Tell(f"q{n}", 1, Reason.TRAINING_SLOTS) for n in range(N_TOLD)]
-    assert rest_s(after, told) == DYING_S, "the others are not to wait for long"
+    assert rest_s(after, told, 100.0) == DYING_S, "the others are not to wait for long"
     after, told = decided(occupied=full)
-    assert rest_s(after, told) > DYING_S
+    assert rest_s(after, told, 100.0) > DYING_S

@@ -67,7 +67,7 @@ SETTLED = replace(OWN, settled=frozenset({("j", 2), ("j", 1)}))
 def test_nothing_to_do():
     state, effects = step(State(), seen())
     assert effects == []
-    assert rest_s(state, effects) == CALM_S
+    assert rest_s(state, effects, 100.0) == CALM_S
 
 
 def test_validations_and_trainings_start_in_order_within_their_slots():
@@ -115,14 +115,14 @@ def test_a_job_that_may_not_start_does_not(waiting):
 def test_a_wanted_attempt_is_left_alone():
     state, effects = step(OWN, seen(occupied=(running(),), alive=frozenset({"j"})))
     assert effects == []
-    assert rest_s(state, effects) == CALM_S
+    assert rest_s(state, effects, 100.0) == CALM_S
 
 
 def test_a_cancelled_attempt_is_stopped_at_every_look_and_swept_when_it_resists():
     cancelled = running(status=Status.CANCELLED, desired=Desired.CANCEL, attempt=3)
     state, effects = step(OWN, seen(occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
-    assert rest_s(state, effects) == DYING_S
+    assert rest_s(state, effects, 100.0) == DYING_S
     state, effects = step(state, seen(monotonic=100.0 + STUBBORN_S / 2, occupied=(cancelled,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
     _, effects = step(state, seen(monotonic=100.0 + STUBBORN_S, occupied=(cancelled,), alive=frozenset({"j"})))
@@ -134,7 +134,7 @@ def test_an_attempt_that_told_its_end_may_leave_by_itself(status):
     ended = running(status=status)
     state, effects = step(OWN, seen(occupied=(ended,), alive=frozenset({"j"})))
     assert effects == []
-    assert rest_s(state, effects) == DYING_S
+    assert rest_s(state, effects, 100.0) == DYING_S
     _, effects = step(state, seen(monotonic=100.0 + LEAVING_S, occupied=(ended,), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
 
@@ -148,12 +148,24 @@ def test_an_older_servers_attempt_that_lives_is_this_servers_from_now_on():
     assert effects == [Requeue("j", 2, 1, 101.0, "The worker and its supervisor were killed")]
 
 
+def test_the_end_of_a_backoff_is_slept_to_and_not_past():
+    state, effects = step(SETTLED, seen(occupied=(running(),)))
+    assert isinstance(effects[0], Requeue)
+    assert rest_s(state, effects, 100.0) == FOLLOWING_S
+    state, effects = step(state, seen(monotonic=100.4))
+    assert rest_s(state, effects, 100.4) == CALM_S
+    state, effects = step(state, seen(monotonic=100.9))
+    assert 0.1 < rest_s(state, effects, 100.9) < 0.11
+    state, effects = step(state, seen(monotonic=101.1))
+    assert (rest_s(state, effects, 101.1), state.due) == (CALM_S, ())
+
+
 def test_an_attempt_whose_place_its_server_could_not_note_is_adopted():
     found = {"j": Handle(**HANDLE)}
     claimed = running(handle=None)
     state, effects = step(State(), seen(occupied=(claimed,), strays=frozenset({"j"}), unnoted=found))
     assert effects == [Adopt("j", 2, Handle(**HANDLE))]
-    assert rest_s(state, effects) == FOLLOWING_S
+    assert rest_s(state, effects, 100.0) == FOLLOWING_S
     cancelled = running(status=Status.CANCELLED, handle=None)
     _, effects = step(State(), seen(occupied=(cancelled,), strays=frozenset({"j"}), unnoted=found))
     assert effects == [Sweep("j")]
@@ -167,7 +179,7 @@ def test_a_dead_supervisor_with_living_orphans_frees_nothing():
 def test_the_last_reports_are_taken_before_a_job_is_judged():
     state, effects = step(OWN, seen(occupied=(running(),)))
     assert effects == [Settle("j", 2)]
-    assert rest_s(state, effects) == FOLLOWING_S
+    assert rest_s(state, effects, 100.0) == FOLLOWING_S
     forgetful = undone(state, effects)
     assert step(forgetful, seen(occupied=(running(),)))[1] == [Settle("j", 2)]
     _, effects = step(state, seen(occupied=(running(status=Status.SUCCEEDED),)))
@@ -263,20 +275,20 @@ def pausing(**changes):
 def test_an_attempt_that_is_to_pause_has_its_time_and_is_killed_after_it():
     state, effects = step(OWN, seen(occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == []
-    assert rest_s(state, effects) == CALM_S
+    assert rest_s(state, effects, 100.0) == CALM_S
     late = 100.0 + PAUSE_GRACE_S
     state, effects = step(state, seen(monotonic=late - 0.1, occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == []
     state, effects = step(state, seen(monotonic=late, occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE))]
-    assert rest_s(state, effects) == DYING_S
+    assert rest_s(state, effects, 100.0) == DYING_S
     state, effects = step(state, seen(monotonic=late + STUBBORN_S, occupied=(pausing(),), alive=frozenset({"j"})))
     assert effects == [Stop("j", Handle(**HANDLE)), Sweep("j")]
     state, effects = step(state, seen(monotonic=late + 2, occupied=(pausing(),)))
     assert effects == [Settle("j", 2)]
     state, effects = step(state, seen(monotonic=late + 2, occupied=(pausing(),)))
     assert effects == [Pause("j", 2, "The worker did not pause within 60 s and was killed")]
-    assert rest_s(state, effects) == FOLLOWING_S
+    assert rest_s(state, effects, 100.0) == FOLLOWING_S
 
 
 def test_a_pause_that_is_withdrawn_and_asked_for_again_has_all_its_time():

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from tunesmith.supervisor.channel import Channel, Refused, Unreachable
+from tunesmith.supervisor.channel import Away, Channel, Refused, Unreachable
 
 
 @pytest.fixture
@@ -69,6 +69,10 @@ def test_anything_else_may_be_tried_again(say, channel, answer):
         channel.beat()
 
 
-def test_nobody_there(channel):
-    with pytest.raises(Unreachable, match="No such file"):
+def test_nobody_there(channel, socket_path):
+    with pytest.raises(Away, match="No such file"):
         channel.send([])
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(socket_path))
+        with pytest.raises(Away, match="refused"):
+            channel.send([])
