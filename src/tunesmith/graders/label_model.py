@@ -5,15 +5,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from tunesmith.graders.base import GraderSchema
-from tunesmith.graders.judge import JudgeMessage
+from tunesmith.graders.base import Grade, GraderBase, GradingFailed, Sample, Tools
+from tunesmith.graders.judge import JudgeMessage, ask, needs, shown
 
 
-class LabelModel(GraderSchema):
-    """Ask a judge for one of `labels`; those in `passing_labels` score 1."""
+class LabelModel(GraderBase):
+    """Ask a judge for one of `labels`; those in `passing_labels` score 1, the others 0."""
 
     type: Literal["label_model"]
-    name: str | None = None
     model: str
     input: list[JudgeMessage] = Field(min_length=1)
     labels: list[str] = Field(min_length=1)
@@ -25,3 +24,17 @@ class LabelModel(GraderSchema):
         if unknown:
             raise PydanticCustomError("value", "passes '{label}', which is not among its labels", {"label": unknown[0]})
         return self
+
+    async def check(self, tools: Tools, /) -> None:
+        """See to it that the judge is there, and can do what it is asked."""
+        await tools.judge.check(self.model, needs(self.input))
+
+    async def score(self, sample: Sample, tools: Tools, /) -> Grade:
+        """Return 1 for a label that passes."""
+        label = {"type": "string", "enum": self.labels}
+        result, verdict = await ask(tools, self.model, self.input, sample, result=label)
+        if result not in self.labels:
+            details = f"{self.model} gave none of the labels: {shown(result)}"
+            raise GradingFailed("model_grader_parse_error", details, verdict)
+        passed = result in self.passing_labels
+        return Grade(float(passed), usage={verdict.model: verdict.usage}, model=verdict.model)

@@ -1,14 +1,16 @@
 """`multi`: several graders and a formula over their scores."""
 
-from typing import Annotated, Any, Final, Literal, Self, cast
+import asyncio
+from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from tunesmith.graders.base import GraderSchema
+from tunesmith.graders import formula
+from tunesmith.graders.base import Flag, Grade, GraderBase, GraderRefused, GradingFailed, Sample, Tools, Usage
 from tunesmith.graders.leaves import Leaf
 
-N_MAX_FORMULA: Final = 4096
+N_MAX_GRADERS: Final = 100
 
 
 def _by_name(graders: object) -> object:
@@ -28,17 +30,56 @@ def _by_name(graders: object) -> object:
     return named
 
 
-class Multi(GraderSchema):
-    """Compute `calculate_output` from the scores of `graders`, by their names."""
+class Multi(GraderBase):
+    """Compute `calculate_output` from the scores of `graders`, by their names; where one fails, so does the whole."""
 
     type: Literal["multi"]
-    name: str | None = None
-    graders: Annotated[dict[str, Leaf], BeforeValidator(_by_name), Field(min_length=1)]
-    calculate_output: str = Field(min_length=1, max_length=N_MAX_FORMULA)
+    graders: Annotated[dict[str, Leaf], BeforeValidator(_by_name), Field(min_length=1, max_length=N_MAX_GRADERS)]
+    calculate_output: str = Field(min_length=1, max_length=formula.N_MAX_FORMULA)
 
-    @model_validator(mode="after")
-    def _names_can_stand_in_a_formula(self) -> Self:
-        wrong = [name for name in self.graders if not name.isidentifier()]
-        if wrong:
-            raise PydanticCustomError("value", "calls a grader '{name}', which no formula can", {"name": wrong[0]})
-        return self
+    @field_validator("graders")
+    @classmethod
+    def _names_can_stand_in_a_formula(cls, graders: dict[str, Leaf]) -> dict[str, Leaf]:
+        for name in graders:
+            if not formula.is_name(name):
+                raise PydanticCustomError("value", "calls a grader '{name}', which no formula can", {"name": name})
+            if name in formula.FUNCTIONS:
+                raise PydanticCustomError("value", "calls a grader '{name}', which is a function's name", {"name": name})
+        return graders
+
+    @field_validator("calculate_output")
+    @classmethod
+    def _is_a_formula(cls, text: str, info: ValidationInfo) -> str:
+        if "graders" in info.data:  # they are told of first when they are wrong themselves
+            try:
+                formula.parse(text, frozenset(info.data["graders"]))
+            except formula.FormulaRefused as error:
+                raise PydanticCustomError("value", "{why}", {"why": str(error)}) from error
+        return text
+
+    async def check(self, tools: Tools, /) -> None:
+        """Check every grader."""
+        for name, grader in self.graders.items():
+            try:
+                await grader.check(tools)
+            except GraderRefused as refused:
+                raise refused.within(f"graders.{name}") from refused
+
+    async def score(self, sample: Sample, tools: Tools, /) -> Grade:
+        """Grade with all at the same time, then compute."""
+        grades = await asyncio.gather(*(grader.grade(sample, tools) for grader in self.graders.values()))
+        parts = dict(zip(self.graders, grades, strict=True))
+        usage: dict[str, Usage] = {}
+        errors: dict[Flag, str] = {}
+        for name, grade in parts.items():
+            for model, tokens in grade.usage.items():
+                usage[model] = usage.get(model, Usage()) + tokens
+            errors |= {flag: f"{name}: {details}" for flag, details in grade.errors.items()}
+        value = None
+        if not errors:
+            try:
+                program = formula.parse(self.calculate_output, frozenset(self.graders))
+                value = program.compute({name: grade.reward for name, grade in parts.items()})
+            except GradingFailed as failure:
+                errors = {failure.flag: failure.details}
+        return Grade(value, errors, parts, usage)

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from tunesmith.graders.base import GraderSchema
+from tunesmith.graders.base import Grade, GraderBase, Sample, Tools
 
 N_MAX_SOURCE_BYTES: Final = 256 * 1024
 
@@ -17,10 +17,17 @@ def _short(source: str) -> str:
     return source
 
 
-class PythonGrader(GraderSchema):
+class PythonGrader(GraderBase):
     """Call `grade(sample, item)` of the source, which returns a number."""
 
     type: Literal["python"]
-    name: str | None = None
     source: Annotated[str, AfterValidator(_short)]
     image_tag: str | None = None
+
+    async def check(self, tools: Tools, /) -> None:
+        """Load the source in the sandbox, without a call."""
+        await tools.python.check(self.source, self.image_tag)
+
+    async def score(self, sample: Sample, tools: Tools, /) -> Grade:
+        """Return what the source returns."""
+        return Grade(await tools.python.grade(self.source, sample))

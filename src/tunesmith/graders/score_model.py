@@ -1,21 +1,43 @@
 """`score_model`: a judge model gives a number."""
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from tunesmith.graders.base import GraderSchema
-from tunesmith.graders.judge import JudgeMessage, SamplingParams
+from tunesmith.graders.base import Grade, GraderBase, GradingFailed, Sample, Tools
+from tunesmith.graders.judge import JudgeMessage, SamplingParams, ask, needs, shown
 
 
-class ScoreModel(GraderSchema):
-    """Ask a judge for a number within `range`, 0 to 1 unless said otherwise."""
+def _ascends(span: list[float]) -> list[float]:
+    low, high = span
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise PydanticCustomError("value", "must be [least, greatest], not [{low}, {high}]", {"low": low, "high": high})
+    return span
+
+
+class ScoreModel(GraderBase):
+    """Ask a judge for a number, and keep it within `range`, 0 to 1 unless said otherwise."""
 
     type: Literal["score_model"]
-    name: str | None = None
     model: str
     input: list[JudgeMessage] = Field(min_length=1)
-    range: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    range: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascends)] | None = None
     sampling_params: SamplingParams | None = None
     #: Belongs to evals; tolerated, because the guides write it.
     pass_threshold: float | None = None
+
+    async def check(self, tools: Tools, /) -> None:
+        """See to it that the judge is there, and can do what it is asked."""
+        effort = None if self.sampling_params is None else self.sampling_params.reasoning_effort
+        await tools.judge.check(self.model, needs(self.input, effort))
+
+    async def score(self, sample: Sample, tools: Tools, /) -> Grade:
+        """Return the judge's number."""
+        number = {"type": "number"}
+        result, verdict = await ask(tools, self.model, self.input, sample, result=number, params=self.sampling_params)
+        if isinstance(result, bool) or not isinstance(result, int | float) or not math.isfinite(result):
+            raise GradingFailed("model_grader_parse_error", f"{self.model} gave no number: {shown(result)}", verdict)
+        low, high = self.range or (0.0, 1.0)
+        return Grade(min(high, max(low, float(result))), usage={verdict.model: verdict.usage}, model=verdict.model)
