@@ -13,6 +13,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Inference
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.executors.spares import LocalSpares
+from tunesmith.graders.base import Tools
 from tunesmith.inference.resident import Resident
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
@@ -20,6 +21,7 @@ from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.drain import Drain
 from tunesmith.services.files import Files
+from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.models import Models
@@ -144,6 +146,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
+        grading=Grading(tools=Tools(clock), ids=ids),
     )
     retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)

@@ -11,8 +11,6 @@ from fastapi import APIRouter
 from tunesmith.core.errors import NotAvailable
 
 PATHS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("POST", "/fine_tuning/alpha/graders/run", "Running a grader"),
-    ("POST", "/fine_tuning/alpha/graders/validate", "Validating a grader"),
     ("GET", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
     ("POST", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
     ("DELETE", "/fine_tuning/checkpoints/{name:path}/permissions/{permission}", "Sharing checkpoints with other projects"),

@@ -50,6 +50,10 @@ class Ids:
         """Return `call_` and 24 alphanumerics."""
         return "call_" + self._text(_ALPHANUMERIC, 24)
 
+    def grader(self) -> str:
+        """Return `grader-` and 12 alphanumerics, the name of a grader that was given none."""
+        return "grader-" + self._text(_ALPHANUMERIC, 12)
+
     def outbox(self) -> str:
         """Return `evt_` and 24 alphanumerics."""
         return "evt_" + self._text(_ALPHANUMERIC, 24)

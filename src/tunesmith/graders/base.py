@@ -6,11 +6,13 @@ union in `leaves.py`.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict
+
+from tunesmith.core.clock import Clock
 
 log = structlog.get_logger()
 
@@ -52,6 +54,10 @@ class GraderRefused(Exception):
     def within(self, outer: str) -> Self:
         """Return the same refusal as of a grader that lies in another one's field."""
         return type(self)(f"{outer}.{self.field}" if self.field else outer, self.message)
+
+
+class GraderNotAvailable(GraderRefused):
+    """The contract has it, this release does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ class Grade:
     usage: Mapping[str, Usage] = field(default_factory=dict[str, Usage])
     #: The model that judged, as it names itself.
     model: str | None = None
+    #: What it took.
+    seconds: float = 0.0
 
     @property
     def reward(self) -> float:
@@ -191,10 +199,6 @@ class PythonRunner(Protocol):
 class Embedder(Protocol):
     """The embedding models that this server knows."""
 
-    def check(self) -> None:
-        """Raise `GraderRefused` with the field `evaluation_metric` when there is none."""
-        ...
-
     async def similarity(self, left: str, right: str) -> float:
         """Return the cosine of two texts' embeddings, -1 to 1.
 
@@ -206,11 +210,34 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What graders ask; made once by a fuse box."""
+    """What graders ask; made once by a fuse box. Asking for what a server does not have raises `GraderRefused`."""
 
-    judge: Judge
-    python: PythonRunner
-    embedder: Embedder
+    clock: Clock
+    judges: Judge | None = None
+    sandbox: PythonRunner | None = None
+    embeddings: Embedder | None = None
+
+    @property
+    def judge(self) -> Judge:
+        """The models that can be asked."""
+        if self.judges is None:
+            raise GraderNotAvailable("model", "Graders that ask a model are not available in this release.")
+        return self.judges
+
+    @property
+    def python(self) -> PythonRunner:
+        """The sandbox."""
+        if self.sandbox is None:
+            raise GraderNotAvailable("", "Graders of type 'python' are not available in this release.")
+        return self.sandbox
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedding models."""
+        if self.embeddings is None:
+            why = "'cosine' needs an embedding model, and this server has none; the other metrics need no model."
+            raise GraderRefused("evaluation_metric", why)
+        return self.embeddings
 
 
 class GraderSchema(BaseModel):
@@ -229,15 +256,17 @@ class GraderBase(GraderSchema):
 
     async def grade(self, sample: Sample, tools: Tools) -> Grade:
         """Grade one sample; whatever goes wrong is told in the grade."""
+        began = tools.clock.monotonic()
         try:
-            return await self.score(sample, tools)
+            grade = await self.score(sample, tools)
         except GradingFailed as failure:
             asked = failure.verdict
             usage = {} if asked is None else {asked.model: asked.usage}
-            return Grade(None, {failure.flag: failure.details}, usage=usage, model=None if asked is None else asked.model)
+            grade = Grade(None, {failure.flag: failure.details}, usage=usage, model=None if asked is None else asked.model)
         except Exception as error:  # one sample's grade is not another's
             log.exception("grader.crashed", grader=self.name, kind=type(self).__name__)
-            return Grade(None, {"other_error": f"{type(error).__name__}: {error}"})
+            grade = Grade(None, {"other_error": f"{type(error).__name__}: {error}"})
+        return replace(grade, seconds=tools.clock.monotonic() - began)
 
     async def score(self, sample: Sample, tools: Tools, /) -> Grade:
         """Grade one sample.

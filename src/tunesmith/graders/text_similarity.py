@@ -29,7 +29,7 @@ class TextSimilarity(GraderBase):
     async def check(self, tools: Tools, /) -> None:
         """See to it that `cosine` has its embedding model."""
         if self.evaluation_metric == "cosine":
-            tools.embedder.check()
+            _ = tools.embedder
 
     async def score(self, sample: Sample, tools: Tools, /) -> Grade:
         """Return how near the texts are; long ones are refused."""

@@ -9,6 +9,7 @@ from tunesmith.domain.ports import Spares
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
+from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
@@ -32,3 +33,4 @@ class Services:
     chat: Chat
     idempotency: Idempotency
     spares: Spares
+    grading: Grading
