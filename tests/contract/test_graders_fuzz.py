@@ -32,13 +32,15 @@ MULTI: Any = {
 }  # fmt: skip
 SEEDS = (CHECK, NEAR, PYTHON, SCORE, LABEL, MULTI)
 TEXTS = (
-    "", " ", "{{", "}}", "{{}}", "{{ item }}", "{{ item.x.y[9] }}", "{{ sample }}", "{{ sample.choices }}", "{{ item.__class__ }}",
-    "{{ '{{' }}", "%s{0}", "a" * 3000, "\x00", "\u202e", "🦜" * 50, "a+b", "a^^b", "((((a))))", "1e999", "a/0", "log(0)", "exp(a)(b)",
-    "a" + "+a" * 1500, "(" * 500, "-" * 500 + "a", "2^" * 200 + "2", "none", "eq", "ilike", "meteor", "rouge_l", "cosine", "multi", "user",
-    "true", "1", "NaN", "\n\t'\"\\", "min", "__import__('os')", "ﬀ", "İ", "ß",
+    "", " ", "{{", "}}", "{{}}", "{{ item }}", "{{ item.x.y[9] }}", "{{ sample }}", "{{ sample.choices }}",
+    "{{ item.__class__ }}", "{{ '{{' }}", "%s{0}", "a" * 3000, "\x00", "\u202e", "🦜" * 50, "a+b", "a^^b", "((((a))))",
+    "1e999", "a/0", "log(0)", "exp(a)(b)", "a" + "+a" * 1500, "(" * 500, "-" * 500 + "a", "2^" * 200 + "2", "none", "eq",
+    "ilike", "meteor", "rouge_l", "cosine", "multi", "user", "true", "1", "NaN", "\n\t'\"\\", "min",
+    "__import__('os')", "ﬀ", "İ", "ß",
 )  # fmt: skip
 OTHERS = (
-    None, True, False, 0, 1, -1, 2**63, 10**400, 1e308, 1.5, [], {}, [[]], [{}], {"type": "x"}, ["a", "b"], [1, 0], [0, 1, 2],
+    None, True, False, 0, 1, -1, 2**63, 10**400, 1e308, 1.5, [], {}, [[]], [{}], {"type": "x"}, ["a", "b"], [1, 0],
+    [0, 1, 2],
 )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def mutated(chance: random.Random, tree: Any) -> Any:
-    """Return a tree with something changed: a value replaced, removed, doubled under another name, or swapped with a grader."""
+    """Return a tree with something changed: a value replaced, removed, doubled under another name, or made a grader."""
     tree = copy.deepcopy(tree)
     path = chance.choice(places(tree))
     value = chance.choice((chance.choice(TEXTS), chance.choice(OTHERS), chance.choice(SEEDS)))
