@@ -23,6 +23,7 @@ from tunesmith.executors import spares as pool
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.executors.spares import LocalSpares
 from tunesmith.supervisor import tag, tree
+from tunesmith.supervisor.child import NICENESS
 
 PATIENCE_S = 60.0
 JOB = f"ftjob-spares{os.getpid()}"
@@ -129,7 +130,7 @@ def test_an_attempt_has_the_same_environment_warm_and_cold(place, monkeypatch):
         seen.append((shown(handle.pid), shown(worker), niceness(handle.pid), niceness(worker), descriptors(worker, log)))
     assert seen[0] == seen[1]
     assert "OPENAI_API_KEY" not in seen[0][1]
-    assert seen[0][3] == seen[0][2] + 5
+    assert seen[0][3] == min(19, seen[0][2] + NICENESS)
 
 
 def shown(pid: int) -> dict[str, str]:

@@ -29,6 +29,8 @@ from tunesmith.core.settings import Settings
 REFUSED: Final = 1
 #: How long answers that are still being written at the end may take.
 FAREWELL_S: Final = 3
+#: How soon a thread gives way to another that waits: an answer changes threads some times, and the scheduler is one of them.
+SWITCH_S: Final = 0.0005
 
 log = structlog.get_logger()
 
@@ -40,6 +42,7 @@ class CannotServe(Exception):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, with logs on stderr; return the exit code."""
     _log_to_stderr()
+    sys.setswitchinterval(SWITCH_S)
     return start(settings)
 
 

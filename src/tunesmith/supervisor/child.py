@@ -1,10 +1,14 @@
 """The worker as its supervisor's child: started in a session of its own, with a pipe for its reports and one for wishes."""
 
+import contextlib
 import os
 import signal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tunesmith.supervisor import tree
+
+#: How far a worker stands back, in the scheduler's units: the server and its sampler answer first, training can wait.
+NICENESS: Final = 10
 
 
 class Child(NamedTuple):
@@ -32,6 +36,7 @@ def start(command: list[str], *, log: int) -> Child:
     if pid == 0:
         try:
             os.setsid()
+            _stand_back()
             tree.die_with_parent(parent)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
@@ -46,3 +51,10 @@ def start(command: list[str], *, log: int) -> Child:
     for descriptor in (report_write, control_read, nothing):
         os.close(descriptor)
     return Child(pid, reports, control)
+
+
+def _stand_back() -> None:
+    """Lower the priority before anything is imported; where the kernel shares the processor among sessions, its own."""
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:  # noqa: PTH123 - as in tree.py
+        group.write(f"{NICENESS}\n")

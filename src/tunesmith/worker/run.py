@@ -3,7 +3,6 @@
 With `--spare KIND THREADS` in place of the file it makes itself ready for a task of that kind, and waits for one.
 """
 
-import contextlib
 import gc
 import os
 import sys
@@ -18,8 +17,6 @@ from tunesmith.worker.compose import open_blobs
 from tunesmith.worker.reporter import PipeControl, WorkerReporter
 from tunesmith.worker.spare import SPARE, wait_for_task
 
-#: How far a worker stands back, in the scheduler's units: the server and its sampler answer first, training can wait.
-NICENESS: Final = 5
 _LONGEST_MESSAGE: Final = 1000
 _OUT_OF_MEMORY: Final = "The worker ran out of memory. Use a smaller batch_size, shorter examples or a smaller base model."
 
@@ -72,13 +69,6 @@ def _explained(error: Exception) -> tuple[str, str | None, str]:
     return "server_error", None, text[:_LONGEST_MESSAGE] + where
 
 
-def _stand_back() -> None:
-    """Lower the worker's priority; where the kernel shares the processor among sessions, that of its session."""
-    os.nice(NICENESS)
-    with contextlib.suppress(OSError):  # sessions are not what this kernel looks at
-        Path("/proc/self/autogroup").write_text(f"{NICENESS}\n")
-
-
 def _set_threads(spec: dict[str, Any]) -> None:
     """Bind every thread pool of the numeric libraries before one of them is loaded."""
     n_threads = str(spec.get("threads", 1))
@@ -91,7 +81,6 @@ def _set_threads(spec: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> int:
     """Do the task whose file is named, or the one that a spare is told."""
     reports, control = int(os.environ["TUNESMITH_REPORT_FD"]), int(os.environ["TUNESMITH_CONTROL_FD"])
-    _stand_back()
     if arguments[0] == SPARE:
         _set_threads({"threads": arguments[2]})
         task = wait_for_task(arguments[1], reports=reports, control=control)

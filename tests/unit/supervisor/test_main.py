@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import time
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.supervisor.child import NICENESS
 from tunesmith.supervisor.main import LINGER_S
 
 WILD_NAMES = ("worker", "session", "grandchild", "daemon")
@@ -39,6 +41,16 @@ def test_a_signal_to_the_supervisor_leaves_nothing_of_a_tree_that_resists(attemp
     assert attempt.pids() == set()
     ended = attempt.ended()
     assert (ended["signal"], ended["killed"]) == (signal.SIGKILL, True)
+
+
+def test_a_worker_stands_back_behind_its_server_from_its_first_moment(attempt, server):
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    attempt.start("tells_priority")
+    assert attempt.wait() == 0
+    told = json.loads((attempt.folder / "stderr.log").read_text())
+    assert told["priority"] == min(19, own + NICENESS)
+    assert told["session"] in (None, NICENESS)
+    assert told["session"] == NICENESS or not Path("/proc/self/autogroup").exists()
 
 
 def test_a_tree_that_keeps_forking_is_caught(attempt, server, eventually):
