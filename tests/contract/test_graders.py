@@ -47,7 +47,7 @@ def test_what_has_another_name_in_the_guides_is_echoed_as_the_schema_has_it(clie
     told = client.fine_tuning.alpha.graders.validate(grader={**SAME, "operation": "neq"}).to_dict()
     assert told["grader"]["operation"] == "ne"
     listed = {**BOTH, "graders": [SAME, NEAR]}
-    assert client.fine_tuning.alpha.graders.validate(grader=listed).to_dict() == {"grader": BOTH}
+    assert client.fine_tuning.alpha.graders.validate(grader=listed).to_dict(warnings=False) == {"grader": BOTH}
 
 
 def test_a_grade_conforms(client: openai.OpenAI, conforms: Callable[..., None]) -> None:

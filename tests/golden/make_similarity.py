@@ -1,4 +1,4 @@
-"""Make the golden vectors of text similarity: `python make_similarity.py WORDNET OUT.jsonl.gz`, WORDNET being 3.0's `dict` folder.
+"""Make the golden vectors of text similarity: `python make_similarity.py WORDNET OUT.jsonl.gz`, with 3.0's `dict` folder.
 
 Every value comes from the library itself, none from our code: METEOR from nltk's reader of the whole database, ROUGE-L from
 rouge-score's own.
@@ -32,8 +32,8 @@ PLAIN = (
     "Children were running better than mice", "e = mc^2 & a < b", "well-known wolves' knives",
 )  # fmt: skip
 FOREIGN = (
-    "今天天气很好", "机器学习 是 什么", "Straße und Äpfel", "naïve café déjà vu", "Москва — столица", "🦜🦜 parrots 🦜", "ﬁne ﬂow",
-    "İstanbul'da", "नमस्ते दुनिया", "مرحبا بالعالم",
+    "今天天气很好", "机器学习 是 什么", "Straße und Äpfel", "naïve café déjà vu", "Москва — столица", "🦜🦜 parrots 🦜",
+    "ﬁne ﬂow", "İstanbul'da", "नमस्ते दुनिया", "مرحبا بالعالم",
 )  # fmt: skip
 BARE = ("", " ", ".", "...", "!?", "\n\t", "a", "A", "42", "-", "''", "the")
 

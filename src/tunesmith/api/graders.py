@@ -84,11 +84,12 @@ def wire_grade(name: str, kind: str, grade: Grade) -> dict[str, Any]:
 
 def wire_errors(errors: Mapping[Flag, str]) -> dict[str, bool | str | None]:
     """Return every flag, and beside it what it is about."""
+    details: dict[str, str] = {**errors}
     told: dict[str, bool | str | None] = {}
     for flag in (*get_args(Flag), *ELSEWHERE):
-        told[flag] = flag in errors
-        told[f"{flag}_details"] = errors.get(flag)
-    kind = errors.get("python_grader_server_error")
+        told[flag] = flag in details
+        told[f"{flag}_details"] = details.get(flag)
+    kind = details.get("python_grader_server_error")
     return {**told, "python_grader_server_error_type": None if kind is None else kind.partition(":")[0]}
 
 

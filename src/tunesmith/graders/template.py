@@ -25,9 +25,9 @@ _N_SHOWN: Final = 60
 
 _OPEN, _CLOSE = "{{", "}}"
 _TEXT: Final = re.compile(r'\s*(?:"([^"]*)"|\'([^\']*)\')\s*')
-_NAME: Final = re.compile(r"[^\s.\[\]{}\"']+")
+_NAME: Final = re.compile(r"[^\s.\[\]{}()|\"']+")
 _STEP: Final = re.compile(
-    r"""\.(?P<name>[^\s.\[\]{}"']+)|\[(?P<index>\d{1,9})\]|\["(?P<quoted>[^"]*)"\]|\['(?P<single>[^']*)'\]"""
+    r"""\.(?P<name>[^\s.\[\]{}()|"']+)|\[(?P<index>\d{1,9})\]|\["(?P<quoted>[^"]*)"\]|\['(?P<single>[^']*)'\]"""
 )
 
 Step = str | int

@@ -9,8 +9,19 @@ from tunesmith.graders.batch import Batch
 from tunesmith.graders.grader import Grader
 
 ANY = TypeAdapter(Grader)
-SAME = {"type": "string_check", "name": "same", "input": "{{ sample.output_text }}", "reference": "{{ item.x }}", "operation": "eq"}
-BOTH = {"type": "multi", "name": "both", "graders": {"a": SAME, "b": {**SAME, "operation": "ne"}}, "calculate_output": "a - b"}
+SAME = {
+    "type": "string_check",
+    "name": "same",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.x }}",
+    "operation": "eq",
+}
+BOTH = {
+    "type": "multi",
+    "name": "both",
+    "graders": {"a": SAME, "b": {**SAME, "operation": "ne"}},
+    "calculate_output": "a - b",
+}
 
 
 class Watched(type(ANY.validate_python(SAME))):

@@ -9,9 +9,17 @@ from tunesmith.graders.base import GradingFailed, Sample
 from tunesmith.graders.template import TemplateRefused, missing, parse, render
 
 ITEM = {
-    "x": "text", "n": 1.0, "i": 7, "yes": True, "none": None, "list": [1, {"deep": "ü"}], "a b": {"c.d": "dotted"}, "t": "{{ item.x }}",
-    "items": "a column", "häuser-2": "kept",
-}  # fmt: skip
+    "x": "text",
+    "n": 1.0,
+    "i": 7,
+    "yes": True,
+    "none": None,
+    "list": [1, {"deep": "ü"}],
+    "a b": {"c.d": "dotted"},
+    "t": "{{ item.x }}",
+    "items": "a column",
+    "häuser-2": "kept",
+}
 
 
 def sample(text="said", **more):
@@ -22,13 +30,22 @@ def sample(text="said", **more):
 @pytest.mark.parametrize(
     ("template", "text"),
     [
-        ("", ""), ("plain } { }} text", "plain } { }} text"), ("{{item.x}}{{ item.x }}", "texttext"), ("<{{  item.x\n}}>", "<text>"),
-        ("{{item.n}} {{item.i}} {{item.yes}} {{item.none}}", "1.0 7 true null"), ("{{ item.list }}", '[1, {"deep": "ü"}]'),
-        ("{{ item.list[1].deep }}", "ü"), ("{{ item['a b'][\"c.d\"] }}", "dotted"), ("{{ item.t }}", "{{ item.x }}"),
-        ("{{ item.items }}", "a column"), ("{{ item.häuser-2 }}", "kept"), ('{{ "{{" }} {{ \'}}\' }}', "{{ }}"),
-        ("{{ sample.output_text }}", "said"), ("{{ sample.choices[0].message.content }}", "said"),
+        ("", ""),
+        ("plain } { }} text", "plain } { }} text"),
+        ("{{item.x}}{{ item.x }}", "texttext"),
+        ("<{{  item.x\n}}>", "<text>"),
+        ("{{item.n}} {{item.i}} {{item.yes}} {{item.none}}", "1.0 7 true null"),
+        ("{{ item.list }}", '[1, {"deep": "ü"}]'),
+        ("{{ item.list[1].deep }}", "ü"),
+        ("{{ item['a b'][\"c.d\"] }}", "dotted"),
+        ("{{ item.t }}", "{{ item.x }}"),
+        ("{{ item.items }}", "a column"),
+        ("{{ item.häuser-2 }}", "kept"),
+        ("{{ \"{{\" }} {{ '}}' }}", "{{ }}"),
+        ("{{ sample.output_text }}", "said"),
+        ("{{ sample.choices[0].message.content }}", "said"),
     ],
-)  # fmt: skip
+)
 def test_what_is_rendered(template, text):
     assert render(template, sample()) == text
 
@@ -43,14 +60,20 @@ def test_tools_and_json_of_a_sample():
 @pytest.mark.parametrize(
     ("template", "flag"),
     [
-        ("{{ item.y }}", "invalid_variable_error"), ("{{ item.list[2] }}", "invalid_variable_error"),
-        ("{{ item.x[0] }}", "invalid_variable_error"), ("{{ item.x.upper }}", "invalid_variable_error"),
-        ("{{ item.__class__ }}", "invalid_variable_error"), ("{{ item.list.append }}", "invalid_variable_error"),
-        ("{{ item.keys }}", "invalid_variable_error"), ("{{ item.none.x }}", "invalid_variable_error"),
-        ("{{ sample.output_tools[0] }}", "invalid_variable_error"), ("{{ sample.output_audio.data }}", "invalid_variable_error"),
-        ("{{ sample.output_json }}", "sample_parse_error"), ("{{ sample.output_json.a }}", "sample_parse_error"),
+        ("{{ item.y }}", "invalid_variable_error"),
+        ("{{ item.list[2] }}", "invalid_variable_error"),
+        ("{{ item.x[0] }}", "invalid_variable_error"),
+        ("{{ item.x.upper }}", "invalid_variable_error"),
+        ("{{ item.__class__ }}", "invalid_variable_error"),
+        ("{{ item.list.append }}", "invalid_variable_error"),
+        ("{{ item.keys }}", "invalid_variable_error"),
+        ("{{ item.none.x }}", "invalid_variable_error"),
+        ("{{ sample.output_tools[0] }}", "invalid_variable_error"),
+        ("{{ sample.output_audio.data }}", "invalid_variable_error"),
+        ("{{ sample.output_json }}", "sample_parse_error"),
+        ("{{ sample.output_json.a }}", "sample_parse_error"),
     ],
-)  # fmt: skip
+)
 def test_a_path_that_leads_nowhere_is_told(template, flag):
     with pytest.raises(GradingFailed) as failure:
         render(template, sample())
@@ -66,11 +89,27 @@ def test_what_is_not_json_has_no_json(text):
 @pytest.mark.parametrize(
     "template",
     [
-        "{{", "a {{ item.x", "{{}}", "{{ }}", "{{ me.x }}", "{{ item. }}", "{{ item..x }}", "{{ item.x y }}", "{{ item[x] }}",
-        "{{ item[-1] }}", "{{ item.x | upper }}", "{{ item.x() }}", "{{ sample }}", "{{ sample.text }}", "{{ sample[0] }}", "{{ 'a }}",
-        "{{ {{ item.x }} }}", "{{ item.x + 1 }}", "{{ 1 }}",
+        "{{",
+        "a {{ item.x",
+        "{{}}",
+        "{{ }}",
+        "{{ me.x }}",
+        "{{ item. }}",
+        "{{ item..x }}",
+        "{{ item.x y }}",
+        "{{ item[x] }}",
+        "{{ item[-1] }}",
+        "{{ item.x | upper }}",
+        "{{ item.x() }}",
+        "{{ sample }}",
+        "{{ sample.text }}",
+        "{{ sample[0] }}",
+        "{{ 'a }}",
+        "{{ {{ item.x }} }}",
+        "{{ item.x + 1 }}",
+        "{{ 1 }}",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_path_is_refused_with_its_place(template):
     with pytest.raises(TemplateRefused, match=f"character {template.index('{{')}"):
         parse(template)
@@ -87,7 +126,11 @@ def test_whatever_comes_is_parsed_or_refused(template):
         assert "".join(map(str, parts)) == template
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=9))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=9
+    )
+)
 def test_what_is_filled_in_is_what_json_writes(value):
     text = render("{{ item.v }}", Sample({"v": value}, {}))
     assert text == value if isinstance(value, str) else json.loads(text) == value
@@ -99,6 +142,9 @@ def test_what_grows_too_long_is_told():
 
 
 def test_the_columns_that_a_row_lacks_are_told_as_they_are_written():
-    assert missing(["{{ item.a }} {{ item.b[0] }}", "{{ sample.output_text }}", "{{ item.c.d }}"], {"a": math.pi, "b": []}) == [
-        "item.b[0]", "item.c.d",
-    ]  # fmt: skip
+    assert missing(
+        ["{{ item.a }} {{ item.b[0] }}", "{{ sample.output_text }}", "{{ item.c.d }}"], {"a": math.pi, "b": []}
+    ) == [
+        "item.b[0]",
+        "item.c.d",
+    ]
