@@ -89,9 +89,11 @@ _NAMESPACES: Final = (
     kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET
 )  # fmt: skip
-#: F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW, F_DUPFD_CLOEXEC, F_GET_SEALS. F_SETOWN would have
-#: the kernel send signals to others, F_SETPIPE_SZ take its memory.
-_FCNTL: Final = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1034)
+#: F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_DUPFD_CLOEXEC, F_GET_SEALS. F_SETOWN would have the kernel send
+#: signals to others, F_SETPIPE_SZ take its memory.
+_FCNTL: Final = (0, 1, 2, 3, 4, 5, 1030, 1034)
+#: F_SETLK, F_SETLKW: nobody else sees these files, and locks without number would fill the kernel's memory: said to be done.
+_FCNTL_LOCKS: Final = (6, 7)
 #: TCGETS (is it a terminal?), FIONREAD, FIOCLEX, FIONCLEX, FIONBIO.
 _IOCTL: Final = (0x5401, 0x541B, 0x5451, 0x5450, 0x5421)
 #: PR_SET_NAME, PR_GET_NAME.
@@ -145,6 +147,11 @@ def _stream_pairs_only() -> bytes:
     )
 
 
+def _files_own() -> bytes:
+    locks = [_instruction(_EQUAL, value, 0, 1) + _refuse(0) for value in _FCNTL_LOCKS]
+    return b"".join((_instruction(_LOAD, _ARGUMENT_1), *locks, _only(_ARGUMENT_1, _FCNTL, errno.EPERM)))
+
+
 def _no_address() -> bytes:
     """The address is a pointer: one whose lower half alone is nought is an address too."""
     return b"".join(
@@ -169,7 +176,7 @@ def program(pid: int) -> bytes:
     looked_at = {
         "clone": _threads_only(),
         "clone3": _refuse(errno.ENOSYS),
-        "fcntl": _only(_ARGUMENT_1, _FCNTL, errno.EPERM),
+        "fcntl": _files_own(),
         "ioctl": _only(_ARGUMENT_1, _IOCTL, errno.ENOTTY),
         "prctl": _only(_ARGUMENT_0, _PRCTL, errno.EPERM),
         "prlimit64": _only(_ARGUMENT_0, (0,), errno.EPERM),
