@@ -41,7 +41,8 @@ class Ground:
     def __init__(self, level: Level, folder: Path) -> None:
         python = None
         # a root's own interpreter may lie where nobody else looks; the reduced level has no mounts to show it
-        if level == "reduced" and os.geteuid() == 0 and not os.stat("/root").st_mode & 1 and sys.base_prefix.startswith("/root"):
+        closed = any(not folder.stat().st_mode & 1 for folder in Path(sys.base_prefix).parents)
+        if level == "reduced" and os.geteuid() == 0 and closed:
             python = "/usr/bin/python3"
         self.level = level
         self.world = World()
@@ -82,8 +83,8 @@ def test_the_planted_things_can_be_had_without_a_sandbox(ground: Ground) -> None
     """Else an attack could not succeed, and its test not fail."""
     item = json.dumps(ground.world.item(ground.sandbox.pids[0]))
     for name in ("env: reads its own environment", "file: reads a file that every user may read", "file: reads the database",
-                 "kill: asks whether the server lives", "proc: counts the host's processes", "net: connects to a port of the host",
-                 "exec: runs a program beside it", "shm: makes POSIX shared memory"):  # fmt: skip
+                 "kill: asks whether the server lives", "proc: counts the host's processes",
+                 "net: connects to a port of the host", "exec: runs a program beside it", "shm: makes POSIX shared memory"):  # fmt: skip
         program = f"{ATTACKS[name]}\nimport json, sys\nsys.exit(0 if grade({{}}, json.loads(sys.argv[1])) else 3)"
         done = subprocess.run([sys.executable, "-c", program, item], capture_output=True, check=False)
         assert done.returncode == 0, f"{name}: {done.stderr.decode()}"
@@ -95,20 +96,19 @@ def test_the_planted_things_can_be_had_without_a_sandbox(ground: Ground) -> None
 def test_an_attack_fails_and_the_next_call_works(ground: Ground, name: str) -> None:
     roots = ground.sandbox.pids
     n_before = settled(roots, 2 * len(roots) if ground.level == "full" else len(roots))
-    score, details = 0.0, ""
+    score, failure = 0.0, GradingFailed("python_grader_runtime_error", "")
     began = time.monotonic()
     with Watch(roots) as watch:
         try:
             score = ground.grade(ATTACKS[name], ground.world.item(roots[0]))
-        except GradingFailed as failure:
-            details = failure.details
-            assert failure.flag == "python_grader_runtime_error", details
+        except GradingFailed as told:
+            failure = told
     took_s = time.monotonic() - began
     assert score == 0.0, f"it got {score}"
-    if name.startswith("result: writes a frame") or details:
-        assert details
-        assert PREFIX not in details
-        assert len(details.encode()) <= 8192
+    assert failure.flag == "python_grader_runtime_error", failure.details
+    assert PREFIX not in failure.details
+    assert len(failure.details.encode()) <= 8192
+    assert failure.details or not name.startswith(("result: writes", "time: ", "crash: ", "signals: "))
     assert ground.grade(BENIGN, {"n": 4}) == 5.0
     assert ground.world.harm() == []
     assert ground.sandbox.pids == roots, "the zygote was lost"

@@ -68,7 +68,7 @@ class World:
         self.sockets = (self.tcp, self.unix, self.hidden, self.udp, self.dgram)
         for one in self.sockets:
             one.setblocking(False)
-        # of the graders' own user, which the kernel would let them signal; not more of it is left out than the sandbox itself
+        # of the graders' own user, whom the kernel alone would let signal it
         user = {"user": 65531, "group": 65531, "extra_groups": []} if os.geteuid() == 0 else {}
         self.victim = subprocess.Popen(["/bin/sleep", "3600"], **user)  # type: ignore[call-overload]
         self.before = self._shared()
@@ -142,10 +142,10 @@ class World:
 def descendants(root: int) -> dict[int, int]:
     """Return the processes below one (and itself), with the memory of their own that each holds in bytes."""
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
             with suppress(OSError, IndexError, ValueError):
-                parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
     found = {root}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more

@@ -66,7 +66,10 @@ def test_an_array_is_no_score(with_numpy: Any) -> None:
 def test_it_is_given_the_sample_and_the_row(bare: Any) -> None:
     keys = ["choices", "output_audio", "output_json", "output_text", "output_tools"]
     assert bare.grade(f"{GRADE}return sorted(sample) == {keys}", text="x") == 1
-    assert bare.grade(f"{GRADE}return sample['output_text'] == 'ä' and item == {{'a': [1, None, 'ü']}}", "ä", a=[1, None, "ü"]) == 1
+    assert (
+        bare.grade(f"{GRADE}return sample['output_text'] == 'ä' and item == {{'a': [1, None, 'ü']}}", "ä", a=[1, None, "ü"])
+        == 1
+    )
     assert bare.grade(f"{GRADE}return sample['output_json']['b']", text=json.dumps({"b": 0.75})) == 0.75
     assert bare.grade(f"{GRADE}return sample['choices'][0]['message']['content'] == 'x'", text="x") == 1
 
@@ -115,7 +118,10 @@ def test_a_long_error_is_told_in_short(bare: Any) -> None:
         ("import subprocess; subprocess.run(['true'])", "PermissionError"),
         ("import os; [os.write(3, b'x' * 9000), os._exit(0)]", "wrote more than a result"),
         ("import os; [os.write(3, b'x'), os._exit(0)]", "something else than a result"),
-        ("import sys; sys.setrecursionlimit(10**9); f = lambda n: f(n + 1) + 1; f(0)", "crashed its process (SIGSEGV)"),
+        (
+            "import sys; sys.setrecursionlimit(10**9); A = type('A', (), {'__repr__': lambda a: repr(a)}); repr(A())",
+            "(SIGSEGV)",
+        ),
     ],
 )
 def test_every_bad_end_has_its_words_and_the_next_call_works(bare: Any, line: str, told: str) -> None:
@@ -125,7 +131,10 @@ def test_every_bad_end_has_its_words_and_the_next_call_works(bare: Any, line: st
 
 def test_what_it_prints_goes_nowhere(bare: Any, capfd: pytest.CaptureFixture[str]) -> None:
     line = "print('printed' * 1000000)"
-    assert bare.grade(f"import sys\n{GRADE}for _ in range(150): {line}\n    print('printed', file=sys.stderr)\n    return 1") == 1
+    assert (
+        bare.grade(f"import sys\n{GRADE}for _ in range(150): {line}\n    print('printed', file=sys.stderr)\n    return 1")
+        == 1
+    )
     out, err = capfd.readouterr()
     assert "printed" not in out + err
 
@@ -142,7 +151,7 @@ def test_a_random_grader_is_not_the_same_in_every_call(bare: Any) -> None:
 def test_a_row_that_is_too_large_is_said_to_be(bare: Any) -> None:
     told = failure(bare, f"{GRADE}return 1", text="x" * (9 << 20))
     assert "8388608" in told
-    assert bare.grade(f"{GRADE}return len(item['text'])", text="x" * (7 << 20)) == 7 << 20
+    assert bare.grade(f"{GRADE}return len(item['long'])", long="x" * (7 << 20)) == 7 << 20
     assert "cannot be given" in failure(bare, f"{GRADE}return 1", bad={1, 2})
 
 
@@ -165,7 +174,7 @@ def test_a_row_may_hold_what_json_of_python_may(bare: Any) -> None:
         ("1 / 0", "ZeroDivisionError"),
         ("import time; time.sleep(100)", "longer than 10 seconds"),
         ("import os; os._exit(0)", "ended its process"),
-        ("\ud800", "cannot be loaded"),
+        ("\ud800", "surrogates not allowed"),
         ("x = '\x00'", "not Python"),
         ("(" * 300 + ")" * 300, "not Python"),
     ],

@@ -244,24 +244,23 @@ def wheel(folder: Path, name: str, version: str, body: str) -> None:
 def test_an_environment_is_made_with_what_can_be_had(
     environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By pip itself, from wheels of the test's own: one of the image's version, one of another, the others not at all."""
+    """By pip itself, from a wheel of the test's own: one package of another version than the image's, the other none."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
-    wheel(wheels, "numpy", packages.LIGHT["numpy"], "class _N: pass\ninteger = floating = bool_ = _N\nX = 5")
-    wheel(wheels, "rapidfuzz", "9.9.9", "X = 7")
+    wheel(wheels, "numpy", "9.9.9", "class _N: pass\ninteger = floating = bool_ = _N\nX = 5")
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(name, value)
     told: list[str] = []
-    source = "import numpy, rapidfuzz\ndef grade(sample, item):\n    return numpy.X + rapidfuzz.X"
+    source = "import numpy\ndef grade(sample, item):\n    return numpy.X"
 
     async def story(sandbox: Sandbox) -> None:
         with pytest.raises(GraderRefused, match="grader-env install"):
             await sandbox.check(source, None)
-        got = await asyncio.to_thread(environment.install, full=True, tell=told.append)
-        assert got == {"numpy": packages.LIGHT["numpy"], "rapidfuzz": "9.9.9"} == environment.installed
+        got = await asyncio.to_thread(environment.install, full=False, tell=told.append)
+        assert got == {"numpy": "9.9.9"} == environment.installed
         await sandbox.check(source, None)  # the zygotes that were there before know of it
-        assert await sandbox.grade(source, SAMPLE) == 12
+        assert await sandbox.grade(source, SAMPLE) == 5
 
     with_sandbox(Sandbox(environment), story)
-    assert any("scipy is left out" in line for line in told)
+    assert any("rapidfuzz is left out" in line for line in told)
     assert not environment.folder.with_name("grader-env.new").exists()

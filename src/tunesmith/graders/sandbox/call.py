@@ -1,7 +1,7 @@
 """What happens inside one call: load the stranger's source, call it, and answer with one frame on the call's pipe.
 
-A frame is a letter and what belongs to it; `pool` reads at most `N_MAX_FRAME_BYTES` of it. Whatever is written after the first
-byte, `BEGUN`, is the stranger's word: the process is theirs from then on.
+A frame is a letter and what belongs to it; the server reads `N_MAX_FRAME_BYTES` of it at the most. Whatever is written after
+the first byte, `BEGUN`, is the stranger's word: the process is theirs from then on.
 """
 
 import ast
@@ -35,7 +35,7 @@ _RESULT_FORM: Final = struct.Struct("<d")
 
 
 def run(job: bytes, answer: int) -> None:
-    """Do a job (JSON: `action` is `check` or `grade`, with `source`, `sample`, `item`, `memory`) and answer; never returns."""
+    """Do a job (JSON: `action`, `check` or `grade`; `source`, `sample`, `item`, `memory`) and answer; never returns."""
     frame = ERROR + b"The grader failed, and so did telling why."
     memory = 0
     try:
@@ -45,7 +45,7 @@ def run(job: bytes, answer: int) -> None:
         frame = _check(asked["source"]) if asked["action"] == "check" else _grade(asked)
     except MemoryError:
         frame = ERROR + b"MemoryError: the grader needs more memory than the %d MB that it may use." % (memory >> 20)
-    except BaseException as error:  # whatever a stranger's code raises is an answer
+    except BaseException as error:  # noqa: BLE001 - whatever a stranger's code raises is an answer
         frame = ERROR + _told(error)
     finally:
         os.write(answer, frame[: N_MAX_FRAME_BYTES - 1])
@@ -152,7 +152,7 @@ def _told(error: BaseException) -> bytes:
             outer.stack[:] = own if left_out <= 0 else own[: _N_MAX_LINES // 2] + own[-_N_MAX_LINES // 2 :]
             outer = outer.__cause__ or outer.__context__
         return _short("".join(told.format()).rstrip())
-    except BaseException:  # an exception whose own text raises
+    except BaseException:  # noqa: BLE001 - an exception whose own text raises
         return _short(f"{type(error).__name__}, whose text cannot be told")
 
 

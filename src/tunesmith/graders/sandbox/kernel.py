@@ -153,6 +153,10 @@ def filter_system_calls(program: bytes) -> None:
     seccomp_mode_filter = 2
     form = _FilterProgram(len(program) // 8, program)
     answer = _LIBC.prctl(
-        ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(seccomp_mode_filter), ctypes.byref(form), ctypes.c_ulong(0), ctypes.c_ulong(0)
+        ctypes.c_int(PR_SET_SECCOMP),
+        ctypes.c_ulong(seccomp_mode_filter),
+        ctypes.byref(form),
+        ctypes.c_ulong(0),
+        ctypes.c_ulong(0),
     )
     checked(answer, "prctl(PR_SET_SECCOMP)")

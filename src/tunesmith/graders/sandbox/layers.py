@@ -48,12 +48,12 @@ def confine(plan: Confinement) -> None:
     rules = plan.rules
     if plan.namespaces:
         size = f"size={plan.limits.disk_bytes},mode=1777,nr_inodes={N_FILES}"
-        kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
-        os.chdir("/tmp")
+        kernel.mount("tmpfs", namespaces.SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
+        os.chdir(namespaces.SCRATCH)
         if landlock.version():
             rules = landlock.Rules()
             rules.allow("/", landlock.READ)
-            rules.allow("/tmp", landlock.SCRATCH)
+            rules.allow(namespaces.SCRATCH, landlock.SCRATCH)
             allow_devices(rules)
     else:
         os.chdir("/")

@@ -3,7 +3,7 @@
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -12,6 +12,8 @@ from tunesmith.graders.sandbox import kernel
 DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom")
 #: The folder that is made the root; it is there on every system, and what is mounted on it is seen by the zygote alone.
 _BASE: Final = "/tmp"
+#: The folder for scratch files that every call has for itself.
+SCRATCH: Final = "/tmp"
 _READ_ONLY: Final = kernel.MS_RDONLY | kernel.MS_NOSUID
 _ALL: Final = (
     kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC
@@ -22,9 +24,9 @@ OF_A_CALL: Final = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIP
 
 
 class Tree(NamedTuple):
-    """What can be read inside: folders, and folders in them that are empty there."""
+    """What can be read inside: folders by their paths there, with their paths outside; and those in them that are empty."""
 
-    readable: Sequence[str]
+    readable: Mapping[str, str]
     masked: Sequence[str]
 
 
@@ -37,7 +39,7 @@ def enter(tree: Tree, user: int, group: int) -> None:
         OSError: the host does not allow it; this process is to end.
     """
     _leave(user, group)
-    sources = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in _mounts(tree)]
+    sources = [(path, os.open(outside, os.O_PATH | os.O_CLOEXEC)) for path, outside in _mounts(tree)]
     # in the new user namespace 0 is `user` outside; the sources were opened as who we were, who may see more
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
@@ -49,7 +51,7 @@ def enter(tree: Tree, user: int, group: int) -> None:
     for path in tree.masked:
         if os.path.isdir(_BASE + path):  # noqa: PTH112 - pathlib weighs more than the rest of this program
             kernel.mount("tmpfs", _BASE + path, "tmpfs", _READ_ONLY | kernel.MS_NODEV, "size=4k,mode=755")
-    os.mkdir(f"{_BASE}/tmp")  # noqa: PTH102 - as above
+    os.mkdir(_BASE + SCRATCH)  # noqa: PTH102 - as above
     _link_alike()
     kernel.change_root(_BASE)
     kernel.restrict_mount("/", _READ_ONLY | kernel.MS_NODEV, recursive=False)
@@ -90,15 +92,16 @@ def _map(pid: int, user: int, group: int) -> None:
         os.close(descriptor)
 
 
-def _mounts(tree: Tree) -> Iterator[str]:
-    """Yield what is mounted, outer folders first; a folder within another one needs no mount of its own."""
+def _mounts(tree: Tree) -> Iterator[tuple[str, str]]:
+    """Yield what is mounted and from where, outer folders first; a folder within another one needs no mount of its own."""
     mounted: list[str] = []
     for path in sorted(tree.readable, key=len):
-        if not any(path == outer or path.startswith(f"{outer}/") for outer in mounted):
+        if path == SCRATCH or path.startswith(f"{SCRATCH}/"):
+            raise OSError(f"{path} cannot be shown to graders, who have a {SCRATCH} of their own: install Python elsewhere")
+        if not any(path.startswith(f"{outer}/") for outer in mounted):
             mounted.append(path)
-            yield path
-    # a readable folder that lies in a masked one would be hidden with it
-    yield from DEVICES
+            yield path, tree.readable[path]
+    yield from zip(DEVICES, DEVICES, strict=True)
 
 
 def _bind(path: str, descriptor: int) -> None:
@@ -120,4 +123,4 @@ def _link_alike() -> None:
     """Make the links to system libraries that lie in the host's root (`/lib` to `usr/lib`)."""
     for name in ("lib", "lib64"):
         with suppress(FileExistsError, FileNotFoundError, OSError):
-            os.symlink(os.readlink(f"/{name}"), f"{_BASE}/{name}")  # noqa: PTH115 - as above
+            os.symlink(os.readlink(f"/{name}"), f"{_BASE}/{name}")  # noqa: PTH115, PTH211 - as above

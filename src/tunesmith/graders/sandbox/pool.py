@@ -39,8 +39,8 @@ class _Zygote:
 class Sandbox:
     """Runs strangers' Python, a confined process a call; the port `PythonRunner`.
 
-    `level` forces a level, which the host must be able to give. `n_at_once` calls run at the same time. A zygote makes way for
-    a fresh one after `n_calls_each` calls.
+    `level` forces a level, which the host must be able to give. `n_at_once` calls run at the same time. A zygote makes way
+    for a fresh one after `n_calls_each` calls.
     """
 
     def __init__(
@@ -128,7 +128,12 @@ class Sandbox:
             self._starting = asyncio.Lock()
 
     async def _run(
-        self, action: Literal["check", "grade"], source: str, sample: Mapping[str, Any], item: Mapping[str, Any], limits: Limits
+        self,
+        action: Literal["check", "grade"],
+        source: str,
+        sample: Mapping[str, Any],
+        item: Mapping[str, Any],
+        limits: Limits,
     ) -> Ended:
         """Run a job in a zygote that suits it; a second time when that one was lost with all its calls."""
         job = _job(action, source, sample, item, limits)
@@ -221,7 +226,8 @@ def _job(
     if len(text) > N_MAX_JSON_BYTES:
         raise GradingFailed(
             "python_grader_runtime_error",
-            f"The row and the model's answer are {len(text)} bytes of JSON, and a python grader is given at most {N_MAX_JSON_BYTES}.",
+            f"The row and the model's answer are {len(text)} bytes of JSON, and a python grader is given at most "
+            f"{N_MAX_JSON_BYTES}.",
         )
     head = json.dumps({"action": action, "source": source, "memory": limits.memory_bytes})
     return f"{head[:-1]},{text[1:]}".encode()

@@ -33,10 +33,10 @@ class Found:
     def way_out(self) -> str:
         """Say why no grader runs here, and what to do about it."""
         return (
-            "python graders need a sandbox, and this host gives none: " + "; ".join(self.reasons) + ". It takes Linux on x86_64 or "
-            "aarch64 with seccomp, and unprivileged user namespaces or Landlock (kernel 5.13 or newer). In a container, allow "
-            "one of them: with Docker `--security-opt seccomp=unconfined`, or a profile that permits Landlock. Other graders "
-            "work without."
+            "python graders need a sandbox, and this host gives none: " + "; ".join(self.reasons) + ". It takes Linux on "
+            "x86_64 or aarch64 with seccomp, and unprivileged user namespaces or Landlock (kernel 5.13 or newer). In a "
+            "container, allow one of them: with Docker `--security-opt seccomp=unconfined`, or a profile that permits "
+            "Landlock. Other graders work without."
         )
 
 

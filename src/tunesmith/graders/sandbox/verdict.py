@@ -53,9 +53,7 @@ def check(ended: Ended, limits: Limits) -> None:
         raise GraderRefused("source", f"The source is not Python:\n{text}")
     if letter == call.MISSING:
         name = text[:100]
-        raise GraderRefused(
-            "source", f"The source imports {name}, which graders do not have here. {packages.way_out(name)}"
-        )
+        raise GraderRefused("source", f"The source imports {name}, which graders do not have here. {packages.way_out(name)}")
     if letter == call.UNFIT:
         raise GraderRefused("source", f"The source {text}")
     raise GraderRefused("source", f"The source cannot be loaded:\n{text}")

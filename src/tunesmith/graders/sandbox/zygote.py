@@ -1,8 +1,8 @@
 """The zygote: a process that has imported what graders import, and forks a confined child for each call.
 
-`ZYGOTE CONFIG` with the control socket (packets) as standard input; the config is JSON of `Config`. It answers `READY`, or `F`
-and why it cannot be one. A request is `CALL` with the job's and the answer's descriptors, or `KILL`; a report is `ENDED`. It
-never runs a stranger's code itself, and ends with the server: when the socket does, and by a death signal.
+Its one argument is JSON of `Config`, its standard input the control socket, of packets. It answers `READY`, or `FAILED` and why
+it cannot be one. A request is `CALL` with the descriptors of the job and of the answer, or with none to kill a call; a report
+is `ENDED`. It never runs a stranger's code itself, and ends with the server: when the socket does, and by a death signal.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from tunesmith.graders.sandbox import call, kernel, landlock, layers, namespaces, seccomp
+from tunesmith.graders.sandbox import call, host, kernel, landlock, layers, namespaces, seccomp
 
 READY: Final = b"READY"
 FAILED: Final = b"F"
@@ -107,41 +107,48 @@ def _prepare(config: Config) -> layers.Confinement:
     sys.dont_write_bytecode = True
     while config.package in sys.path:
         sys.path.remove(config.package)
-    tree = _tree()
-    n_running = 0
-    user, group = (config.user, config.user) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-    if os.geteuid() == 0:
-        os.setgroups([])
-    else:
-        n_running = _n_running(user)
+    tree = host.tree(remap=config.namespaces)
+    n_running = 0 if os.geteuid() == 0 else host.n_running(os.geteuid())
     statistics = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    if config.namespaces:
-        namespaces.enter(tree, user, group)
-        _become_first()
-    else:
-        os.setresgid(group, group, group)
-        os.setresuid(user, user, user)
-        kernel.drop_capabilities()
-        kernel.die_with_parent(signal.SIGKILL)
-        _look(tree)
+    _leave_host(config, tree)
     for name in config.modules:
         with suppress(ImportError):
             importlib.import_module(name)
-    held = _held_bytes(statistics)
+    held = host.held_bytes(statistics)
     os.close(statistics)
-    rules = None
-    if not config.namespaces:
-        rules = landlock.Rules()
-        rules.allow_reading(tree.readable, tree.masked)
-        layers.allow_devices(rules)
-        rules.move(_FIRST_FREE)  # out of the way of the numbers that a call's descriptors get
+    rules = None if config.namespaces else _rules(tree)
+    program = seccomp.program(1) if config.namespaces else None
     for name in [name for name in sys.modules if name.partition(".")[0] == "tunesmith"]:
         del sys.modules[name]
     gc.collect()
     gc.freeze()
     kernel.checked(kernel.prctl(kernel.PR_SET_DUMPABLE, 0), "prctl(PR_SET_DUMPABLE)")
-    program = seccomp.program(1) if config.namespaces else None
     return layers.Confinement(config.namespaces, config.limits, held, n_running, rules, program)
+
+
+def _leave_host(config: Config, tree: namespaces.Tree) -> None:
+    """Become the user that graders run as, in namespaces of our own where there are some."""
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        user = group = config.user
+        os.setgroups([])
+    if config.namespaces:
+        namespaces.enter(tree, user, group)
+        _become_first()
+        return
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    kernel.drop_capabilities()
+    kernel.die_with_parent(signal.SIGKILL)
+    host.look(tree)
+
+
+def _rules(tree: namespaces.Tree) -> landlock.Rules:
+    rules = landlock.Rules()
+    rules.allow_reading(tree.readable, tree.masked)
+    layers.allow_devices(rules)
+    rules.move(_FIRST_FREE)  # out of the way of the numbers that a call's descriptors get
+    return rules
 
 
 def _become_first() -> None:
@@ -153,48 +160,6 @@ def _become_first() -> None:
         os.waitpid(pid, 0)
         os._exit(0)
     kernel.die_with_parent(signal.SIGKILL)
-
-
-def _tree() -> namespaces.Tree:
-    """Return what an interpreter needs: its library, the graders' packages, the system's shared libraries; no more."""
-    library = os.path.dirname(os.path.realpath(os.__file__))  # noqa: PTH120 - pathlib is not needed here
-    paths = [os.path.realpath(path) for path in sys.path if os.path.isdir(path)]  # noqa: PTH112 - as above
-    with open("/proc/self/maps") as file:  # noqa: PTH123 - as above
-        mapped = {line.split(None, 5)[5].strip() for line in file if ".so" in line}
-    shared = {os.path.dirname(os.path.realpath(path)) for path in mapped if path.startswith("/")}  # noqa: PTH120 - as above
-    more = [path for path in ("/usr/share/zoneinfo", "/usr/lib64") if os.path.isdir(path)]  # noqa: PTH112 - as above
-    packages = [f"{library}/{name}" for name in ("site-packages", "dist-packages")]
-    masked = [path for path in packages if path not in paths]
-    readable = dict.fromkeys([library, *paths, *sorted(shared), *map(os.path.realpath, more)])
-    return namespaces.Tree([*readable], masked)
-
-
-def _look(tree: namespaces.Tree) -> None:
-    """Raise `PermissionError` when the user that we have become cannot read the interpreter's library."""
-    for path in tree.readable:
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise PermissionError(f"{path} cannot be read by the user {os.geteuid()}, which graders run as")
-
-
-def _n_running(user: int) -> int:
-    """Return how many processes and threads a user has."""
-    found = 0
-    for name in os.listdir("/proc"):  # noqa: PTH208 - as above
-        if not name.isdigit():
-            continue
-        with suppress(OSError, IndexError):
-            if os.stat(f"/proc/{name}").st_uid == user:  # noqa: PTH116 - as above
-                found += len(os.listdir(f"/proc/{name}/task"))  # noqa: PTH208 - as above
-    return found
-
-
-def _held_bytes(proc: int) -> int:
-    """Return this process's address space; `proc` is /proc, which may lie outside our root by now."""
-    descriptor = os.open("self/statm", os.O_RDONLY, dir_fd=proc)
-    try:
-        return int(os.read(descriptor, 200).split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: str, text: bytes) -> None:
