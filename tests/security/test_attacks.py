@@ -82,9 +82,16 @@ def test_there_are_attacks_of_every_class() -> None:
 def test_the_planted_things_can_be_had_without_a_sandbox(ground: Ground) -> None:
     """Else an attack could not succeed, and its test not fail."""
     item = json.dumps(ground.world.item(ground.sandbox.pids[0]))
-    for name in ("env: reads its own environment", "file: reads a file that every user may read", "file: reads the database",
-                 "kill: asks whether the server lives", "proc: counts the host's processes",
-                 "net: connects to a port of the host", "exec: runs a program beside it", "shm: makes POSIX shared memory"):  # fmt: skip
+    for name in (
+        "env: reads its own environment",
+        "file: reads a file that every user may read",
+        "file: reads the database",
+        "kill: asks whether the server lives",
+        "proc: counts the host's processes",
+        "net: connects to a port of the host",
+        "exec: runs a program beside it",
+        "shm: makes POSIX shared memory",
+    ):
         program = f"{ATTACKS[name]}\nimport json, sys\nsys.exit(0 if grade({{}}, json.loads(sys.argv[1])) else 3)"
         done = subprocess.run([sys.executable, "-c", program, item], capture_output=True, check=False)
         assert done.returncode == 0, f"{name}: {done.stderr.decode()}"

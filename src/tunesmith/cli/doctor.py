@@ -1,5 +1,6 @@
 """`tunesmith doctor`: settings with their source, the machine, versions, the server; then what is wrong and the way out."""
 
+import asyncio
 import importlib.metadata
 import importlib.resources
 import ipaddress
@@ -17,6 +18,8 @@ from tunesmith.cli.client import REFUSED
 from tunesmith.cli.flags import explain
 from tunesmith.core.machine import free_disk_bytes, gpus, memory_bytes, n_cores, readable_bytes
 from tunesmith.core.settings import Settings
+from tunesmith.graders.sandbox.environment import FOLDER, Environment
+from tunesmith.graders.sandbox.pool import Sandbox
 
 PACKAGES: Final = ("torch", "transformers", "peft", "tokenizers", "fastapi", "sqlalchemy", "openai")
 N_MIN_FREE_BYTES: Final = 2 * 10**9
@@ -40,6 +43,9 @@ def examine(settings: Settings, flags: dict[str, Any]) -> int:
     typer.echo(f"  {_root(settings):<20} {answer}")
     if spares is not None:
         typer.echo(f"  {'spares':<20} {spares}")
+    typer.echo("Graders")
+    for name, value in _graders(settings):
+        typer.echo(f"  {name:<20} {value}")
     problems = list(_problems(settings, bases))
     typer.echo("Problems" if problems else "No problems found.")
     for problem in problems:
@@ -54,6 +60,19 @@ def _machine(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "free disk", f"{readable_bytes(free_disk_bytes(settings.data_dir.absolute()))} at {settings.data_dir.absolute()}"
     found = gpus()
     yield "gpus", ", ".join(f"{gpu.name} ({readable_bytes(gpu.memory_bytes)})" for gpu in found) or "none"
+
+
+def _graders(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the sandbox that this host gives to python graders, and the packages that they may import."""
+    environment = Environment(settings.data_dir.expanduser().absolute() / FOLDER)
+    sandbox = Sandbox(environment)
+    try:
+        found = asyncio.run(sandbox.found())
+    finally:
+        sandbox.close()
+    yield "sandbox", found.level + (f" ({'; '.join(found.reasons)})" if found.reasons else "")
+    installed = ", ".join(f"{name} {version}" for name, version in environment.installed.items())
+    yield "packages", installed or "the standard library alone (`tunesmith grader-env install` adds numpy and rapidfuzz)"
 
 
 def _server(settings: Settings) -> tuple[str, list[str] | None, str | None]:

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from tunesmith.graders.sandbox import packages
 
+#: Where it lies in a data folder.
+FOLDER: Final = "grader-env"
 _MARK: Final = "tunesmith-graders.json"
 
 

@@ -187,10 +187,8 @@ class Sandbox:
                 break
             reason = await self._try(level)
             if reason is None:
-                log.info("sandbox.level", level=level, reasons=reasons)
                 return Found(level, tuple(reasons))
             reasons.append(f"{level}: {reason}")
-        log.warning("sandbox.level", level="none", reasons=reasons)
         return Found("none", tuple(reasons) or ("it was switched off",))
 
     async def _try(self, level: Level) -> str | None:

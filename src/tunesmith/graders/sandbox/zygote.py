@@ -1,8 +1,9 @@
 """The zygote: a process that has imported what graders import, and forks a confined child for each call.
 
-Its one argument is JSON of `Config`, its standard input the control socket, of packets. It answers `READY`, or `FAILED` and why
-it cannot be one. A request is `CALL` with the descriptors of the job and of the answer, or with none to kill a call; a report
-is `ENDED`. It never runs a stranger's code itself, and ends with the server: when the socket does, and by a death signal.
+Its one argument is JSON of `Config`, its standard input the control socket, of packets. It answers `READY`, or `FAILED` and
+why it cannot be one. A request is `CALL` with the descriptors of the job and of the answer, or with none to kill a call; a
+report is `ENDED`. It never runs a stranger's code itself, and ends with the server: when the socket does, and by a death
+signal.
 """
 
 import fcntl
