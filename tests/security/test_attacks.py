@@ -22,7 +22,7 @@ from tunesmith.graders.sandbox.probe import Level
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
-LIMITS = Limits(wall_s=3.0, memory_bytes=512 << 20, disk_bytes=64 << 20)
+LIMITS = Limits(wall_s=1.5, memory_bytes=512 << 20, disk_bytes=64 << 20)
 BENIGN = "import math\ndef grade(sample, item):\n    return math.sqrt(item['n']) + len(sample['output_text'])"
 
 
