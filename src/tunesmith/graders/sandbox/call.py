@@ -4,8 +4,6 @@ A frame is a letter and what belongs to it; the server reads `N_MAX_FRAME_BYTES`
 the first byte, `BEGUN`, is the stranger's word: the process is theirs from then on.
 """
 
-import ast
-import inspect
 import json
 import linecache
 import math
@@ -15,7 +13,10 @@ import sys
 import traceback
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import ast
 
 #: The first byte of every answer whose call got as far as the stranger's source; without it, setting up failed.
 BEGUN: Final = b">"
@@ -31,6 +32,7 @@ N_MAX_TEXT_BYTES: Final = 8000
 N_MAX_FRAME_BYTES: Final = 2 + N_MAX_TEXT_BYTES
 FILE: Final = "grader.py"
 _N_MAX_LINES: Final = 12
+_CO_VARARGS: Final = 4
 _RESULT_FORM: Final = struct.Struct("<d")
 
 
@@ -54,6 +56,8 @@ def run(job: bytes, answer: int) -> None:
 
 def _check(source: str) -> bytes:
     """Load the source without calling it."""
+    import ast  # noqa: PLC0415 - here and below: what few calls need is not to be copied for every one
+
     try:
         tree = compile(source, FILE, "exec", ast.PyCF_ONLY_AST)
         compile(tree, FILE, "exec")
@@ -67,8 +71,14 @@ def _check(source: str) -> bytes:
 
 def _unfit(grade: Any) -> bytes:
     """Return the frame that tells why a value cannot be called as `grade(sample, item)`; nothing when it can."""
+    if type(grade) is type(_unfit):
+        code = grade.__code__
+        if code.co_argcount == 2 and not code.co_kwonlyargcount and not code.co_flags & _CO_VARARGS:
+            return b""
     if not callable(grade):
         return UNFIT + b"must define a function `grade(sample, item)` at its top level."
+    import inspect  # noqa: PLC0415
+
     try:
         parameters = inspect.signature(grade).parameters.values()
     except (TypeError, ValueError):
@@ -121,8 +131,10 @@ def _load(source: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
+def _imports(tree: "ast.AST") -> Iterator[str]:
     """Yield the packages that a source imports, save those whose absence it provides for (in a `try`)."""
+    import ast  # noqa: PLC0415
+
     todo = [tree]
     while todo:
         node = todo.pop()

@@ -133,11 +133,15 @@ class _CapabilityHeader(ctypes.Structure):
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 
-def drop_capabilities() -> None:
-    """Give up every capability for good: bounding, ambient, effective, permitted, inheritable."""
+def drop_capability_bounds() -> None:
+    """See to it that no program which is run from here on has capabilities, its file's own among them."""
     number = 0
     while prctl(PR_CAPBSET_DROP, number) == 0:
         number += 1
+
+
+def drop_capabilities() -> None:
+    """Give up every capability for good: ambient, effective, permitted, inheritable."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     none = (ctypes.c_uint32 * 6)()

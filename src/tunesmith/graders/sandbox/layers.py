@@ -33,7 +33,7 @@ class Confinement(NamedTuple):
     held_bytes: int
     #: Processes and threads that the zygote's user had when it started.
     n_running: int
-    #: Landlock's rules, made once where there are no namespaces; inside them the root holds nothing else anyway.
+    #: Landlock's rules; within namespaces the kernel may have none.
     rules: landlock.Rules | None
     #: The filter of system calls, where every call has the same number as it sees itself.
     program: bytes | None
@@ -45,31 +45,38 @@ def confine(plan: Confinement) -> None:
     Raises:
         OSError: a layer cannot be put on; nothing of a stranger's may run here.
     """
-    rules = plan.rules
     if plan.namespaces:
         size = f"size={plan.limits.disk_bytes},mode=1777,nr_inodes={N_FILES}"
         kernel.mount("tmpfs", namespaces.SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
         os.chdir(namespaces.SCRATCH)
-        if landlock.version():
-            rules = landlock.Rules()
-            rules.allow("/", landlock.READ)
-            rules.allow(namespaces.SCRATCH, landlock.SCRATCH)
-            allow_devices(rules)
     else:
         os.chdir("/")
     kernel.drop_capabilities()
     kernel.die_with_parent(signal.SIGKILL)
     limit(plan)
     kernel.checked(kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1), "prctl(PR_SET_NO_NEW_PRIVS)")
-    if rules is not None:
-        rules.restrict()
+    if plan.rules is not None:
+        plan.rules.restrict()
     kernel.filter_system_calls(plan.program or seccomp.program(os.getpid()))
 
 
-def allow_devices(rules: landlock.Rules) -> None:
-    """Add the devices that ordinary programs open."""
+def rules(tree: namespaces.Tree, *, within_namespaces: bool) -> landlock.Rules | None:
+    """Return Landlock's rules for every call; None where namespaces must do without.
+
+    Raises:
+        OSError: there are no namespaces, nor Landlock.
+    """
+    if within_namespaces and not landlock.version():
+        return None
+    made = landlock.Rules()
+    if within_namespaces:
+        made.allow("/", landlock.READ)
+        made.allow(namespaces.AROUND_SCRATCH, landlock.SCRATCH)
+    else:
+        made.allow_reading(tree.readable, tree.masked)
     for path in namespaces.DEVICES:
-        rules.allow(path, landlock.DEVICE)
+        made.allow(path, landlock.DEVICE)
+    return made
 
 
 def limit(plan: Confinement) -> None:

@@ -12,8 +12,11 @@ from tunesmith.graders.sandbox import kernel
 DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom")
 #: The folder that is made the root; it is there on every system, and what is mounted on it is seen by the zygote alone.
 _BASE: Final = "/tmp"
-#: The folder for scratch files that every call has for itself.
-SCRATCH: Final = "/tmp"
+#: Where every call has a folder for scratch files to itself, also called /tmp. Landlock's rule for what lies in a mount is
+#: one for the folder around it, so that it need not be made for every mount anew.
+AROUND_SCRATCH: Final = "/scratch"
+SCRATCH: Final = f"{AROUND_SCRATCH}/tmp"
+_TMP: Final = "/tmp"
 _READ_ONLY: Final = kernel.MS_RDONLY | kernel.MS_NOSUID
 _ALL: Final = (
     kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC
@@ -51,7 +54,8 @@ def enter(tree: Tree, user: int, group: int) -> None:
     for path in tree.masked:
         if os.path.isdir(_BASE + path):  # noqa: PTH112 - pathlib weighs more than the rest of this program
             kernel.mount("tmpfs", _BASE + path, "tmpfs", _READ_ONLY | kernel.MS_NODEV, "size=4k,mode=755")
-    os.mkdir(_BASE + SCRATCH)  # noqa: PTH102 - as above
+    os.makedirs(_BASE + SCRATCH)  # noqa: PTH103 - as above
+    os.symlink(SCRATCH, _BASE + _TMP)  # noqa: PTH211 - as above
     _link_alike()
     kernel.change_root(_BASE)
     kernel.restrict_mount("/", _READ_ONLY | kernel.MS_NODEV, recursive=False)
@@ -96,8 +100,8 @@ def _mounts(tree: Tree) -> Iterator[tuple[str, str]]:
     """Yield what is mounted and from where, outer folders first; a folder within another one needs no mount of its own."""
     mounted: list[str] = []
     for path in sorted(tree.readable, key=len):
-        if path == SCRATCH or path.startswith(f"{SCRATCH}/"):
-            raise OSError(f"{path} cannot be shown to graders, who have a {SCRATCH} of their own: install Python elsewhere")
+        if path.startswith(f"{_TMP}/"):
+            raise OSError(f"{path} cannot be shown to graders, who have a {_TMP} of their own: install Python elsewhere")
         if not any(path.startswith(f"{outer}/") for outer in mounted):
             mounted.append(path)
             yield path, tree.readable[path]

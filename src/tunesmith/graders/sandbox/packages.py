@@ -34,11 +34,10 @@ _IMPORTED_AS: Final = {
     "scikit-bio": "skbio",
     "ast-grep-py": "ast_grep_py",
 }
+#: What many graders import. More of it would help those that do, and cost every other call: a fork copies what is there.
 _MODULES: Final = (
-    "ast", "base64", "bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "difflib", "enum", "fractions",
-    "functools", "hashlib", "heapq", "html", "inspect", "io", "itertools", "json", "linecache", "math", "operator", "random",
-    "re", "statistics", "string", "textwrap", "time", "tokenize", "traceback", "typing", "unicodedata", "urllib.parse",
-    "rapidfuzz", "rapidfuzz.fuzz", "rapidfuzz.utils", "rapidfuzz.distance",
+    "collections", "datetime", "functools", "itertools", "json", "math", "random", "re", "string", "time", "traceback",
+    "unicodedata", "rapidfuzz", "rapidfuzz.fuzz", "rapidfuzz.utils", "rapidfuzz.distance",
 )  # fmt: skip
 _OF_FULL: Final = (
     "scipy.stats", "sympy", "pandas", "sklearn.metrics", "sklearn.feature_extraction.text", "rouge_score.rouge_scorer",

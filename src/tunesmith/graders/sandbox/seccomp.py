@@ -83,7 +83,7 @@ MACHINES: Final = {"x86_64": _Machine(0xC000003E, _X86_64), "aarch64": _Machine(
 
 #: Of struct seccomp_data: the call's number, the machine, the lower halves of the arguments (of a pointer both).
 _NUMBER, _AUDIT, _ARGUMENT_0, _ARGUMENT_1, _ARGUMENT_4, _ARGUMENT_4_HIGH = 0, 4, 16, 24, 48, 52
-_LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
+_LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN, _AND, _JUMP = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54, 0x05
 _ALLOW: Final = 0x7FFF0000
 _KILL: Final = 0x80000000
 _X32_BIT: Final = 0x40000000
@@ -170,6 +170,26 @@ def _no_address() -> bytes:
     )
 
 
+def _ranges(answers: dict[int, bytes]) -> list[tuple[int, bytes]]:
+    """Return the number from which on each answer is given, the calls between them refused; the first one is 0."""
+    starts: list[tuple[int, bytes]] = []
+    for number in range(max(answers) + 2):
+        answer = answers.get(number, _refuse(errno.EPERM))
+        if not starts or starts[-1][1] != answer:
+            starts.append((number, answer))
+    return starts
+
+
+def _search(ranges: list[tuple[int, bytes]]) -> bytes:
+    """Return the search for a call's number by halves: the kernel walks through it once for every call that there is."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    lower, upper = _search(ranges[:middle]), _search(ranges[middle:])
+    beyond = _instruction(_JUMP, len(lower) // 8)  # the short jumps of a comparison do not reach
+    return b"".join((_instruction(_GREATER, ranges[middle][0], 0, 1), beyond, lower, upper))
+
+
 def program(pid: int) -> bytes:
     """Return the filter for a process: `pid` is its own number as it sees it, the only one that it may signal.
 
@@ -192,11 +212,7 @@ def program(pid: int) -> bytes:
     parts.append(_instruction(_LOAD, _NUMBER))
     if kernel.machine() == "x86_64":
         parts += [_instruction(_GREATER, _X32_BIT, 0, 1), _instruction(_RETURN, _KILL)]
-    for name in _FREE:
-        if name in numbers:  # newer machines never had the older calls
-            parts += [_instruction(_EQUAL, numbers[name], 0, 1), _PASS]
-    for name in _LOOKED_AT:
-        body = looked_at[name]
-        parts += [_instruction(_EQUAL, numbers[name], 0, len(body) // 8), body]
-    parts.append(_refuse(errno.EPERM))
+    answers = {numbers[name]: looked_at[name] for name in _LOOKED_AT}
+    answers |= {numbers[name]: _PASS for name in _FREE if name in numbers}  # newer machines never had the older calls
+    parts.append(_search(_ranges(answers)))
     return b"".join(parts)

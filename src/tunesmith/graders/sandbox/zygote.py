@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from tunesmith.graders.sandbox import call, host, kernel, landlock, layers, namespaces, seccomp
+from tunesmith.graders.sandbox import call, host, kernel, layers, namespaces, seccomp
 
 READY: Final = b"READY"
 FAILED: Final = b"F"
@@ -117,7 +117,10 @@ def _prepare(config: Config) -> layers.Confinement:
             importlib.import_module(name)
     held = host.held_bytes(statistics)
     os.close(statistics)
-    rules = None if config.namespaces else _rules(tree)
+    rules = layers.rules(tree, within_namespaces=config.namespaces)
+    if rules is not None:
+        rules.move(_FIRST_FREE)  # out of the way of the numbers that a call's descriptors get
+    kernel.drop_capability_bounds()
     program = seccomp.program(1) if config.namespaces else None
     for name in [name for name in sys.modules if name.partition(".")[0] == "tunesmith"]:
         del sys.modules[name]
@@ -142,14 +145,6 @@ def _leave_host(config: Config, tree: namespaces.Tree) -> None:
     kernel.drop_capabilities()
     kernel.die_with_parent(signal.SIGKILL)
     host.look(tree)
-
-
-def _rules(tree: namespaces.Tree) -> landlock.Rules:
-    rules = landlock.Rules()
-    rules.allow_reading(tree.readable, tree.masked)
-    layers.allow_devices(rules)
-    rules.move(_FIRST_FREE)  # out of the way of the numbers that a call's descriptors get
-    return rules
 
 
 def _become_first() -> None:
