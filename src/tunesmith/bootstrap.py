@@ -14,6 +14,9 @@ from tunesmith.domain.ports import Inference
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.executors.spares import LocalSpares
 from tunesmith.graders.base import Tools
+from tunesmith.graders.sandbox.environment import FOLDER as GRADER_ENV
+from tunesmith.graders.sandbox.environment import Environment
+from tunesmith.graders.sandbox.pool import Sandbox
 from tunesmith.inference.resident import Resident
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
@@ -52,6 +55,7 @@ class Composed:
     warmth: Warmth
     retention: Retention
     spares: LocalSpares
+    sandbox: Sandbox
 
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
@@ -72,6 +76,7 @@ class Composed:
         self.scheduler.stop()
         self.spares.close()
         self.retention.stop()
+        self.sandbox.close()
         await self.inference.close()
         self.services.bases.stop()
         self.db.close()
@@ -115,6 +120,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     executor = LocalExecutor(folder.path / "attempts", spares=spares)
     inference = Resident(folder.run, settings=settings, clock=clock)
     warmth = Warmth(inference, wanted=settings.sampler_warm)
+    sandbox = Sandbox(Environment(folder.path / GRADER_ENV), reduced=settings.sandbox_reduced)
     wake = _Later()
     attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake)
     placement = Placement(
@@ -146,11 +152,13 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
-        grading=Grading(tools=Tools(clock), ids=ids),
+        grading=Grading(tools=Tools(clock, sandbox=sandbox), ids=ids),
     )
     retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
-    return Composed(settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares)
+    return Composed(
+        settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares, sandbox
+    )
 
 
 class _Later:

@@ -17,8 +17,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from tunesmith.graders.sandbox import process
+
 PREFIX = "a-secret-of-the-server-"
 VARIABLE = "TUNESMITH_TEST_PLANTED"
+GRADERS_USER = process.USER
 #: Calls that have no name in Python, by their numbers.
 CALLS = {
     "x86_64": {
@@ -48,6 +51,8 @@ class World:
         for path in (self.file, self.writable):
             path.write_text(self.secret)
             path.chmod(0o666)
+        if os.geteuid() == 0:  # an unprivileged server's files are of the user that its graders run as
+            os.chown(self.writable, GRADERS_USER, GRADERS_USER)
         with closing(sqlite3.connect(self.folder / "server.db")) as database:
             database.execute("create table secrets (value text)")
             database.execute("insert into secrets values (?)", (self.secret,))
@@ -69,7 +74,7 @@ class World:
         for one in self.sockets:
             one.setblocking(False)
         # of the graders' own user, whom the kernel alone would let signal it
-        user = {"user": 65531, "group": 65531, "extra_groups": []} if os.geteuid() == 0 else {}
+        user = {"user": GRADERS_USER, "group": GRADERS_USER, "extra_groups": []} if os.geteuid() == 0 else {}
         self.victim = subprocess.Popen(["/bin/sleep", "3600"], **user)  # type: ignore[call-overload]
         self.before = self._shared()
 
@@ -99,7 +104,7 @@ class World:
         """Return what is not as it was planted, in words."""
         found: list[str] = []
         for path in (self.file, self.writable):
-            if not path.exists() or path.read_text() != self.secret or path.stat().st_mode & 0o777 != 0o666:
+            if not path.exists() or path.read_text() != self.secret or path.stat().st_mode & 0o777 != 0o666 or path.stat().st_mtime < 2:
                 found.append(f"{path.name} was changed")
         names = {"secret.txt", "writable.txt", "server.db", "s", "d"}
         found += [f"{path} was made" for path in self.folder.iterdir() if path.name not in names]

@@ -1,6 +1,7 @@
 """Whether the server lives (`/healthz`) and whether it can serve (`/readyz`)."""
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Caller, Served
@@ -15,7 +16,7 @@ async def live() -> Response:
 
 
 @router.get("/readyz")
-def ready(served: Served, caller: Caller) -> Response:
-    """Answer once the database does."""
-    served.jobs.page(caller.scope, after=None, limit=1, metadata=None)
-    return JSONResponse({"status": "ready"})
+async def ready(served: Served, caller: Caller) -> Response:
+    """Answer once the database does; `sandbox` is the level of the sandbox of `python` graders, `probing` at first."""
+    await run_in_threadpool(served.jobs.page, caller.scope, after=None, limit=1, metadata=None)
+    return JSONResponse({"status": "ready", "sandbox": served.grading.sandbox_level()})

@@ -65,7 +65,7 @@ def _machine(settings: Settings) -> Iterator[tuple[str, str]]:
 def _graders(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the sandbox that this host gives to python graders, and the packages that they may import."""
     environment = Environment(settings.data_dir.expanduser().absolute() / FOLDER)
-    sandbox = Sandbox(environment)
+    sandbox = Sandbox(environment, reduced=settings.sandbox_reduced)
     try:
         found = asyncio.run(sandbox.found())
     finally:

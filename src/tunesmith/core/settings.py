@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Start a sampler before the first question: for the default base at the start, for a job's base when it trains."""
     sampler_idle_s: float | None = None
     """Seconds after which an unused sampler is unloaded; None keeps it."""
+    sandbox_reduced: bool = True
+    """Let `python` graders run where the host gives their sandbox no namespaces, the level `reduced`."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
     """Token for gated repositories of the Hugging Face hub."""
 

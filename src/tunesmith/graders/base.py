@@ -180,6 +180,10 @@ class Judge(Protocol):
 class PythonRunner(Protocol):
     """The sandbox for a stranger's Python."""
 
+    def level(self) -> str | None:
+        """Return what this host gives (`full`, `reduced`, `none`); None as long as that is being found out, from now on."""
+        ...
+
     async def check(self, source: str, image_tag: str | None) -> None:
         """Load the source without calling it; raise `GraderRefused` when it cannot be graded with here.
 

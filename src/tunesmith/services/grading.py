@@ -13,6 +13,10 @@ class Grading:
         self._tools = tools
         self._ids = ids
 
+    def sandbox_level(self) -> str:
+        """Return the level of the sandbox of `python` graders (`full`, `reduced`, `none`), or `probing`."""
+        return self._tools.python.level() or "probing"
+
     def named(self, grader: Grader) -> Grader:
         """Return the grader with a name: its own, or a new one."""
         return grader if grader.name is not None else grader.model_copy(update={"name": self._ids.grader()})

@@ -90,7 +90,8 @@ def _own_interpreter() -> str:
 
 
 def _run(words: list[str]) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    # graders under a server that is root run as another user, who has to read it
+    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, umask=0o022)
     if done.returncode != 0:
         raise NotInstalled(f"{words[0]} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
 

@@ -57,7 +57,7 @@ def confine(plan: Confinement) -> None:
     kernel.checked(kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1), "prctl(PR_SET_NO_NEW_PRIVS)")
     if plan.rules is not None:
         plan.rules.restrict()
-    kernel.filter_system_calls(plan.program or seccomp.program(os.getpid()))
+    kernel.filter_system_calls(plan.program or seccomp.program(os.getpid(), scratch=False))
 
 
 def rules(tree: namespaces.Tree, *, within_namespaces: bool) -> landlock.Rules | None:

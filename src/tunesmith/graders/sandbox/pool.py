@@ -39,8 +39,8 @@ class _Zygote:
 class Sandbox:
     """Runs strangers' Python, a confined process a call; the port `PythonRunner`.
 
-    `level` forces a level, which the host must be able to give. `n_at_once` calls run at the same time. A zygote makes way
-    for a fresh one after `n_calls_each` calls.
+    `level` forces a level, which the host must be able to give; without `reduced` that one is not good enough. `n_at_once`
+    calls run at the same time. A zygote makes way for a fresh one after `n_calls_each` calls.
     """
 
     def __init__(
@@ -48,12 +48,14 @@ class Sandbox:
         environment: Environment,
         *,
         level: Level | None = None,
+        reduced: bool = True,
         limits: Limits | None = None,
         n_at_once: int | None = None,
         n_calls_each: int = 5000,
     ) -> None:
         self._environment = environment
         self._levels: tuple[Level, ...] = LEVELS if level is None else (level,)
+        self._reduced = reduced
         self._limits = limits or Limits()
         self._n_at_once = n_at_once or n_cores()
         self._n_calls_each = n_calls_each
@@ -61,6 +63,7 @@ class Sandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = asyncio.Semaphore(self._n_at_once)
         self._starting = asyncio.Lock()
+        self._probing: asyncio.Task[None] | None = None
         self._zygotes: dict[Kind, _Zygote] = {}
         self._leaving: list[Process] = []
 
@@ -72,6 +75,13 @@ class Sandbox:
                 if self._found is None:
                     self._found = await self._probe()
         return self._found
+
+    def level(self) -> Level | None:
+        """Return the level that this host gives; None as long as it is being probed, from now on."""
+        self._be_in_this_loop()
+        if self._found is None and self._probing is None:
+            self._probing = asyncio.create_task(self._look())
+        return None if self._found is None else self._found.level
 
     async def check(self, source: str, image_tag: str | None) -> None:
         """Load the source without calling it; raise `GraderRefused` when it cannot be graded with here."""
@@ -112,6 +122,9 @@ class Sandbox:
             process.close()
         self._leaving.clear()
         self._zygotes.clear()
+        if self._probing is not None and not self._probing.get_loop().is_closed():
+            self._probing.cancel()
+        self._probing = None
 
     @property
     def pids(self) -> list[int]:
@@ -126,6 +139,10 @@ class Sandbox:
             self._loop = loop
             self._slots = asyncio.Semaphore(self._n_at_once)
             self._starting = asyncio.Lock()
+
+    async def _look(self) -> None:
+        found = await self.found()
+        log.info("sandbox.found", level=found.level, reasons=list(found.reasons))
 
     async def _run(
         self,
@@ -185,6 +202,9 @@ class Sandbox:
         for level in self._levels:
             if level == "none":
                 break
+            if level == "reduced" and not self._reduced:
+                reasons.append("reduced: the setting `sandbox_reduced` is off")
+                continue
             reason = await self._try(level)
             if reason is None:
                 return Found(level, tuple(reasons))

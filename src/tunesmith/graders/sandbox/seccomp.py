@@ -20,10 +20,9 @@ class _Machine(NamedTuple):
 _FREE: Final = (
     "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "close", "close_range", "dup", "dup2", "dup3",
     "pipe", "pipe2", "fstat", "newfstatat", "stat", "lstat", "statx", "open", "openat", "access", "faccessat",
-    "faccessat2", "readlink", "readlinkat", "getdents64", "getcwd", "chdir", "fchdir", "mkdir", "mkdirat", "rmdir",
-    "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "creat",
-    "truncate", "ftruncate", "fallocate", "fadvise64", "fsync", "fdatasync", "flock", "chmod", "fchmod", "fchmodat",
-    "utimensat", "umask", "statfs", "fstatfs", "mmap", "munmap", "mremap", "mprotect", "madvise", "msync", "brk",
+    "faccessat2", "readlink", "readlinkat", "getdents64", "getcwd", "chdir", "fchdir", "ftruncate", "fallocate",
+    "fadvise64", "fsync", "fdatasync", "flock",
+    "umask", "statfs", "fstatfs", "mmap", "munmap", "mremap", "mprotect", "madvise", "msync", "brk",
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "sigaltstack", "select",
     "pselect6", "poll", "ppoll", "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "eventfd2", "recvfrom",
     "shutdown", "getsockname", "getpeername", "getsockopt", "pause", "nanosleep", "clock_nanosleep", "clock_gettime",
@@ -32,6 +31,11 @@ _FREE: Final = (
     "getresgid", "getgroups", "getrlimit", "uname", "sysinfo", "sched_yield", "sched_getaffinity",
     "sched_get_priority_max", "sched_get_priority_min", "getcpu", "getrandom", "futex", "set_robust_list",
     "set_tid_address", "rseq", "membarrier", "restart_syscall", "wait4", "waitid", "exit", "exit_group",
+)  # fmt: skip
+#: Allowed where there are scratch files. Elsewhere every file is the host's, and Landlock knows nothing of modes and times.
+_OF_SCRATCH: Final = (
+    "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink",
+    "symlinkat", "creat", "truncate", "chmod", "fchmod", "fchmodat", "utimensat",
 )  # fmt: skip
 #: Allowed with some arguments only; `clone3` takes them where no filter can look, so it is said to be missing.
 _LOOKED_AT: Final = ("clone", "clone3", "fcntl", "ioctl", "prctl", "prlimit64", "sendto", "socketpair", "tgkill")
@@ -190,8 +194,10 @@ def _search(ranges: list[tuple[int, bytes]]) -> bytes:
     return b"".join((_instruction(_GREATER, ranges[middle][0], 0, 1), beyond, lower, upper))
 
 
-def program(pid: int) -> bytes:
+def program(pid: int, *, scratch: bool) -> bytes:
     """Return the filter for a process: `pid` is its own number as it sees it, the only one that it may signal.
+
+    With `scratch` it may make and change files, as far as there is a place for them.
 
     Raises:
         KeyError: this machine's calls are not known here.
@@ -213,6 +219,7 @@ def program(pid: int) -> bytes:
     if kernel.machine() == "x86_64":
         parts += [_instruction(_GREATER, _X32_BIT, 0, 1), _instruction(_RETURN, _KILL)]
     answers = {numbers[name]: looked_at[name] for name in _LOOKED_AT}
-    answers |= {numbers[name]: _PASS for name in _FREE if name in numbers}  # newer machines never had the older calls
+    free = (*_FREE, *_OF_SCRATCH) if scratch else _FREE
+    answers |= {numbers[name]: _PASS for name in free if name in numbers}  # newer machines never had the older calls
     parts.append(_search(_ranges(answers)))
     return b"".join(parts)
