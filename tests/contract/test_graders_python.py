@@ -1,7 +1,7 @@
 """`python` graders over the wire: sources as they are written for OpenAI, and every way in which one can go wrong."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def python(source: str, **more: Any) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def level(http: httpx2.Client) -> Iterator[str]:
+def level(http: httpx2.Client) -> str:
     """Wait for the level that this host gives."""
     end = time.monotonic() + 60
     while (found := http.get("/readyz").json()["sandbox"]) == "probing":
@@ -27,7 +27,7 @@ def level(http: httpx2.Client) -> Iterator[str]:
         time.sleep(0.05)
     if found == "none":
         pytest.skip("this host gives no sandbox")
-    yield found
+    return found
 
 
 def flags(answer: dict[str, Any]) -> dict[str, str | None]:

@@ -104,13 +104,21 @@ class World:
         """Return what is not as it was planted, in words."""
         found: list[str] = []
         for path in (self.file, self.writable):
-            if not path.exists() or path.read_text() != self.secret or path.stat().st_mode & 0o777 != 0o666 or path.stat().st_mtime < 2:
+            if (
+                not path.exists()
+                or path.read_text() != self.secret
+                or path.stat().st_mode & 0o777 != 0o666
+                or path.stat().st_mtime < 2
+            ):
                 found.append(f"{path.name} was changed")
         names = {"secret.txt", "writable.txt", "server.db", "s", "d"}
         found += [f"{path} was made" for path in self.folder.iterdir() if path.name not in names]
         for one in self.sockets:
             with suppress(BlockingIOError):
-                one.accept() if one in (self.tcp, self.unix, self.hidden) else one.recv(100)
+                if one in (self.tcp, self.unix, self.hidden):
+                    one.accept()[0].close()
+                else:
+                    one.recv(100)
                 found.append(f"somebody came to {one}")
         state = Path(f"/proc/{self.victim.pid}/stat").read_text().rpartition(")")[2].split()[0]
         if self.victim.poll() is not None or state not in "SR":

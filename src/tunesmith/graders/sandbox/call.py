@@ -59,7 +59,7 @@ def _check(source: str) -> bytes:
     import ast  # noqa: PLC0415 - here and below: what few calls need is not to be copied for every one
 
     try:
-        tree = compile(source, FILE, "exec", ast.PyCF_ONLY_AST)
+        tree = ast.parse(source, FILE)
         compile(tree, FILE, "exec")
     except (SyntaxError, ValueError) as error:
         return SYNTAX + _short("".join(traceback.format_exception_only(type(error), error)))

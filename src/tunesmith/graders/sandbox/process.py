@@ -54,7 +54,7 @@ class Process:
             try:
                 self._process = subprocess.Popen(
                     [*words, "-c", _PROGRAM, package, config.to_json()],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env={},
