@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -106,7 +107,9 @@ class Server:
 
     @property
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key="any", max_retries=0)
+        # reading the certificates of the world takes 50 ms of processor time, which tests that poll have better uses for
+        plain = httpx2.Client(verify=False, timeout=openai.DEFAULT_TIMEOUT)
+        return openai.OpenAI(base_url=self.url, api_key="any", max_retries=0, http_client=plain)
 
     def register(self, base: Path) -> None:
         """Register a folder as the base `tiny`."""

@@ -134,7 +134,7 @@ class World:
     done: list[str] = field(default_factory=list[str])
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.server.url, api_key="any", max_retries=0, timeout=20)
+        return self.server.client.with_options(timeout=20)
 
     def create(self, client: openai.OpenAI) -> str:
         chosen: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": N_EPOCHS, "batch_size": 2}}}
