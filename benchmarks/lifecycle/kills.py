@@ -39,6 +39,8 @@ SETTINGS = {
     # slow enough to be killed between two steps
     "TUNESMITH_FAILPOINTS": "train.step=sleep:0.03",
 }
+#: How often the next kill comes within a second.
+STORM = 0.85
 ENDS = ("succeeded", "failed", "cancelled")
 
 
@@ -146,7 +148,8 @@ def torment(n_kills: int, seed: int) -> Found:
             while len(open_jobs) < N_AT_ONCE and not enough:
                 open_jobs.add(create(where.client, file))
                 reader.jobs |= open_jobs
-            time.sleep(chance.uniform(0.05, 1.0))
+            # in storms, with calms between them in which jobs get on: what nobody finishes has little to lose
+            time.sleep(chance.uniform(0.05, 1.0) if enough or chance.random() < STORM else chance.uniform(4, 12))
             if not enough:
                 strike(where, open_jobs, chance, found)
             for job in [job for job in open_jobs if ended(where.client, job)]:
