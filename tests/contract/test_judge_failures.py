@@ -8,7 +8,7 @@ import httpx2
 import openai
 import pytest
 
-from far import FarModel, FarServer, cuts, hangs, says, sends, status
+from far import FarModel, FarServer, hangs, says, sends, status
 from far.judging import COSINE, FLAG, LABEL, MODELS, ROOT, SCORE, USAGE, flags, run
 
 
@@ -89,7 +89,12 @@ AUDIO: Any = [{"role": "user", "content": [{"type": "input_audio", "input_audio"
 @pytest.mark.parametrize(
     ("grader", "param", "code", "told"),
     [
-        ({**SCORE, "model": "gpt-9"}, "model", None, "Judges here: judge, blind, older; `tunesmith models add NAME --upstream"),
+        (
+            {**SCORE, "model": "gpt-9"},
+            "model",
+            None,
+            "Judges here: judge, blind, older; `tunesmith models add NAME --upstream",
+        ),
         ({**LABEL, "model": "ft:gpt-9:a::b"}, "model", None, "does not exist"),
         ({**LABEL, "model": "judge\x00"}, "model", None, "does not exist"),
         ({**SCORE, "model": "plain"}, "model", None, "structured output"),

@@ -45,7 +45,15 @@ def test_a_judge_s_number_is_the_reward(client: openai.OpenAI, far: FarServer, c
 
 @pytest.mark.parametrize(
     ("span", "result", "reward"),
-    [(None, 7, 1.0), (None, -1, 0.0), ([1, 10], 7, 7.0), ([1, 10], 70, 10.0), ([-5, -1], 0, -1.0), ([0, 1], 1e308, 1.0)],
+    [
+        (None, 7, 1.0),
+        (None, -1, 0.0),
+        ([1, 10], 7, 7.0),
+        ([1, 10], 70, 10.0),
+        ([-5, -1], 0, -1.0),
+        ([0, 1], 1e308, 1.0),
+        (None, 10**400, 1.0),
+    ],
 )
 def test_a_number_is_kept_within_the_range(
     client: openai.OpenAI, far: FarServer, span: Any, result: float, reward: float
@@ -57,7 +65,9 @@ def test_a_number_is_kept_within_the_range(
 def test_how_a_judge_is_sampled_is_passed_on(client: openai.OpenAI, far: FarServer) -> None:
     params = {"seed": 3, "temperature": 0.5, "top_p": 0.9, "max_completions_tokens": 99, "reasoning_effort": "low"}
     assert flags(run(client, {**SCORE, "sampling_params": params})) == {}
-    assert flags(run(client, {**SCORE, "model": "older", "sampling_params": {"max_completions_tokens": 9, "seed": None}})) == {}
+    assert (
+        flags(run(client, {**SCORE, "model": "older", "sampling_params": {"max_completions_tokens": 9, "seed": None}})) == {}
+    )
     first, second = far.judged()
     wanted = {"seed": 3, "temperature": 0.5, "top_p": 0.9, "max_completion_tokens": 99, "reasoning_effort": "low"}
     assert {name: first[name] for name in wanted} == wanted

@@ -1,4 +1,4 @@
-"""Models upstream over HTTP and the command line: added with what they can do, listed, kept, refused, and no key anywhere."""
+"""Models upstream over HTTP and the command line: added with what they can do, listed, kept, refused; no key anywhere."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,7 +193,11 @@ def test_adding_it_again_looks_at_it_again(http: httpx2.Client, other: FarServer
     assert add(http, "judge", other.url, model="m").json()["upstream"]["abilities"] == ["chat"]
     other.models["m"] = FarModel(efforts=("high",))
     again = add(http, "judge", other.url, aliases=["also"]).json()
-    assert (again["upstream"]["model"], again["upstream"]["reasoning_efforts"], again["aliases"]) == ("m", ["high"], ["also"])
+    assert (again["upstream"]["model"], again["upstream"]["reasoning_efforts"], again["aliases"]) == (
+        "m",
+        ["high"],
+        ["also"],
+    )
     assert http.get(f"{MODELS}/also").json() == again
     assert add(http, "judge", other.url, model="x").json()["upstream"]["model"] == "x"
     assert http.delete(f"{MODELS}/judge").status_code == 200
@@ -205,7 +209,7 @@ def test_it_is_no_base_and_does_not_chat(
     other.models["m"] = FarModel()
     assert add(http, "m", other.url, aliases=["gpt-far"]).status_code == 200
     for name in ("m", "gpt-far"):
-        with pytest.raises(openai.BadRequestError, match="it can be asked, and not be tuned. Base models here") as caught:
+        with pytest.raises(openai.BadRequestError, match=r"it can be asked, and not be tuned\. Base models here") as caught:
             client.fine_tuning.jobs.create(model=name, training_file=training_file)
         assert (caught.value.code, caught.value.param) == ("model_not_available", "model")
         for stream in (False, True):

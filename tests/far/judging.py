@@ -69,7 +69,9 @@ class _Shown(BaseHTTPRequestHandler):
 
 
 def run(client: openai.OpenAI, grader: Any, sample: str = "42", item: Any = None) -> dict[str, Any]:
-    return client.fine_tuning.alpha.graders.run(grader=grader, model_sample=sample, item=item or ITEM).to_dict(warnings=False)
+    return client.fine_tuning.alpha.graders.run(grader=grader, model_sample=sample, item=item or ITEM).to_dict(
+        warnings=False
+    )
 
 
 def flags(answer: dict[str, Any]) -> dict[str, str | None]:

@@ -84,9 +84,7 @@ async def add_base(body: AddBase, served: Served) -> WireBase:
         raise InvalidRequest(
             "A model comes from a 'source' or from a server 'upstream': leave one out - 'source'", param="source"
         )
-    added = await served.upstreams.add(
-        body.name, there.url, model=there.model, key_env=there.key_env, aliases=body.aliases
-    )
+    added = await served.upstreams.add(body.name, there.url, model=there.model, key_env=there.key_env, aliases=body.aliases)
     return _wire(added)
 
 

@@ -13,7 +13,9 @@ from tunesmith.core.machine import readable_bytes
 PATH: Final = "/tunesmith/v1/models"
 POLL_S: Final = 0.5
 
-app = typer.Typer(help="Add, list and remove models of a running server: bases to tune, and judges upstream.", no_args_is_help=True)
+app = typer.Typer(
+    help="Add, list and remove models of a running server: bases to tune, and judges upstream.", no_args_is_help=True
+)
 
 BaseUrl = Annotated[
     str, typer.Option(envvar="TUNESMITH_BASE_URL", help="The server's address, as the openai package gets it.")

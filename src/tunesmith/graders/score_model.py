@@ -37,7 +37,7 @@ class ScoreModel(GraderBase):
         """Return the judge's number."""
         number = {"type": "number"}
         result, verdict = await ask(tools, self.model, self.input, sample, result=number, params=self.sampling_params)
-        if isinstance(result, bool) or not isinstance(result, int | float) or not math.isfinite(result):
+        if isinstance(result, bool) or not isinstance(result, int | float) or result != result or abs(result) == math.inf:
             raise GradingFailed("model_grader_parse_error", f"{self.model} gave no number: {shown(result)}", verdict)
         low, high = self.range or (0.0, 1.0)
         return Grade(min(high, max(low, float(result))), usage={verdict.model: verdict.usage}, model=verdict.model)

@@ -135,9 +135,7 @@ class GuardedPictures:
         if port != usual and not allowed:
             raise PictureRefused(f"An image is fetched from port {usual}, not {port}")
         try:
-            found = await to_thread.run_sync(
-                self._look_up, name, port, abandon_on_cancel=True, limiter=self._lookups
-            )
+            found = await to_thread.run_sync(self._look_up, name, port, abandon_on_cancel=True, limiter=self._lookups)
         except OSError as error:
             raise PictureRefused(f"{name} has no address ({error.strerror})") from error
         if not found or not (allowed or all(map(is_public, found))):

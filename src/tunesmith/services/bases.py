@@ -105,8 +105,7 @@ class Bases:
             raise ModelNotAvailable(self._unknown(name))
         if base.upstream is not None:
             raise ModelNotAvailable(
-                f"{base.name} is a model of the server {base.source}: it can be asked, and not be tuned. "
-                f"{self._tunable()}",
+                f"{base.name} is a model of the server {base.source}: it can be asked, and not be tuned. {self._tunable()}",
                 param="model",
             )
         return self.intact(base)

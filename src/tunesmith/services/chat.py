@@ -167,8 +167,8 @@ class Chat:
                 raise UnknownModel(name)
             if base.upstream is not None:
                 raise NotAvailable(
-                    f"{name} is a model of the server {base.source}: in this release graders can ask it, and chat completions "
-                    "do not pass on to it. Ask that server itself.",
+                    f"{name} is a model of the server {base.source}: in this release graders can ask it, and chat "
+                    "completions do not pass on to it. Ask that server itself.",
                     param="model",
                 )
             base = self.bases.intact(base)

@@ -70,8 +70,8 @@ class UpstreamModels:
         url = _vetted_url(url)
         if key_env is not None and not KEY_ENV.fullmatch(key_env):
             raise InvalidRequest(
-                f"'{key_env}' cannot name the key's variable: its name ends in KEY or TOKEN, and is none of Tunesmith's own, "
-                "so that nothing else of the server's environment is ever sent elsewhere - 'upstream.key_env'",
+                f"'{key_env}' cannot name the key's variable: its name ends in KEY or TOKEN, and is none of Tunesmith's "
+                "own, so that nothing else of the server's environment is ever sent elsewhere - 'upstream.key_env'",
                 param="upstream.key_env",
             )
         known = await to_thread.run_sync(self._known, names, url)
@@ -157,8 +157,8 @@ def _vetted_url(text: str) -> str:
         fine = False
     if not fine or len(text) > N_MAX_URL or not text.isascii() or any(map(str.isspace, text)):
         raise InvalidRequest(
-            f"'{text[:200]}' is no base URL of a server, such as http://127.0.0.1:8001/v1: http or https, and a key goes into "
-            "a variable of the server's environment - 'upstream.url'",
+            f"'{text[:200]}' is no base URL of a server, such as http://127.0.0.1:8001/v1: http or https, and a key goes "
+            "into a variable of the server's environment - 'upstream.url'",
             param="upstream.url",
         )
     return text.rstrip("/")

@@ -171,7 +171,8 @@ async def test_what_is_not_the_internet_is_not_fetched_from(place: Place, addres
 
 
 @pytest.mark.parametrize(
-    "address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "172.32.0.1"]
+    "address",
+    ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "172.32.0.1"],
 )
 async def test_what_is_the_internet_may_be(address: str) -> None:
     assert is_public(address)
@@ -179,7 +180,18 @@ async def test_what_is_the_internet_may_be(address: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "127.0.0.1", "127.1", "0x7f.1", "2130706433", "017700000001", "0", "[::1]", "[::ffff:127.0.0.1]", "LOCALHOST."],
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "017700000001",
+        "0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "LOCALHOST.",
+    ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_this_machine_has_no_name_that_gets_by(host: str, scheme: str) -> None:
@@ -256,7 +268,12 @@ async def test_where_the_first_address_is_closed_the_next_one_is_tried(place: Pl
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_followed_by_hand(place: Place, status: int) -> None:
-    place.acts |= {"/1": moves("/2", status), "/2": moves(f"//{place.host}/3"), "/3": moves(place.url("/4")), "/4": shows(PNG)}
+    place.acts |= {
+        "/1": moves("/2", status),
+        "/2": moves(f"//{place.host}/3"),
+        "/3": moves(place.url("/4")),
+        "/4": shows(PNG),
+    }
     fetcher = pictures(place)
     assert (await fetcher.fetch(place.url("/1"))).startswith("data:image/png")
     assert [asked["path"] for asked in place.asked] == ["/1", "/2", "/3", "/4"]
