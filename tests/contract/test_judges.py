@@ -52,7 +52,7 @@ def test_a_judge_s_number_is_the_reward(client: openai.OpenAI, far: FarServer, c
         ([1, 10], 70, 10.0),
         ([-5, -1], 0, -1.0),
         ([0, 1], 1e308, 1.0),
-        (None, 10**400, 1.0),
+        pytest.param(None, 10**400, 1.0, id="an integer of 400 digits"),
     ],
 )
 def test_a_number_is_kept_within_the_range(
