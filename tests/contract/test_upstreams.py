@@ -105,6 +105,11 @@ def test_a_model_that_thinks_first_is_given_more_room(http: httpx2.Client, other
     assert [asked["body"].get("max_completion_tokens") for asked in other.asked[:2]] == [512, 4096]
 
 
+def test_what_a_server_calls_its_models_is_not_believed_blindly(http: httpx2.Client, other: FarServer) -> None:
+    other.models |= {"\ud800": FarModel(), "m": FarModel()}
+    assert added(http, "judge", other.url)["upstream"]["model"] == "m"
+
+
 def test_its_name_there_may_be_another(http: httpx2.Client, other: FarServer) -> None:
     other.models["org/model:7b"] = FarModel()
     assert added(http, "judge", other.url)["upstream"]["model"] == "org/model:7b"

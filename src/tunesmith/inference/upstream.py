@@ -123,8 +123,9 @@ class HttpUpstreams:
         passing = status in PASSING or status >= httpx2.codes.INTERNAL_SERVER_ERROR
         if answer.headers.get("x-should-retry", "").lower() == "false":
             passing = False
+        told_us = " ".join(reason.split())[:_N_SHOWN].encode(errors="replace").decode()
         return UpstreamFailed(
-            f"{at.url} answers {status}: {' '.join(reason.split())[:_N_SHOWN] or 'nothing'}",
+            f"{at.url} answers {status}: {told_us or 'nothing'}",
             status=status,
             code=code,
             passing=passing,

@@ -59,7 +59,8 @@ async def served_models(servers: Upstreams, at: Endpoint) -> list[str] | None:
     rows: Any = answer.get("data")
     if not isinstance(rows, list):
         return None
-    return [str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row] or None
+    names = [row.get("id") for row in rows if isinstance(row, dict)]
+    return [name for name in names if isinstance(name, str) and name.isprintable()] or None
 
 
 class Probe:

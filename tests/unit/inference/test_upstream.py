@@ -74,6 +74,7 @@ async def test_more_than_an_answer_can_be_is_not_read(far: FarServer, monkeypatc
         ({"error": 7}, '{"error": 7}'),
         ([], "[]"),
         (b"", "nothing"),
+        ({"error": {"message": "half \ud800"}}, "half ?"),
         ({"error": {"message": "x" * 5000}}, "x" * 500),
     ],
 )
