@@ -37,7 +37,10 @@ _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 #: Not the internet's, whatever release of Python says so: a cloud's metadata, relays, tunnels, documentation.
 _OTHERS: Final = tuple(
     ipaddress.ip_network(network)
-    for network in ("168.63.129.16/32", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+    for network in (
+        *("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24"),
+        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+    )
 )
 
 
