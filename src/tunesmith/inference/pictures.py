@@ -29,6 +29,7 @@ KINDS: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 #: What a server may say that an image is, where it does not know better.
 UNTOLD: Final = ("", "application/octet-stream", "binary/octet-stream")
 _N_SHOWN: Final = 200
+OK: Final = 200
 
 Lookup = Callable[[str, int], Sequence[str]]
 
@@ -168,7 +169,7 @@ class GuardedPictures:
         ):
             if answer.has_redirect_location:
                 return answer.headers["location"], b""
-            if answer.status_code != httpx2.codes.OK:
+            if answer.status_code != OK:
                 raise PictureRefused(f"The image's server answers {answer.status_code}")
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind not in (*KINDS, *UNTOLD):

@@ -23,6 +23,8 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 #: Refusals after which asking again may help, beside every 5xx.
 PASSING: Final = frozenset({408, 409, 425, 429})
+OK: Final = 200
+SERVER_ERROR: Final = 500
 CONNECT_S: Final = 10.0
 #: Largest answer.
 N_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -109,7 +111,7 @@ class HttpUpstreams:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise UpstreamFailed(f"{at.url} cannot be asked: {_words(error)}.", passing=True) from error
         told = _without_key(_parsed(raw), at.key)
-        if answer.status_code != httpx2.codes.OK:
+        if answer.status_code != OK:
             raise self._refusal(at, answer, told, raw)
         if not isinstance(told, dict):
             raise UpstreamFailed(f"{at.url} answers what is no JSON object.", status=answer.status_code, passing=True)
@@ -120,7 +122,7 @@ class HttpUpstreams:
         reason, code = _reason(told)
         if reason is None:
             reason = str(_without_key(raw[: 4 * _N_SHOWN].decode(errors="replace"), at.key))
-        passing = status in PASSING or status >= httpx2.codes.INTERNAL_SERVER_ERROR
+        passing = status in PASSING or status >= SERVER_ERROR
         if answer.headers.get("x-should-retry", "").lower() == "false":
             passing = False
         told_us = " ".join(reason.split())[:_N_SHOWN].encode(errors="replace").decode()

@@ -181,11 +181,11 @@ def red_png() -> bytes:
 
 @lru_cache(maxsize=1)
 def silent_wav() -> bytes:
-    """Return half a second of silence."""
+    """Return a quarter of a second of silence."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)
         sound.setsampwidth(2)
         sound.setframerate(16_000)
-        sound.writeframes(bytes(16_000))
+        sound.writeframes(bytes(8_000))
     return file.getvalue()

@@ -19,8 +19,10 @@ _TUNED_COLUMNS: Final = [tuned_models.c[field.name] for field in fields(TunedMod
 
 
 def _base(row: dict[str, Any]) -> Base:
-    upstream = row["upstream"]
-    return Base(**{**row, "upstream": None if upstream is None else Upstream(**upstream)})
+    columns: dict[str, Any] = dict(row)
+    if columns["upstream"] is not None:
+        columns["upstream"] = Upstream(**columns["upstream"])
+    return Base(**columns)
 
 
 def _tuned(row: dict[str, Any]) -> TunedModel:

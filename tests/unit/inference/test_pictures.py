@@ -222,7 +222,7 @@ async def test_this_machine_has_no_name_that_gets_by(host: str, scheme: str) -> 
         ("http://a..b/", "cannot be fetched"),
         (f"http://{'a' * 64}.test/", "cannot be fetched"),
         ("http://\ud800.test/", "cannot be fetched"),
-        ("http://a\x00b/", "cannot be fetched"),
+        ("http://127.0.0.1\x00.test/", ": http://127.0.0.1"),
         ("http://127.0.0.1\t/", "is not on the public internet"),
     ],
 )
