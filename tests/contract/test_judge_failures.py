@@ -1,6 +1,7 @@
 """Judges that fail, by their flags; judges that cannot what they are asked for, by the field; and `cosine`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 
 from far import FarModel, FarServer, hangs, says, sends, status
 from far.judging import COSINE, FLAG, LABEL, MODELS, ROOT, SCORE, USAGE, flags, run
+from tunesmith.domain.job import CreateJob
+from tunesmith.domain.model import TunedModel
+from tunesmith.domain.scope import Everywhere
+from tunesmith.store import models
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,23 @@ def test_what_a_judge_cannot_do_is_refused_by_the_field_that_asks_for_it(
     assert (answer.status_code, error["param"], error["code"]) == (400, f"{path}.{param}", code)
     assert told in error["message"]
     assert far.asked == []
+
+
+def test_a_tuned_model_is_its_projects_and_no_judge_yet(
+    http: httpx2.Client, client: openai.OpenAI, served: Any, training_file: str
+) -> None:
+    job = served.composed.services.jobs.create(served.scope, CreateJob(model="tunesmith-nano", training_file=training_file))
+    own = TunedModel("ft:nano:t::ours", job.project_id, job.organization_id, job.id, job.base, 1.0, "jobs/k", "0" * 64, {})
+    theirs = replace(own, name="ft:nano:t::theirs", project_id="proj_other", organization_id="org-other")
+    with served.composed.db.begin() as tx:
+        for model in (own, theirs):
+            models.add(tx, Everywhere("the test lays out what jobs made"), model)
+    for model, code, told in ((own, "not_available", "a model of this server"), (theirs, None, "does not exist")):
+        error = http.post(f"{ROOT}/run", json={"grader": {**SCORE, "model": model.name}, "model_sample": "x"}).json()[
+            "error"
+        ]
+        assert (error["param"], error["code"], told in error["message"]) == ("grader.model", code, True)
+    client.fine_tuning.jobs.cancel(job.id)
 
 
 def test_a_judge_that_left_meanwhile_is_told(client: openai.OpenAI, far: FarServer, http: httpx2.Client) -> None:

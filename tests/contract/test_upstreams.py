@@ -261,6 +261,16 @@ def test_it_is_added_listed_and_removed_by_the_command_line(served: Any, other: 
     assert (wrong.exit_code, wrong.stderr) == (2, "tunesmith: --model and --key-env belong to --upstream URL.\n")
 
 
+def test_the_doctor_tells_it_from_a_base(served: Any, http: httpx2.Client, other: FarServer) -> None:
+    other.models["m"] = FarModel()
+    assert add(http, "judge", other.url).status_code == 200
+    flags_given = ["--port", served.root.rpartition(":")[2], "--default-base", "judge"]
+    told = CliRunner().invoke(app, ["doctor", *flags_given])
+    assert f"is ready; base models: {NANO}; models upstream: judge" in told.stdout
+    assert f"default_base is judge, which is no base model of the server: {NANO}." in told.stdout
+    assert http.delete(f"{MODELS}/judge").status_code == 200
+
+
 def test_a_registration_outlives_the_server_and_its_key_is_kept_nowhere(
     open_house: Any, tmp_path: Path, other: FarServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,9 +53,9 @@ async def served_models(servers: Upstreams, at: Endpoint) -> list[str] | None:
     try:
         answer = await servers.call(at, "models", n_tries=N_TRIES, timeout_s=LONGEST_S)
     except UpstreamFailed as failure:
-        if failure.status in (404, 405, 501):
-            return None
-        raise
+        if failure.passing or failure.status == _KEY_REFUSED:
+            raise
+        return None  # there is no such path, or this key may not see it; what the model answers will tell
     rows: Any = answer.get("data")
     if not isinstance(rows, list):
         return None
