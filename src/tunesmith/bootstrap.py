@@ -11,13 +11,16 @@ from tunesmith.core.data_folder import DataFolder, FolderRefused
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Inference
+from tunesmith.domain.scope import Project
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.executors.spares import LocalSpares
 from tunesmith.graders.base import Tools
 from tunesmith.graders.sandbox.environment import FOLDER as GRADER_ENV
 from tunesmith.graders.sandbox.environment import Environment
 from tunesmith.graders.sandbox.pool import Sandbox
+from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
+from tunesmith.inference.upstream import HttpUpstreams
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
@@ -27,12 +30,14 @@ from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs, Wake
+from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.queue import Queue
 from tunesmith.services.retention import Retention
 from tunesmith.services.scheduler import Scheduler
+from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.warmth import Warmth
 from tunesmith.store.migrate import NewerDatabase
 from tunesmith.store.session import Database, DatabaseInUse
@@ -68,7 +73,8 @@ class Composed:
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
         base = self.services.bases.find(self.settings.default_base or EMBEDDED)
-        self.warmth.begin(base.path if base is not None and base.status == "ready" else None)
+        here = base is not None and base.status == "ready" and base.upstream is None
+        self.warmth.begin(base.path if base is not None and here else None)
 
     async def close(self) -> None:
         """Stop what was started and let go of the data folder."""
@@ -139,6 +145,13 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
+    servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
+    pictures = GuardedPictures(hosts=(settings.image_hosts or "").replace(",", " ").split())
+
+    def tools(scope: Project) -> Tools:
+        judges = Judging(db, bases, servers, pictures, scope)
+        return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, servers))
+
     services = Services(
         settings=settings,
         clock=clock,
@@ -149,10 +162,11 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
+        upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
-        grading=Grading(tools=Tools(clock, sandbox=sandbox), ids=ids),
+        grading=Grading(tools=tools, ids=ids),
     )
     retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)

@@ -16,6 +16,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.types import ASGIApp
 
+from far import FarServer, far_server
+from far.judging import MODELS, SEEN, Gallery
 from laws.leaks import tagged, watched
 from tunesmith.api.app import create_app
 from tunesmith.bootstrap import Composed, compose
@@ -121,6 +123,46 @@ def http(served: Served) -> Iterator[httpx2.Client]:
     """For what the official client would never send."""
     with httpx2.Client(base_url=served.root, timeout=60, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def gallery() -> Iterator[Gallery]:
+    server = Gallery()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def _far() -> Iterator[FarServer]:
+    with far_server() as server:
+        server.models = dict(SEEN)
+        yield server
+
+
+@pytest.fixture
+def far(_far: FarServer) -> FarServer:
+    """A server upstream, with nothing left of another test."""
+    _far.acts.clear()
+    _far.asked.clear()
+    _far.result, _far.label, _far.key, _far.lists = 0.75, "good", None, True
+    return _far
+
+
+@pytest.fixture(scope="module")
+def judging(tmp_path_factory: pytest.TempPathFactory, _far: FarServer, gallery: Gallery) -> Iterator[Served]:
+    """A server that knows every model of the one upstream."""
+    with (
+        house(tmp_path_factory.mktemp("house"), image_hosts=f"pictures.test, {gallery.host}") as served,
+        httpx2.Client(base_url=served.root, timeout=60, trust_env=False) as http,
+    ):
+        for name in SEEN:
+            added = http.post(MODELS, json={"name": name, "upstream": {"url": _far.url}})
+            assert added.status_code == 200, added.text
+        yield served
 
 
 def _rows(n: int = 10) -> bytes:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import httpx2
+import pytest
 
 #: Grader bodies that one run makes; more by `TUNESMITH_FUZZED`.
 N = int(os.environ.get("TUNESMITH_FUZZED", "1000"))
@@ -22,10 +23,18 @@ NEAR: Any = {
 }  # fmt: skip
 PYTHON: Any = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1.0", "image_tag": "2025-05-08"}
 MESSAGE: Any = {"role": "user", "content": [{"type": "input_text", "text": "{{ item.x }}"}, "and"]}
-SCORE: Any = {"type": "score_model", "name": "s", "model": "tunesmith-nano", "input": [MESSAGE], "range": [0, 1]}
+IMAGE: Any = {"role": "user", "content": {"type": "input_image", "image_url": "{{ item.x }}", "detail": "low"}}
+SCORE: Any = {
+    "type": "score_model",
+    "name": "s",
+    "model": "judge",
+    "input": [MESSAGE, IMAGE],
+    "range": [0, 1],
+    "sampling_params": {"max_completions_tokens": 9, "reasoning_effort": "low", "temperature": 1, "seed": 1, "top_p": 1},
+}
 LABEL: Any = {
-    "type": "label_model", "name": "l", "model": "tunesmith-nano", "input": [MESSAGE], "labels": ["x", "y"],
-    "passing_labels": ["x"],
+    "type": "label_model", "name": "l", "model": "judge", "input": [MESSAGE], "labels": ["good", "bad"],
+    "passing_labels": ["good"],
 }  # fmt: skip
 MULTI: Any = {
     "type": "multi", "name": "m", "graders": {"a": CHECK, "b": NEAR}, "calculate_output": "min(a, b) + 2 ^ -a / (b - 0.5)"
@@ -35,13 +44,20 @@ TEXTS = (
     "", " ", "{{", "}}", "{{}}", "{{ item }}", "{{ item.x.y[9] }}", "{{ sample }}", "{{ sample.choices }}",
     "{{ item.__class__ }}", "{{ '{{' }}", "%s{0}", "a" * 3000, "\x00", "\u202e", "🦜" * 50, "a+b", "a^^b", "((((a))))",
     "1e999", "a/0", "log(0)", "exp(a)(b)", "a" + "+a" * 1500, "(" * 500, "-" * 500 + "a", "2^" * 200 + "2", "none", "eq",
-    "ilike", "meteor", "rouge_l", "cosine", "multi", "user", "true", "1", "NaN", "\n\t'\"\\", "min",
+    "ilike", "meteor", "rouge_l", "cosine", "blind", "tunesmith-nano", "http://127.0.0.1/", "data:image/png;base64,AAAA",
+    "multi", "user", "true", "1", "NaN", "\n\t'\"\\", "min",
     "__import__('os')", "ﬀ", "İ", "ß",
 )  # fmt: skip
 OTHERS = (
     None, True, False, 0, 1, -1, 2**63, 10**400, 1e308, 1.5, [], {}, [[]], [{}], {"type": "x"}, ["a", "b"], [1, 0],
     [0, 1, 2],
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(judging: Any) -> Any:
+    """A server with judges, so that graders that ask one are more than refused."""
+    return judging
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

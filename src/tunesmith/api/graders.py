@@ -9,7 +9,7 @@ from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from tunesmith.api.deps import Served
+from tunesmith.api.deps import Caller, Served
 from tunesmith.api.wire import WireRequest
 from tunesmith.graders.base import Flag, Grade, Sample, Usage
 from tunesmith.graders.grader import Grader
@@ -49,17 +49,17 @@ class RunGrader(WireRequest):
 
 
 @router.post("/validate")
-async def validate_grader(body: ValidateGrader, served: Served) -> Response:
+async def validate_grader(body: ValidateGrader, served: Served, caller: Caller) -> Response:
     """Check a grader and echo it, with a name if it had none."""
-    await served.grading.check(body.grader)
+    await served.grading.check(caller.scope, body.grader)
     return _json({"grader": served.grading.named(body.grader).model_dump(exclude_unset=True)})
 
 
 @router.post("/run")
-async def run_grader(body: RunGrader, served: Served) -> Response:
+async def run_grader(body: RunGrader, served: Served, caller: Caller) -> Response:
     """Grade one sample. A grader's failure is an answer too: reward 0, and flags that tell why."""
     grader = served.grading.named(body.grader)
-    grade = await served.grading.run(grader, body.sample())
+    grade = await served.grading.run(caller.scope, grader, body.sample())
     return _json(wire_grade(str(grader.name), grader.type, grade))
 
 

@@ -19,4 +19,4 @@ async def live() -> Response:
 async def ready(served: Served, caller: Caller) -> Response:
     """Answer once the database does; `sandbox` is the level of the sandbox of `python` graders, `probing` at first."""
     await run_in_threadpool(served.jobs.page, caller.scope, after=None, limit=1, metadata=None)
-    return JSONResponse({"status": "ready", "sandbox": served.grading.sandbox_level()})
+    return JSONResponse({"status": "ready", "sandbox": served.grading.sandbox_level(caller.scope)})

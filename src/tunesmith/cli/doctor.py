@@ -88,8 +88,12 @@ def _server(settings: Settings) -> tuple[str, list[str] | None, str | None]:
         return "does not answer: not running, or on another port (`tunesmith serve` starts it)", None, None
     except (ValueError, KeyError):
         return "answers, but is not a Tunesmith server", None, None
-    names = [name for base in bases for name in (base["name"], *base["aliases"])]
-    return f"is ready; base models: {', '.join(names) or 'none'}", names, spares
+    names, upstream = (
+        [name for base in bases if (base["kind"] == "upstream") is there for name in (base["name"], *base["aliases"])]
+        for there in (False, True)
+    )
+    told = f"is ready; base models: {', '.join(names) or 'none'}"
+    return told + (f"; models upstream: {', '.join(upstream)}" if upstream else ""), names, spares
 
 
 def _spares(answer: dict[str, Any]) -> str:
@@ -110,7 +114,7 @@ def _problems(settings: Settings, bases: list[str] | None) -> Iterator[str]:
     if not embedded.is_file():
         yield f"the embedded base model is not in {embedded.parent}: install Tunesmith again."
     if settings.default_base and bases is not None and settings.default_base not in bases:
-        yield f"default_base is {settings.default_base}, which the server does not have: {', '.join(bases)}."
+        yield f"default_base is {settings.default_base}, which is no base model of the server: {', '.join(bases)}."
     torch = _version("torch")
     if torch is None:
         yield "torch is not installed, so nothing can be trained: install Tunesmith again."

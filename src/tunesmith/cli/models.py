@@ -1,4 +1,4 @@
-"""`tunesmith models`: add, list and remove base models through a running server."""
+"""`tunesmith models`: add, list and remove base models and models upstream through a running server."""
 
 import sys
 import time
@@ -13,7 +13,9 @@ from tunesmith.core.machine import readable_bytes
 PATH: Final = "/tunesmith/v1/models"
 POLL_S: Final = 0.5
 
-app = typer.Typer(help="Add, list and remove base models of a running server.", no_args_is_help=True)
+app = typer.Typer(
+    help="Add, list and remove models of a running server: bases to tune, and judges upstream.", no_args_is_help=True
+)
 
 BaseUrl = Annotated[
     str, typer.Option(envvar="TUNESMITH_BASE_URL", help="The server's address, as the openai package gets it.")
@@ -32,12 +34,26 @@ def add(
     alias: Annotated[
         list[str] | None, typer.Option(help="A further name for it, such as gpt-4o-mini; may be repeated.")
     ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="The base URL of a server with an OpenAI-compatible API, for a model that graders can ask."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="With --upstream: the model's name there, unless it is NAME.")] = None,
+    key_env: Annotated[
+        str | None,
+        typer.Option(help="With --upstream: the variable of the server's environment that holds the key; it is not stored."),
+    ] = None,
     base_url: BaseUrl = DEFAULT_BASE_URL,
     wait: Annotated[bool, typer.Option(help="Wait for a download to end; it goes on without you, too.")] = True,
 ) -> None:
-    """Register a base model, or give one that is registered more aliases."""
+    """Register a base model or a model upstream, or give one that is registered more aliases."""
+    body: dict[str, Any] = {"name": name, "source": _absolute(source), "aliases": alias or []}
+    if upstream is not None:
+        body["upstream"] = {"url": upstream, "model": model, "key_env": key_env}
+    elif model is not None or key_env is not None:
+        fail("--model and --key-env belong to --upstream URL.", 2)
     with Client(base_url) as client:
-        base = client.call("POST", PATH, {"name": name, "source": _absolute(source), "aliases": alias or []})
+        base = client.call("POST", PATH, body)
         if base["status"] == "loading" and wait:
             base = _watch(client, base)
     if base["status"] == "failed":
@@ -51,7 +67,7 @@ def add(
 
 @app.command("list")
 def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
-    """List the base models of the server."""
+    """List the models of the server: bases, and models upstream with what they can do."""
     with Client(base_url) as client:
         bases: list[dict[str, Any]] = client.call("GET", PATH)["data"]
     rows = [[base["name"], ", ".join(base["aliases"]), _state(base), _describe(base), base["source"]] for base in bases]
@@ -71,10 +87,10 @@ def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="A base model's name, or one of its aliases to remove only that.")],
+    name: Annotated[str, typer.Argument(help="A model's name, or one of its aliases to remove only that.")],
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
-    """Remove a base model or an alias. What was downloaded is deleted; your own folders are not touched."""
+    """Remove a model or an alias. What was downloaded is deleted; your own folders are not touched."""
     with Client(base_url) as client:
         client.call("DELETE", f"{PATH}/{quote(name, safe='')}")
     typer.echo(f"{name} is removed.")
@@ -117,6 +133,11 @@ def _state(base: dict[str, Any]) -> str:
 
 
 def _describe(base: dict[str, Any]) -> str:
+    there: dict[str, Any] | None = base["upstream"]
+    if there is not None:
+        efforts = ", ".join(there["reasoning_efforts"])
+        can = [ability.replace("_", " ") for ability in there["abilities"]]
+        return f"{there['model']} upstream: {', '.join(can + [f'reasoning effort ({efforts})'] * bool(efforts))}"
     if not base["n_parameters"]:
         return "-"
     millions = base["n_parameters"] / 1e6

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     """Seconds after which an unused sampler is unloaded; None keeps it."""
     sandbox_reduced: bool = True
     """Let `python` graders run where the host gives their sandbox no namespaces, the level `reduced`."""
+    judge_requests: int = Field(default=8, ge=1)
+    """Requests that one server upstream is sent at the same time; further ones wait."""
+    judge_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds for one answer of a server upstream, with all retries and their pauses."""
+    image_hosts: str | None = None
+    """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
     """Token for gated repositories of the Hugging Face hub."""
 

@@ -1,22 +1,46 @@
 """Base models and tuned models: rows, names, and the laws of names."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
+
+from tunesmith.core.errors import InvalidRequest
 
 BASE_NAME: Final = re.compile(r"^[A-Za-z0-9._-]+$")
 
 
+#: What a model upstream can be able to do, and how hard it can be told to think.
+ABILITIES: Final = ("chat", "structured_output", "images", "audio", "embeddings")
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What a model upstream is where it is served, and what it was found to be able to do."""
+
+    #: Its name there.
+    model: str
+    #: The variable of the server's environment that holds the key; the key itself is kept nowhere.
+    key_env: str | None = None
+    #: Of `ABILITIES`.
+    abilities: list[str] = field(default_factory=list[str])
+    #: Of `EFFORTS`: the values of `reasoning_effort` that it takes.
+    efforts: list[str] = field(default_factory=list[str])
+    #: What its server calls the most tokens that an answer may have.
+    limit: str = "max_completion_tokens"
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A registered base model: a folder in Hugging Face format, or later an upstream server."""
+    """A registered model of the server's: a folder in Hugging Face format, which can be tuned, or a model upstream."""
 
     name: str
-    #: `embedded`, `folder` or `hub`.
+    #: `embedded`, `folder`, `hub` or `upstream`.
     kind: str
-    #: What the user gave: a folder or a hub id.
+    #: What the user gave: a folder, a hub id, or the base URL of the server upstream.
     source: str
-    #: Local folder with config, tokenizer, safetensors.
+    #: Local folder with config, tokenizer, safetensors; empty, like all that is read from it, for a model upstream.
     path: str
     created_at: float
     architecture: str
@@ -34,6 +58,8 @@ class Base:
     #: Progress of a download; None for a folder.
     downloaded_bytes: int | None = None
     total_bytes: int | None = None
+    #: Of a model upstream alone.
+    upstream: Upstream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +78,22 @@ class TunedModel:
     pins: dict[str, str]
     #: None for a job's result, the step for an earlier checkpoint.
     step: int | None = None
+
+
+def vetted_names(name: str, aliases: Iterable[str]) -> list[str]:
+    """Return a new base's name and its aliases, each once.
+
+    Raises:
+        InvalidRequest: one of them cannot be a name.
+    """
+    names = [name, *dict.fromkeys(aliases)]
+    for number, text in enumerate(names):
+        if not BASE_NAME.fullmatch(text) or not any(map(str.isalnum, text)):
+            param = "aliases" if number else "name"
+            raise InvalidRequest(
+                f"'{text}' cannot name a base model: use letters, digits, '.', '_' and '-' only - '{param}'", param=param
+            )
+    return names
 
 
 def suffix_for_name(suffix: str) -> str:

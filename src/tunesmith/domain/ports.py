@@ -1,6 +1,7 @@
 """The sockets of the house, one page: what the floors above may ask of an adapter, and no more."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -164,6 +165,70 @@ class Sampled:
     token: int
     logprob: float
     finish: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server upstream: its base URL, and the key that it is asked with."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+
+
+class UpstreamFailed(Exception):
+    """A server upstream gives no answer; the message says why, and never holds the key."""
+
+    def __init__(
+        self, message: str, *, status: int = 0, code: str | None = None, passing: bool = False, pause_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        #: The HTTP status, 0 when nothing came.
+        self.status = status
+        #: The error's `code`, where it has one.
+        self.code = code
+        #: Whether asking again may help, and the seconds after which the server wants to be asked.
+        self.passing = passing
+        self.pause_s = pause_s
+
+
+class Upstreams(Protocol):
+    """Servers that speak OpenAI's wire."""
+
+    def turn(self, at: Endpoint) -> AbstractAsyncContextManager[None]:
+        """Wait until fewer than the permitted number are asking the server, and count among them."""
+        ...
+
+    async def call(
+        self,
+        at: Endpoint,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        n_tries: int | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Return the JSON object that the server answers to a POST, or to a GET without a body; retried where it helps.
+
+        Raises:
+            UpstreamFailed: it refuses, or there was no answer after the last try or within the time.
+        """
+        ...
+
+
+class PictureRefused(Exception):
+    """An image that is not fetched, or is none; the message says why."""
+
+
+class Pictures(Protocol):
+    """Images by URL."""
+
+    async def fetch(self, url: str, *, n_max_bytes: int) -> str:
+        """Return the image as a `data:` URL.
+
+        Raises:
+            PictureRefused: it is not fetched, or it is no image of a known format.
+        """
+        ...
 
 
 class Inference(Protocol):

@@ -203,6 +203,10 @@ class PythonRunner(Protocol):
 class Embedder(Protocol):
     """The embedding models that this server knows."""
 
+    async def check(self) -> None:
+        """Raise `GraderRefused` when there is none, or no telling which is meant."""
+        ...
+
     async def similarity(self, left: str, right: str) -> float:
         """Return the cosine of two texts' embeddings, -1 to 1.
 
@@ -210,6 +214,15 @@ class Embedder(Protocol):
             GradingFailed: `model_grader_server_error`.
         """
         ...
+
+
+def no_embeddings() -> GraderRefused:
+    """Return the refusal of `cosine` where no embedding model is registered."""
+    why = (
+        "'cosine' needs an embedding model, and this server has none: `tunesmith models add NAME --upstream URL` adds one. "
+        "The other metrics need no model."
+    )
+    return GraderRefused("evaluation_metric", why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +252,7 @@ class Tools:
     def embedder(self) -> Embedder:
         """The embedding models."""
         if self.embeddings is None:
-            why = "'cosine' needs an embedding model, and this server has none; the other metrics need no model."
-            raise GraderRefused("evaluation_metric", why)
+            raise no_embeddings()
         return self.embeddings
 
 

@@ -167,9 +167,8 @@ async def ask(
     try:
         return json.loads(verdict.text)["result"], verdict
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise GradingFailed(
-            "model_grader_parse_error", f"{model} did not answer with a result: {verdict.text[:500]}"
-        ) from error
+        details = f"{model} did not answer with a result: {verdict.text[:500]}"
+        raise GradingFailed("model_grader_parse_error", details, verdict) from error
 
 
 def shown(result: object) -> str:

@@ -31,7 +31,7 @@ class LabelModel(GraderBase):
 
     async def score(self, sample: Sample, tools: Tools, /) -> Grade:
         """Return 1 for a label that passes."""
-        label = {"type": "string", "enum": self.labels}
+        label = {"type": "string", "enum": list(dict.fromkeys(self.labels))}
         result, verdict = await ask(tools, self.model, self.input, sample, result=label)
         if result not in self.labels:
             details = f"{self.model} gave none of the labels: {shown(result)}"

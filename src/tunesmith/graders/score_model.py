@@ -17,6 +17,11 @@ def _ascends(span: list[float]) -> list[float]:
     return span
 
 
+def _endless(number: float) -> bool:
+    """Say whether a number is none that can be cut to a range; an integer always can, however long it is."""
+    return isinstance(number, float) and not math.isfinite(number)
+
+
 class ScoreModel(GraderBase):
     """Ask a judge for a number, and keep it within `range`, 0 to 1 unless said otherwise."""
 
@@ -37,7 +42,7 @@ class ScoreModel(GraderBase):
         """Return the judge's number."""
         number = {"type": "number"}
         result, verdict = await ask(tools, self.model, self.input, sample, result=number, params=self.sampling_params)
-        if isinstance(result, bool) or not isinstance(result, int | float) or not math.isfinite(result):
+        if isinstance(result, bool) or not isinstance(result, int | float) or _endless(result):
             raise GradingFailed("model_grader_parse_error", f"{self.model} gave no number: {shown(result)}", verdict)
         low, high = self.range or (0.0, 1.0)
-        return Grade(min(high, max(low, float(result))), usage={verdict.model: verdict.usage}, model=verdict.model)
+        return Grade(float(min(high, max(low, result))), usage={verdict.model: verdict.usage}, model=verdict.model)

@@ -29,7 +29,7 @@ class TextSimilarity(GraderBase):
     async def check(self, tools: Tools, /) -> None:
         """See to it that `cosine` has its embedding model."""
         if self.evaluation_metric == "cosine":
-            _ = tools.embedder
+            await tools.embedder.check()
 
     async def score(self, sample: Sample, tools: Tools, /) -> Grade:
         """Return how near the texts are; long ones are refused."""
@@ -41,7 +41,7 @@ class TextSimilarity(GraderBase):
         if longest > limit:
             raise GradingFailed("other_error", f"{self.evaluation_metric} measures up to {limit} characters, not {longest}")
         if self.evaluation_metric == "cosine":
-            return Grade(await tools.embedder.similarity(text, reference))
+            return Grade(max(0.0, await tools.embedder.similarity(text, reference)))  # as all metrics are
         return Grade(await asyncio.to_thread(_measure, self.evaluation_metric, text, reference))
 
 

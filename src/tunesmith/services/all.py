@@ -15,6 +15,7 @@ from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.queue import Queue
+from tunesmith.services.upstreams import UpstreamModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Services:
     queue: Queue
     models: Models
     bases: Bases
+    upstreams: UpstreamModels
     chat: Chat
     idempotency: Idempotency
     spares: Spares

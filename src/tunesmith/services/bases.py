@@ -18,7 +18,7 @@ from tunesmith.core.errors import InvalidRequest, ModelNotFound, StateConflict
 from tunesmith.core.machine import readable_bytes
 from tunesmith.core.settings import Settings
 from tunesmith.data.folder import BrokenFolder, fingerprint, pins, read_folder
-from tunesmith.domain.model import BASE_NAME, Base
+from tunesmith.domain.model import BASE_NAME, Base, vetted_names
 from tunesmith.domain.scope import Everywhere
 from tunesmith.services.inspection import BaseRefused, Download, inspect_folder
 from tunesmith.store import jobs, models
@@ -80,7 +80,7 @@ class Bases:
         Raises:
             ModelNotFound: no base has the name.
         """
-        base = self._known(name)
+        base = self.known(name)
         if base is None:
             raise ModelNotFound(name)
         return base
@@ -88,20 +88,26 @@ class Bases:
     def find(self, name: str) -> Base | None:
         """Return the base that a name stands for: its own, one of its aliases, or any name when there is a default base."""
         default = self._settings.default_base
-        base = self._known(name)
+        base = self.known(name)
         if base is None and default is not None and not name.startswith("ft:"):
-            base = self._known(default)
+            base = self.known(default)
         return base
 
     def resolve(self, name: str) -> Base:
-        """Return the base that a name stands for, ready for use and unchanged since it was registered.
+        """Return the base that a name stands for, ready to be tuned and unchanged since it was registered.
 
         Raises:
-            ModelNotAvailable: there is none (the message lists those there are), or it cannot be used now.
+            ModelNotAvailable: there is none (the message lists those there are), it cannot be used now, or its weights are
+                another server's.
         """
         base = self.find(name)
         if base is None:
             raise ModelNotAvailable(self._unknown(name))
+        if base.upstream is not None:
+            raise ModelNotAvailable(
+                f"{base.name} is a model of the server {base.source}: it can be asked, and not be tuned. {self._tunable()}",
+                param="model",
+            )
         return self.intact(base)
 
     def intact(self, base: Base) -> Base:
@@ -146,13 +152,8 @@ class Bases:
         Raises:
             InvalidRequest: a name, alias or source cannot be taken; the message names it and the way out.
         """
-        names = [name, *aliases]
-        for param, text in zip(["name", *["aliases"] * (len(names) - 1)], names, strict=True):
-            if not BASE_NAME.fullmatch(text) or not any(map(str.isalnum, text)):
-                raise InvalidRequest(
-                    f"'{text}' cannot name a base model: use letters, digits, '.', '_' and '-' only - '{param}'", param=param
-                )
-        existing = self._known(name)
+        names = vetted_names(name, aliases)
+        existing = self.known(name)
         if existing is not None:
             return self._add_again(existing, name=name, source=source, aliases=names[1:])
         if source is None:
@@ -161,15 +162,27 @@ class Bases:
                 "the Hugging Face hub - 'source'",
                 param="source",
             )
-        with self._db.read() as tx:  # before the long look, and again when it is written down
-            self._refuse_taken(tx, names, owner=None)
-        base = self._looked_at(name, source, list(dict.fromkeys(names[1:])))
-        with self._db.begin() as tx:
-            self._refuse_taken(tx, names, owner=None)
-            models.add_base(tx, SERVER, base)
-        log.info("base.added", base=name, kind=base.kind, source=source, status=base.status)
+        self.refuse_taken(names)  # before the long look, and again when it is written down
+        base = self.register(self._looked_at(name, source, names[1:]))
         if base.status == "loading":
             self._download(base)
+        return base
+
+    def refuse_taken(self, names: Iterable[str]) -> None:
+        """Raise `InvalidRequest` when one of the names of a new base stands for another one."""
+        with self._db.read() as tx:
+            self._refuse_taken(tx, names, owner=None)
+
+    def register(self, base: Base) -> Base:
+        """Write a new base down.
+
+        Raises:
+            InvalidRequest: one of its names stands for another one by now.
+        """
+        with self._db.begin() as tx:
+            self._refuse_taken(tx, [base.name, *base.aliases], owner=None)
+            models.add_base(tx, SERVER, base)
+        log.info("base.added", base=base.name, kind=base.kind, source=base.source, status=base.status)
         return base
 
     def remove(self, name: str) -> None:
@@ -203,22 +216,27 @@ class Bases:
         if base.kind == "hub":
             shutil.rmtree(base.path, ignore_errors=True)
 
-    def _known(self, name: str) -> Base | None:
+    def known(self, name: str) -> Base | None:
+        """Return the base that has the name or the alias, or None."""
         if not BASE_NAME.fullmatch(name):
             return None
         with self._db.read() as tx:
             return models.get_base(tx, SERVER, name)
 
     def _unknown(self, name: str) -> str:
-        known = self.list()
-        message = f"Model {name} is not available for fine-tuning or does not exist."
-        if not known:
-            return f"{message} This server has no base models yet: `tunesmith models add NAME SOURCE` adds one."
-        names = [base.name + (f" (also {', '.join(base.aliases)})" if base.aliases else "") for base in known]
-        message += f" Base models here: {', '.join(names)}."
-        if not BASE_NAME.fullmatch(name):
+        message = f"Model {name} is not available for fine-tuning or does not exist. {self._tunable()}"
+        first = next((base for base in self.list() if base.upstream is None), None)
+        if first is None or not BASE_NAME.fullmatch(name):
             return message
-        return f"{message} To let this name stand for one of them: `tunesmith models add {known[0].name} --alias {name}`"
+        return f"{message} To let this name stand for one of them: `tunesmith models add {first.name} --alias {name}`"
+
+    def _tunable(self) -> str:
+        """Return a sentence that lists what can be tuned."""
+        known = [base for base in self.list() if base.upstream is None]
+        if not known:
+            return "This server has no base models yet: `tunesmith models add NAME SOURCE` adds one."
+        names = [base.name + (f" (also {', '.join(base.aliases)})" if base.aliases else "") for base in known]
+        return f"Base models here: {', '.join(names)}."
 
     def _looked_at(self, name: str, source: str, aliases: Sequence[str]) -> Base:
         """Look at a source for the first time and return the base that it would make."""

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
 from tunesmith.core.ids import Ids
 from tunesmith.data.folder import BrokenFolder
 from tunesmith.domain.model import Base, TunedModel
@@ -165,6 +165,12 @@ class Chat:
             base = self.bases.find(name)
             if base is None:
                 raise UnknownModel(name)
+            if base.upstream is not None:
+                raise NotAvailable(
+                    f"{name} is a model of the server {base.source}: in this release graders can ask it, and chat "
+                    "completions do not pass on to it. Ask that server itself.",
+                    param="model",
+                )
             base = self.bases.intact(base)
             return _Served(base, None, self._renderer(base))
         try:

@@ -1,27 +1,30 @@
 """Graders for themselves, outside a job: whether one can work here, and what it says of a sample."""
 
+from collections.abc import Callable
+
 from tunesmith.core.errors import InvalidRequest, NotAvailable
 from tunesmith.core.ids import Ids
+from tunesmith.domain.scope import Project
 from tunesmith.graders.base import Grade, GraderNotAvailable, GraderRefused, Sample, Tools
 from tunesmith.graders.grader import Grader
 
 
 class Grading:
-    """Checks graders and lets them grade."""
+    """Checks graders and lets them grade, each with the tools of its project."""
 
-    def __init__(self, *, tools: Tools, ids: Ids) -> None:
+    def __init__(self, *, tools: Callable[[Project], Tools], ids: Ids) -> None:
         self._tools = tools
         self._ids = ids
 
-    def sandbox_level(self) -> str:
+    def sandbox_level(self, scope: Project) -> str:
         """Return the level of the sandbox of `python` graders (`full`, `reduced`, `none`), or `probing`."""
-        return self._tools.python.level() or "probing"
+        return self._tools(scope).python.level() or "probing"
 
     def named(self, grader: Grader) -> Grader:
         """Return the grader with a name: its own, or a new one."""
         return grader if grader.name is not None else grader.model_copy(update={"name": self._ids.grader()})
 
-    async def check(self, grader: Grader, *, param: str = "grader") -> None:
+    async def check(self, scope: Project, grader: Grader, *, param: str = "grader") -> None:
         """See to it that the grader can work on this server; `param` is where it stands in the request.
 
         Raises:
@@ -29,16 +32,16 @@ class Grading:
             NotAvailable: this release cannot.
         """
         try:
-            await grader.check(self._tools)
+            await grader.check(self._tools(scope))
         except GraderRefused as refused:
             told = NotAvailable if isinstance(refused, GraderNotAvailable) else InvalidRequest
             raise told(refused.message, param=refused.within(param).field) from refused
 
-    async def run(self, grader: Grader, sample: Sample) -> Grade:
+    async def run(self, scope: Project, grader: Grader, sample: Sample) -> Grade:
         """Check the grader and return its grade of one sample; what goes wrong with the sample is told in the grade.
 
         Raises:
             InvalidRequest, NotAvailable: as `check`.
         """
-        await self.check(grader)
-        return await grader.grade(sample, self._tools)
+        await self.check(scope, grader)
+        return await grader.grade(sample, self._tools(scope))

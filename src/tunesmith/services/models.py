@@ -39,9 +39,12 @@ class Models:
         self._settings = settings
 
     def page(self, scope: Project) -> list[Listed]:
-        """Return every model that answers: bases with their aliases, oldest first, then what was tuned, newest first."""
+        """Return every model that answers: bases with their aliases, oldest first, then what was tuned, newest first.
+
+        Models upstream are asked by graders alone, and are listed where bases are registered.
+        """
         with self._db.read() as tx:
-            bases = [base for base in models.bases(tx, scope) if base.status == "ready"]
+            bases = [base for base in models.bases(tx, scope) if _answers(base)]
             tuned = models.tuned(tx, scope)
         listed = [_of_base(name, base) for base in bases for name in (base.name, *base.aliases)]
         return listed + [self._of_tuned(model) for model in tuned]
@@ -55,7 +58,7 @@ class Models:
         with self._db.read() as tx:
             base = models.get_base(tx, scope, name)
             tuned = models.get(tx, scope, name)
-        if base is not None and base.status == "ready":
+        if base is not None and _answers(base):
             return _of_base(name, base)
         if tuned is None:
             raise ModelNotFound(name)
@@ -86,6 +89,10 @@ class Models:
 
     def _of_tuned(self, model: TunedModel) -> Listed:
         return Listed(model.name, model.created_at, self._settings.organization_slug)
+
+
+def _answers(base: Base) -> bool:
+    return base.status == "ready" and base.upstream is None
 
 
 def _of_base(name: str, base: Base) -> Listed:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select, update
 
-from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.model import Base, TunedModel, Upstream
 from tunesmith.domain.scope import Scope
 from tunesmith.store.scoping import owned
 from tunesmith.store.session import Transaction
@@ -19,7 +19,10 @@ _TUNED_COLUMNS: Final = [tuned_models.c[field.name] for field in fields(TunedMod
 
 
 def _base(row: dict[str, Any]) -> Base:
-    return Base(**row)
+    columns: dict[str, Any] = dict(row)
+    if columns["upstream"] is not None:
+        columns["upstream"] = Upstream(**columns["upstream"])
+    return Base(**columns)
 
 
 def _tuned(row: dict[str, Any]) -> TunedModel:

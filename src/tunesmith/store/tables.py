@@ -198,6 +198,7 @@ bases = Table(
     Column("fingerprint", Text, nullable=False),
     Column("downloaded_bytes", BigInteger),
     Column("total_bytes", BigInteger),
+    Column("upstream", _json()),
 )
 
 tuned_models = Table(

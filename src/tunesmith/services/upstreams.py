@@ -1,0 +1,164 @@
+"""Models upstream: registering them among the bases with what they can do, and where they are asked, with which key."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from anyio import to_thread
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import InvalidRequest, ModelNotFound
+from tunesmith.domain.model import Base, Upstream, vetted_names
+from tunesmith.domain.ports import Endpoint, UpstreamFailed, Upstreams
+from tunesmith.services.abilities import Probe, served_models
+from tunesmith.services.bases import SERVER, Bases
+from tunesmith.store import models
+from tunesmith.store.session import Database
+
+log = structlog.get_logger()
+
+#: What a variable must be called to be sent to another server, whoever asks for it.
+KEY_ENV: Final = re.compile(r"(?!TUNESMITH_|HF_TOKEN$)[A-Za-z_][A-Za-z0-9_]*(KEY|TOKEN)", re.IGNORECASE)
+N_MAX_URL: Final = 2000
+_N_SHOWN: Final = 20
+
+
+class KeyMissing(Exception):
+    """The key of a model upstream is not in the server's environment, or is none; the message says where it must be."""
+
+
+def endpoint(url: str, key_env: str | None) -> Endpoint:
+    """Return where a model upstream is asked.
+
+    Raises:
+        KeyMissing: the variable that holds its key is not set.
+    """
+    if key_env is None:
+        return Endpoint(url)
+    key = os.environ.get(key_env, "").strip()
+    if not key or not (key.isascii() and key.isprintable()):
+        held = "holds no key" if key else "is not set"
+        raise KeyMissing(
+            f"The key for {url} is read from the variable {key_env} of the server's environment, and that {held}: start "
+            "the server with it."
+        )
+    return Endpoint(url, key)
+
+
+class UpstreamModels:
+    """Registers models of servers upstream."""
+
+    def __init__(self, *, db: Database, bases: Bases, servers: Upstreams, clock: Clock) -> None:
+        self._db = db
+        self._bases = bases
+        self._servers = servers
+        self._clock = clock
+
+    async def add(
+        self, name: str, url: str, *, model: str | None = None, key_env: str | None = None, aliases: Sequence[str] = ()
+    ) -> Base:
+        """Register a model upstream once its server has shown what it can do; one that is registered is looked at again.
+
+        Raises:
+            InvalidRequest: a name, the URL, the variable or the model cannot be taken, or the server does not answer.
+        """
+        names = vetted_names(name, aliases)
+        url = _vetted_url(url)
+        if key_env is not None and not KEY_ENV.fullmatch(key_env):
+            raise InvalidRequest(
+                f"'{key_env}' cannot name the key's variable: its name ends in KEY or TOKEN, and is none of Tunesmith's "
+                "own, so that nothing else of the server's environment is ever sent elsewhere - 'upstream.key_env'",
+                param="upstream.key_env",
+            )
+        known = await to_thread.run_sync(self._known, names, url)
+        try:
+            at = endpoint(url, key_env)
+            model = await self._model(at, name, model if known is None or model else _model_of(known))
+            upstream = Upstream(model, key_env, **await Probe(self._servers, at, model).found())
+        except KeyMissing as missing:
+            raise InvalidRequest(f"{missing} - 'upstream.key_env'", param="upstream.key_env") from missing
+        except UpstreamFailed as failure:
+            raise InvalidRequest(f"{name} cannot be added: {failure} - 'upstream.url'", param="upstream.url") from failure
+        return await to_thread.run_sync(self._written, names, url, upstream)
+
+    async def _model(self, at: Endpoint, name: str, wanted: str | None) -> str:
+        """Return the model's name at its server: the one that is wanted, or this server's, or the only one there is."""
+        listed = await served_models(self._servers, at)
+        if listed is None:
+            return wanted or name
+        if wanted is None and name not in listed and len(listed) == 1:
+            return listed[0]
+        model = wanted or name
+        if model not in listed:
+            shown = ", ".join(sorted(listed)[:_N_SHOWN]) + ", …" * (len(listed) > _N_SHOWN)
+            raise InvalidRequest(
+                f"{at.url} has no model {model}. It has: {shown} - 'upstream.model'",
+                param="upstream.model",
+            )
+        return model
+
+    def _known(self, names: Sequence[str], url: str) -> Base | None:
+        """Return the model if it is registered already, as one of this server upstream."""
+        name = names[0]
+        known = self._bases.known(name)
+        if known is None:
+            self._bases.refuse_taken(names)
+        elif known.name != name or known.upstream is None or known.source != url:
+            raise InvalidRequest(
+                f"The name {name} is taken by {known.name}, from {known.source}. Choose another name, or free it first: "
+                f"`tunesmith models remove {name}` - 'name'",
+                param="name",
+            )
+        return known
+
+    def _written(self, names: Sequence[str], url: str, upstream: Upstream) -> Base:
+        name, *aliases = names
+        if self._known(names, url) is None:
+            base = Base(
+                name=name,
+                kind="upstream",
+                source=url,
+                path="",
+                created_at=self._clock.now(),
+                architecture="",
+                context_length=0,
+                n_parameters=0,
+                weights_bytes=0,
+                pins={},
+                aliases=aliases,
+                upstream=upstream,
+            )
+            return self._bases.register(base)
+        base = self._bases.add(name, None, aliases)
+        changes: dict[str, Any] = {"upstream": asdict(upstream)}
+        with self._db.begin() as tx:
+            changed = models.swap_base(tx, SERVER, base.name, **changes)
+        if changed is None:
+            raise ModelNotFound(name)
+        log.info("base.looked_at_again", base=name, source=url)
+        return changed
+
+
+def _model_of(base: Base) -> str | None:
+    return None if base.upstream is None else base.upstream.model
+
+
+def _vetted_url(text: str) -> str:
+    """Return a base URL without a slash at its end."""
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        fine = fine and not (parts.username or parts.password or parts.query or parts.fragment)
+    except ValueError:
+        fine = False
+    if not fine or len(text) > N_MAX_URL or not text.isascii() or any(map(str.isspace, text)):
+        raise InvalidRequest(
+            f"'{text[:200]}' is no base URL of a server, such as http://127.0.0.1:8001/v1: http or https, and a key goes "
+            "into a variable of the server's environment - 'upstream.url'",
+            param="upstream.url",
+        )
+    return text.rstrip("/")
