@@ -96,7 +96,7 @@ def test_what_comes_with_other_releases_is_a_400(http: httpx2.Client, verb: str,
 
 
 PYTHON: Any = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1"}
-JUDGED: Any = {"type": "score_model", "name": "s", "model": "judge", "input": [{"role": "user", "content": "Score."}]}
+JUDGED: Any = {"type": "score_model", "name": "s", "model": "tunesmith-nano", "input": [{"role": "user", "content": "x"}]}
 CHECKPOINT = "ft:tunesmith-nano:tunesmith::AbCdEf12:ckpt-step-10"
 LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
     "graders.python": lambda c: c.fine_tuning.alpha.graders.run(grader=PYTHON, model_sample="x"),
