@@ -58,8 +58,8 @@ class Judging:
             # The seam, first half: what a model of this server can do as a judge.
             raise GraderNotAvailable(
                 "model",
-                f"{model} is a model of this server, whose answers cannot be forced into JSON in this release. Name a model "
-                "upstream: `tunesmith models add NAME --upstream URL` adds one.",
+                f"{model} is a model of this server, and as a judge that is not available in this release: its answers "
+                "cannot be forced into JSON yet. `tunesmith models add NAME --upstream URL` adds a judge of another server.",
             )
         for ability, wanted, field, words in (
             ("chat", True, "model", "chat completions"),
