@@ -178,6 +178,18 @@ def test_a_bad_request_names_its_parameter(
     assert told in refusal(http.post(MODELS, json={"name": "m", "upstream": body}), param)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "http://", "http://\u2028/v1", "http://[v1.x]/", "http://%zz/", "http://a..b/v1", "http://x:0/", "http://xn--/",
+        "http://" + "a" * 3000, "http://*/", "http://127.0.0.1:9/%", "http://127.0.0.1:9/\x7f", "HTTP://127.0.0.1:9",
+        "http://127.0.0.1:9/v1/../..//", "http://-/", "http://a_b/", f"http://{'a' * 64}/", "http://0x7f.1:9/",
+    ],
+)  # fmt: skip
+def test_no_url_makes_the_server_fail(http: httpx2.Client, url: str) -> None:
+    assert refusal(add(http, "m", url), "upstream.url")
+
+
 def test_a_name_is_one_models(http: httpx2.Client, other: FarServer) -> None:
     other.models["m"] = FarModel()
     assert "is taken by tunesmith-nano" in refusal(add(http, NANO, other.url), "name")
