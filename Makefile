@@ -50,7 +50,7 @@ check: $(STAMP) ## Lint, format, types, import contracts, house tests
 	@$(BIN)/pytest tests/house
 
 test: $(STAMP) $(SDK_OLD) ## Run all tests on the CPU, without a network
-	@TUNESMITH_SDK_VENVS=.venv-sdk/1:.venv-sdk/2 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	@TUNESMITH_SDK_VENVS=.venv-sdk/1:.venv-sdk/2 $(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		--cov --cov-report= --cov-fail-under=90 tests
 
 bench: $(STAMP) ## Measure the figures of benchmarks/README.md on this machine

@@ -360,6 +360,7 @@ def play(url: str, tmp_path: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_no_order_of_calls_breaks_a_law(play: Callable[[], None]) -> None:
     play()
 
@@ -381,6 +382,7 @@ def _sees_no_strays(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "fault",
