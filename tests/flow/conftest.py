@@ -45,7 +45,7 @@ def _eventually(condition: Callable[[], Any], what: str, *, within_s: float = PA
     while time.monotonic() < end:
         if value := condition():
             return value
-        time.sleep(0.02)
+        time.sleep(0.05)
     pytest.fail(f"not within {within_s} s: {what}")
 
 

@@ -76,7 +76,8 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         server.reaches(job, "paused")
         client.fine_tuning.jobs.resume(job)
         model = server.reaches(job, "succeeded").fine_tuned_model
-        client.chat.completions.create(model=model, messages=[{"role": "user", "content": "number 1"}], max_tokens=4)
+        question: Any = [{"role": "user", "content": "number 1"}]
+        client.chat.completions.create(model=model, messages=question, max_tokens=4, n=16)  # one of which goes on for a step
         client.models.delete(model)
         client.files.delete(file)
 
