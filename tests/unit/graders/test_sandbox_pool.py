@@ -247,7 +247,9 @@ def test_an_environment_is_made_with_what_can_be_had(
     """By pip itself, from a wheel of the test's own: one package of another version than the image's, the other none."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
-    wheel(wheels, "numpy", "9.9.9", "class _N: pass\ninteger = floating = bool_ = _N\nX = 5")
+    # as joblib and matplotlib do when they are imported
+    scratch = "import tempfile\nwith tempfile.NamedTemporaryFile() as file:\n    file.write(b'5')\n"
+    wheel(wheels, "numpy", "9.9.9", f"{scratch}class _N: pass\ninteger = floating = bool_ = _N\nX = 5")
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(name, value)
     told: list[str] = []

@@ -98,6 +98,11 @@ def restrict_mount(path: str, flags: int, *, recursive: bool) -> None:
     checked(answer, f"mount_setattr {path}")
 
 
+def unmount(path: str) -> None:
+    """Take a mount away; what is still held of it is gone with its last holder."""
+    checked(_LIBC.umount2(os.fsencode(path), _MNT_DETACH), f"umount {path}")
+
+
 def change_root(path: str) -> None:
     """Make a mounted folder the root, and take the old root away from it."""
     os.chdir(path)

@@ -3,8 +3,8 @@
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from tunesmith.graders.sandbox import kernel
@@ -60,6 +60,16 @@ def enter(tree: Tree, user: int, group: int) -> None:
     kernel.change_root(_BASE)
     kernel.restrict_mount("/", _READ_ONLY | kernel.MS_NODEV, recursive=False)
     socket.sethostname("grader")
+
+
+@contextmanager
+def scratch(n_bytes: int) -> Generator[None]:
+    """Have a folder for scratch files for a while, which is empty and no call's: some packages want one to be imported."""
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={n_bytes},mode=700")
+    try:
+        yield
+    finally:
+        kernel.unmount(SCRATCH)
 
 
 def _leave(user: int, group: int) -> None:

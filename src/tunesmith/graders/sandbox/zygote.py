@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
 from tunesmith.graders.sandbox import call, host, kernel, layers, namespaces, seccomp
@@ -118,9 +118,10 @@ def _prepare(config: Config) -> layers.Confinement:
     n_running = 0 if os.geteuid() == 0 else host.n_running(os.geteuid())
     statistics = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
     _leave_host(config, tree)
-    for name in config.modules:
-        with suppress(ImportError):
-            importlib.import_module(name)
+    with namespaces.scratch(config.limits.disk_bytes) if config.namespaces else nullcontext():
+        for name in config.modules:
+            with suppress(Exception):  # a grader that imports it is told why it cannot
+                importlib.import_module(name)
     held = host.held_bytes(statistics)
     os.close(statistics)
     rules = layers.rules(tree, within_namespaces=config.namespaces)
