@@ -148,8 +148,10 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
     pictures = GuardedPictures(hosts=(settings.image_hosts or "").replace(",", " ").split())
 
+    chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids)
+
     def tools(scope: Project) -> Tools:
-        judges = Judging(db, bases, servers, pictures, scope)
+        judges = Judging(db, bases, servers, pictures, chat, scope)
         return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, servers))
 
     services = Services(
@@ -163,7 +165,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         models=Models(db=db, blobs=blobs, settings=settings),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
-        chat=Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids),
+        chat=chat,
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
         grading=Grading(tools=tools, ids=ids),

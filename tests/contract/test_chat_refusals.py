@@ -26,7 +26,6 @@ def ask(client: openai.OpenAI, **wishes: Any) -> Any:
         ("logit_bias", {"5": 1}),
         ("frequency_penalty", 0.5),
         ("presence_penalty", -1),
-        ("response_format", {"type": "json_object"}),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("functions", [{"name": "f"}]),

@@ -98,13 +98,30 @@ AUDIO: Any = [{"role": "user", "content": [{"type": "input_audio", "input_audio"
             {**SCORE, "model": "gpt-9"},
             "model",
             None,
-            "Judges here: judge, blind, older; `tunesmith models add NAME --upstream",
+            "Judges here: tunesmith-nano, judge, blind, older; `tunesmith models add NAME --upstream",
         ),
         ({**LABEL, "model": "ft:gpt-9:a::b"}, "model", None, "does not exist"),
         ({**LABEL, "model": "judge\x00"}, "model", None, "does not exist"),
         ({**SCORE, "model": "plain"}, "model", None, "structured output"),
         ({**LABEL, "model": "vectors"}, "model", None, "chat completions"),
-        ({**SCORE, "model": "tunesmith-nano"}, "model", "not_available", "a model of this server"),
+        (
+            {**SCORE, "model": "tunesmith-nano", "input": IMAGE},
+            "input",
+            "not_available",
+            "cannot see images in this release",
+        ),
+        (
+            {**SCORE, "model": "tunesmith-nano", "input": AUDIO},
+            "input",
+            "not_available",
+            "cannot hear audio in this release",
+        ),
+        (
+            {**SCORE, "model": "tunesmith-nano", "sampling_params": {"reasoning_effort": "low"}},
+            "sampling_params.reasoning_effort",
+            "not_available",
+            "in this release",
+        ),
         ({**SCORE, "model": "blind", "input": IMAGE}, "input", None, "images"),
         ({**LABEL, "model": "blind", "input": AUDIO}, "input", None, "audio"),
         ({**SCORE, "sampling_params": {"reasoning_effort": "max"}}, "sampling_params.reasoning_effort", None, "low, high"),
@@ -132,7 +149,7 @@ def test_what_a_judge_cannot_do_is_refused_by_the_field_that_asks_for_it(
     assert far.asked == []
 
 
-def test_a_tuned_model_is_its_projects_and_no_judge_yet(
+def test_a_tuned_model_judges_for_its_own_project(
     http: httpx2.Client, client: openai.OpenAI, served: Any, training_file: str
 ) -> None:
     job = served.composed.services.jobs.create(served.scope, CreateJob(model="tunesmith-nano", training_file=training_file))
@@ -141,11 +158,14 @@ def test_a_tuned_model_is_its_projects_and_no_judge_yet(
     with served.composed.db.begin() as tx:
         for model in (own, theirs):
             models.add(tx, Everywhere("the test lays out what jobs made"), model)
-    for model, code, told in ((own, "not_available", "a model of this server"), (theirs, None, "does not exist")):
-        error = http.post(f"{ROOT}/run", json={"grader": {**SCORE, "model": model.name}, "model_sample": "x"}).json()[
-            "error"
-        ]
-        assert (error["param"], error["code"], told in error["message"]) == ("grader.model", code, True)
+    body = {"grader": {**SCORE, "model": theirs.name}, "model_sample": "x"}
+    error = http.post(f"{ROOT}/run", json=body).json()["error"]
+    assert (error["param"], "does not exist" in error["message"]) == ("grader.model", True)
+    # its row is there, its weights are not: the grader is in order, and grading with it fails
+    body = {"grader": {**SCORE, "model": own.name}, "model_sample": "x", "item": {"answer": "x"}}
+    answer = http.post(f"{ROOT}/run", json=body).json()
+    assert answer["metadata"]["errors"]["model_grader_server_error"] is True
+    assert f"{own.name} cannot answer. The model could not be served" in str(answer["metadata"]["errors"])
     client.fine_tuning.jobs.cancel(job.id)
 
 

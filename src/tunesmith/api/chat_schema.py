@@ -38,7 +38,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "prediction": (),
     "presence_penalty": (0,),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
     "store": (False,),
     "tool_choice": ("auto", "none"),
     "top_logprobs": (0,),
@@ -52,6 +51,22 @@ class StreamOptions(WireRequest):
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+
+
+class JsonSchema(WireRequest):
+    """A schema by name; the answer keeps to it whether `strict` says so or not."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(WireRequest):
+    """The form of an answer: text as it comes, some JSON object, JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 class CreateChatCompletion(WireRequest):
@@ -86,7 +101,7 @@ class CreateChatCompletion(WireRequest):
     prompt_cache_options: Any = None
     prompt_cache_retention: str | None = None
     reasoning_effort: str | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
     store: bool | None = None
@@ -127,6 +142,7 @@ class CreateChatCompletion(WireRequest):
             stops=self._stops(),
             seed=self.seed,
             parallel_tool_calls=self.parallel_tool_calls,
+            schema=self._schema(),
         )
 
     def _messages(self) -> list[dict[str, Any]]:
@@ -148,6 +164,32 @@ class CreateChatCompletion(WireRequest):
                 param = f"tools[{index}].function.strict"
                 raise NotAvailable(f"'{param}' is not available in this release: leave it out, or say false.", param=param)
         return None if self.tool_choice == "none" else tools
+
+    def _schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema that `response_format` asks for."""
+        form = self.response_format
+        if form is not None and (form.json_schema is not None) != (form.type == "json_schema"):
+            raise InvalidRequest(
+                "'response_format.json_schema' is for the type 'json_schema', which needs one.",
+                param="response_format.json_schema",
+            )
+        if form is None or form.type == "text":
+            return None
+        if self.tools and self.tool_choice != "none":
+            raise NotAvailable(
+                f"'response_format' '{form.type}' together with 'tools' is not available in this release: leave one out, or "
+                "say 'tool_choice' \"none\".",
+                param="response_format",
+            )
+        if form.json_schema is not None:
+            return form.json_schema.schema_ or {}
+        # As OpenAI has it: a model that is not told of JSON would fill the form with nothing that was asked for.
+        if "json" not in json.dumps(self.messages).lower():
+            raise InvalidRequest(
+                "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+                param="messages",
+            )
+        return {"type": "object"}
 
     def _stops(self) -> tuple[str, ...]:
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []

@@ -154,6 +154,8 @@ class GenerateRequest:
     seed: int | None = None
     stop_ids: frozenset[int] = frozenset()
     adapter: Adapter | None = None
+    grammar: str | None = None
+    """What every sample keeps to, as `tunesmith.data.grammar` writes it."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -236,6 +236,7 @@ def _message(request: GenerateRequest) -> dict[str, Any]:
         "top_p": request.top_p,
         "seed": request.seed,
         "stop_ids": sorted(request.stop_ids),
+        "grammar": request.grammar,
         "adapter": None if adapter is None else {"name": adapter.name, "path": adapter.path, "sha256": adapter.sha256},
     }
 
@@ -258,6 +259,8 @@ def _sampled(line: bytes) -> Sampled:
         reason = str(said["error"]).rstrip(".")
         if said["kind"] == "prompt":
             raise InvalidRequest(f"{reason}.", param="messages", code="context_length_exceeded")
+        if said["kind"] == "grammar":
+            raise InvalidRequest(f"The model cannot keep to the schema: {reason}.", param="response_format")
         raise Unavailable(f"The model could not be served: {reason}.")
     return Sampled(said["index"], said["token"], said["logprob"], said["finish"])
 

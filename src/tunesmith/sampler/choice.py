@@ -25,16 +25,19 @@ def generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
 
 
-def choose(logits_SV: Tensor, samplings: Sequence[Sampling]) -> tuple[list[int], list[float]]:
-    """Return each row's token and its log-probability at temperature 1."""
-    logp_SV = torch.log_softmax(logits_SV.float(), -1)
+def choose(
+    logits_SV: Tensor, samplings: Sequence[Sampling], allowed_SV: Tensor | None = None
+) -> tuple[list[int], list[float]]:
+    """Return each row's token, among those that it may take, and its log-probability at temperature 1 among all."""
+    own_SV = torch.log_softmax(logits_SV.float(), -1)
+    logp_SV = own_SV if allowed_SV is None else own_SV.masked_fill(~allowed_SV, -torch.inf)
     tokens_S = logp_SV.argmax(-1)
     for nucleus in (False, True):
         rows = [i for i, each in enumerate(samplings) if each.temperature > 0 and (each.top_p < 1) == nucleus]
         if rows:
             rows_R = torch.tensor(rows, device=tokens_S.device)
             tokens_S[rows_R] = _draw(logp_SV[rows_R], [samplings[row] for row in rows], nucleus=nucleus)
-    chosen_S = logp_SV.gather(1, tokens_S[:, None])[:, 0]
+    chosen_S = own_SV.gather(1, tokens_S[:, None])[:, 0]
     return tokens_S.tolist(), chosen_S.tolist()
 
 

@@ -26,6 +26,7 @@ from tunesmith.sampler import attention
 from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding
 from tunesmith.sampler.choice import choose
+from tunesmith.sampler.grammar import GrammarBroken, allowed, take
 from tunesmith.sampler.request import Intake, Request, Row, Token, row_of
 
 log = structlog.get_logger()
@@ -290,13 +291,22 @@ class Engine:
     def _choose(self, places: list[int], hidden_SC: Tensor) -> None:
         """Choose the next token of the rows, hand it out, and end the rows that are complete."""
         rows = [self._rows[place] for place in places]
-        tokens, logprobs = choose(self._base.head.logits(hidden_SC), [row.sampling for row in rows])
+        logits_SV = self._base.head.logits(hidden_SC)
+        allowed_SV = allowed([row.matcher for row in rows], logits_SV.shape[1], logits_SV.device)
+        tokens, logprobs = choose(logits_SV, [row.sampling for row in rows], allowed_SV)
         ended: list[int] = []
         said: dict[int, tuple[Request, list[Token]]] = {}
+        broken: dict[int, tuple[Request, GrammarBroken]] = {}
         for place, row, token, logprob in zip(places, rows, tokens, logprobs, strict=True):
             row.last_token = token
             row.n_sampled += 1
-            finish = "stop" if token in row.request.stop_ids else None
+            is_stop = token in row.request.stop_ids
+            finish = "stop" if is_stop else None
+            if row.matcher is not None:
+                try:
+                    finish = "stop" if take(row.matcher, token, is_stop=is_stop) else None
+                except GrammarBroken as error:
+                    broken[id(row.request)] = (row.request, error)
             if finish is None and row.n_sampled >= row.request.max_tokens:
                 finish = "length"
             said.setdefault(id(row.request), (row.request, []))[1].append(Token(row.index, token, logprob, finish))
@@ -304,6 +314,10 @@ class Engine:
                 ended.append(place)
         for place in reversed(ended):
             self._remove(place)
+        for request, error in broken.values():
+            request.cancelled.set()  # the rows that it has left are dropped with the next turn
+            said.pop(id(request))
+            request.emit(error)
         for request, news in said.values():
             request.emit(news)
 

@@ -22,6 +22,7 @@ from tunesmith.data.folder import read_folder
 from tunesmith.lm.load import BaseRefused, load
 from tunesmith.lm.lora import LoraModel
 from tunesmith.sampler.engine import Engine, PromptTooLong
+from tunesmith.sampler.grammar import GrammarBroken, Grammars
 from tunesmith.sampler.request import Request, Token
 from tunesmith.supervisor.tree import die_with_parent
 
@@ -31,8 +32,9 @@ _N_MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 class Server:
     """Answers connections from an engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, grammars: Grammars) -> None:
         self._engine = engine
+        self._grammars = grammars
 
     async def serve(self, socket: Path) -> None:
         """Listen until the process ends."""
@@ -67,6 +69,8 @@ class Server:
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[list[Token] | Exception | None] = asyncio.Queue()
         request = _request(message, lambda item: loop.call_soon_threadsafe(news.put_nowait, item))
+        if message.get("grammar") is not None:
+            request.matcher = await asyncio.to_thread(self._grammars.matcher, message["grammar"], request.stop_ids)
         gone = asyncio.ensure_future(reader.read(1))
         gone.add_done_callback(lambda _: news.put_nowait(None))
         try:
@@ -111,9 +115,15 @@ async def _say(writer: asyncio.StreamWriter, *lines: dict[str, Any]) -> None:
 
 
 def _wrong(error: Exception) -> dict[str, Any]:
-    kind = (
-        "prompt" if isinstance(error, PromptTooLong) else "adapter" if isinstance(error, ValueError | OSError) else "engine"
-    )
+    match error:
+        case PromptTooLong():
+            kind = "prompt"
+        case GrammarBroken():
+            kind = "grammar"
+        case ValueError() | OSError():
+            kind = "adapter"
+        case _:
+            kind = "engine"
     return {"error": f"{error}" or type(error).__name__, "kind": kind}
 
 
@@ -137,6 +147,7 @@ def main() -> int:
     try:
         base = load(given.base)
         context_length = read_folder(given.base).context_length
+        grammars = Grammars(given.base / "tokenizer.json", base.head.weight_VC.shape[0])
         engine = Engine(base, LoraModel(base.model), context_length=context_length, cache_bytes=_cache_bytes(base.device))
     except (BaseRefused, OSError, ValueError) as error:
         print(json.dumps({"error": f"{error}"}), flush=True)  # noqa: T201 - the parent reads this line
@@ -144,5 +155,5 @@ def main() -> int:
     engine.start()
     given.socket.unlink(missing_ok=True)
     os.umask(0o177)  # the socket is its owner's alone
-    asyncio.run(Server(engine).serve(given.socket))
+    asyncio.run(Server(engine, grammars).serve(given.socket))
     return 0

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llguidance import LLMatcher
+
 from tunesmith.sampler.choice import Sampling, generator
 
 
@@ -32,6 +34,8 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     adapter: tuple[str, Path, str] | None = None
     """Name, folder and sha256 of the adapter, None for the bare base."""
+    matcher: LLMatcher | None = None
+    """At the begin of the grammar that binds every sample."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     n_begun: int = 0
     """Samples that have a row, or had one."""
@@ -51,6 +55,7 @@ class Row:
     adapter_slot: int | None
     sampling: Sampling
     position: int
+    matcher: LLMatcher | None = None
     last_token: int = -1
     n_sampled: int = 0
 
@@ -69,4 +74,5 @@ def row_of(intake: Intake, place: int) -> Row:
     """Return the row of an intake's sample `place`, at the end of its prompt."""
     request, index = intake.request, intake.first + place
     sampling = Sampling(request.temperature, request.top_p, generator(request.seed or 0, index))
-    return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt))
+    matcher = None if request.matcher is None else request.matcher.deep_copy()
+    return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt), matcher=matcher)

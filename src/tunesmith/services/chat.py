@@ -1,11 +1,11 @@
 """Chat completions: from a model's name and messages to a stream of deltas; the doors give them their form."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import to_thread
 
@@ -54,6 +54,10 @@ class ChatRequest:
     stops: tuple[str, ...] = ()
     seed: int | None = None
     parallel_tool_calls: bool | None = None
+    #: The JSON schema that the answer keeps to.
+    schema: Mapping[str, Any] | None = None
+    #: Take fewer tokens than `max_tokens` where the context holds no more, instead of refusing.
+    cut_to_context: bool = False
 
 
 @dataclass(slots=True)
@@ -99,7 +103,7 @@ class Chat:
             UnknownModel: no such model in this project.
             InvalidRequest: the base is not in order, the messages cannot be rendered, or they do not fit the context.
         """
-        served, prompt = await to_thread.run_sync(self._prepare, scope, request)
+        served, prompt, grammar = await to_thread.run_sync(self._prepare, scope, request)
         generate = GenerateRequest(
             prompt=prompt,
             n=request.n,
@@ -109,6 +113,7 @@ class Chat:
             seed=request.seed,
             stop_ids=served.renderer.stop_ids,
             adapter=served.adapter,
+            grammar=grammar,
         )
         answer = Answer(
             id=self.ids.chat(),
@@ -148,7 +153,12 @@ class Chat:
                 if all(each.finished for each in assemblers):
                     return
 
-    def _prepare(self, scope: Project, request: ChatRequest) -> tuple[_Served, list[int]]:
+    async def check(self, scope: Project, name: str) -> None:
+        """Raise what `answer` would of the model, without asking it for anything."""
+        await to_thread.run_sync(self._resolve, scope, name)
+
+    def _prepare(self, scope: Project, request: ChatRequest) -> tuple[_Served, list[int], str | None]:
+        from tunesmith.data.grammar import GrammarRefused, grammar_of  # noqa: PLC0415 - as in _renderer
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
         served = self._resolve(scope, request.model)
@@ -156,7 +166,11 @@ class Chat:
             prompt = served.renderer.prompt(request.messages, request.tools, parallel_tool_calls=request.parallel_tool_calls)
         except RenderError as error:
             raise InvalidRequest(f"The messages cannot be rendered: {error}", param="messages") from error
-        return served, prompt
+        try:
+            grammar = None if request.schema is None else grammar_of(request.schema)
+        except GrammarRefused as error:
+            raise InvalidRequest(f"Answers cannot be kept to this schema: {error}.", param="response_format") from error
+        return served, prompt, grammar
 
     def _resolve(self, scope: Project, name: str) -> _Served:
         with self.db.read() as tx:
@@ -227,6 +241,8 @@ def _n_tokens(base: Base, request: ChatRequest, n_prompt: int) -> int:
     """
     room = base.context_length - n_prompt
     wanted = request.max_tokens
+    if wanted is not None and request.cut_to_context:
+        wanted = min(wanted, max(room, 1))
     if room < 1 or (wanted is not None and wanted > room):
         asked = f" and {wanted} in the completion" if wanted is not None else ""
         raise InvalidRequest(

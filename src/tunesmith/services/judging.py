@@ -3,14 +3,16 @@
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from anyio import to_thread
 
+from tunesmith.core.errors import ApiError
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
-from tunesmith.domain.scope import Scope
+from tunesmith.domain.scope import Project
 from tunesmith.graders.base import (
     GraderNotAvailable,
     GraderRefused,
@@ -22,6 +24,7 @@ from tunesmith.graders.base import (
     no_embeddings,
 )
 from tunesmith.services.bases import Bases
+from tunesmith.services.chat import Chat, ChatRequest
 from tunesmith.services.upstreams import KeyMissing, endpoint
 from tunesmith.store import models
 from tunesmith.store.session import Database
@@ -31,6 +34,10 @@ N_MAX_IMAGE_BYTES: Final = 20 * 1024 * 1024
 IMAGES_S: Final = 60.0
 #: The embedding model that OpenAI's `cosine` is of: one that has this name, or this alias, is the one.
 EMBEDDING_MODEL: Final = "text-embedding-3-large"
+#: A model of this server explains itself in so many steps, of texts so long, and within so many tokens.
+N_STEPS: Final = 4
+N_STEP_CHARACTERS: Final = 300
+N_JUDGE_TOKENS: Final = 4096
 _SHOWN: Final = 500
 
 
@@ -42,7 +49,8 @@ class Judging:
     bases: Bases
     servers: Upstreams
     pictures: Pictures
-    scope: Scope
+    chat: Chat
+    scope: Project
 
     async def check(self, model: str, needs: Needs) -> None:
         """Raise `GraderRefused` when no such model can be asked, or it cannot do what is needed."""
@@ -55,12 +63,8 @@ class Judging:
                 f"{', '.join(known) or 'none'}; `tunesmith models add NAME --upstream URL` adds one.",
             )
         if base.upstream is None:
-            # The seam, first half: what a model of this server can do as a judge.
-            raise GraderNotAvailable(
-                "model",
-                f"{model} is a model of this server, and as a judge that is not available in this release: its answers "
-                "cannot be forced into JSON yet. `tunesmith models add NAME --upstream URL` adds a judge of another server.",
-            )
+            await self._check_here(model, needs)
+            return
         for ability, wanted, field, words in (
             ("chat", True, "model", "chat completions"),
             ("structured_output", True, "model", "structured output (`response_format` of type `json_schema`)"),
@@ -91,7 +95,7 @@ class Judging:
         if base is None:
             raise GradingFailed("model_grader_server_error", f"{question.model} is no model any more")
         if base.upstream is None:
-            return await self._ask_here(base, question)
+            return await self._ask_here(question)
         sampling = dict(question.sampling)
         if "max_completion_tokens" in sampling:
             sampling[base.upstream.limit] = sampling.pop("max_completion_tokens")
@@ -118,9 +122,55 @@ class Judging:
             raise GradingFailed(flag, str(failure)) from failure
         return _verdict(answer, base.upstream.model)
 
-    async def _ask_here(self, base: Base, question: Question) -> Verdict:
-        """The seam, second half: where a model of this server will answer."""
-        raise GradingFailed("model_grader_server_error", f"{question.model} is the base model {base.name}, and no judge yet")
+    async def _check_here(self, model: str, needs: Needs) -> None:
+        """Raise `GraderRefused` when a model of this server cannot answer, or is asked for more than text."""
+        for field, wanted, words in (
+            ("input", needs.images, "see images"),
+            ("input", needs.audio, "hear audio"),
+            ("sampling_params.reasoning_effort", needs.effort not in (None, "none"), "set its reasoning effort"),
+        ):
+            if wanted:
+                raise GraderNotAvailable(
+                    field,
+                    f"{model} is a model of this server, which cannot {words} in this release. "
+                    "`tunesmith models add NAME --upstream URL` adds a judge of another server.",
+                )
+        try:
+            await self.chat.check(self.scope, model)
+        except ApiError as error:
+            raise GraderRefused("model", f"{model} cannot be asked. {error.message}") from error
+
+    async def _ask_here(self, question: Question) -> Verdict:
+        """Ask a model of this server, as chat completions would.
+
+        Raises:
+            GradingFailed: it cannot answer, or its answer was cut off.
+        """
+        sampling = question.sampling
+        request = ChatRequest(
+            model=question.model,
+            messages=[{**message, "content": _text(message["content"])} for message in question.messages],
+            max_tokens=sampling.get("max_completion_tokens", N_JUDGE_TOKENS),
+            cut_to_context=True,
+            temperature=sampling.get("temperature", 1.0),
+            top_p=sampling.get("top_p", 1.0),
+            seed=_seed(sampling.get("seed")),
+            schema=_within(question.schema),
+        )
+        text, end = "", None
+        try:
+            answer = await self.chat.answer(self.scope, request)
+            async with aclosing(answer.deltas) as deltas:
+                async for delta in deltas:
+                    text += delta.text
+                    end = delta.finish_reason or end
+        except ApiError as error:
+            raise GradingFailed("model_grader_server_error", f"{question.model} cannot answer. {error.message}") from error
+        verdict = Verdict(text, answer.model, Usage(answer.n_prompt_tokens, answer.n_completion_tokens))
+        if end == "length":
+            details = f"{verdict.model} was cut off after {verdict.usage.completion_tokens} tokens: {text[:_SHOWN]}"
+            raise GradingFailed("model_grader_exceeded_max_tokens_error", details, verdict)
+        return verdict
 
     async def _messages(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return messages with their images fetched.
@@ -147,7 +197,8 @@ class Judging:
 
     def _judges(self) -> list[str]:
         """Return the names that can be asked."""
-        return [name for base in self.bases.list() if _can(base, "structured_output") for name in _names(base)]
+        able = [base for base in self.bases.list() if base.upstream is None or _can(base, "structured_output")]
+        return [name for base in able for name in _names(base)]
 
     def _find(self, name: str) -> Base | None:
         """Return the base that a name stands for in the project, or that its tuned model stands on, as chat has it."""
@@ -215,6 +266,25 @@ def _cosine(left: Sequence[float], right: Sequence[float]) -> float:
     if not math.isfinite(value):
         raise ValueError("the embeddings have no cosine")
     return max(-1.0, min(1.0, value))
+
+
+def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    """Return a message's text; parts of it are paragraphs."""
+    return content if isinstance(content, str) else "\n\n".join(part["text"] for part in content)
+
+
+def _seed(seed: int | None) -> int | None:
+    """Return a seed as chat completions take it, of 64 bits."""
+    return None if seed is None else (seed + 2**63) % 2**64 - 2**63
+
+
+def _within(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of a verdict with its steps few and short, that a small model comes to its result."""
+    steps = schema["properties"]["steps"]
+    item = steps["items"]
+    words = {name: {**value, "maxLength": N_STEP_CHARACTERS} for name, value in item["properties"].items()}
+    short = {**steps, "maxItems": N_STEPS, "items": {**item, "properties": words}}
+    return {**schema, "properties": {**schema["properties"], "steps": short}}
 
 
 def _endpoint(base: Base) -> Endpoint:
