@@ -63,8 +63,8 @@ def take(matcher: LLMatcher, token: int, *, is_stop: bool = False) -> bool:
     """Move a matcher one token on; True when its answer is complete and nothing may follow.
 
     Raises:
-        GrammarBroken: the token does not fit, or is a stop before the answer is complete. A matcher that cannot go on, because
-            the grammar became too large or allows nothing, allows no other.
+        GrammarBroken: the token does not fit, or is a stop before the answer is complete. A matcher that cannot go on,
+            because the grammar became too large or allows nothing, allows no other.
     """
     fits = matcher.is_accepting() if is_stop else matcher.consume_token(token)
     if not fits or matcher.is_error():
