@@ -195,7 +195,7 @@ def test_fields_without_effect_and_fields_to_come_are_documented() -> None:
     later = lines["- Not available yet, refused unless they ask for nothing"]
     assert set(NOT_YET) <= later
     used = {"model", "messages", "tools", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed"}
-    used |= {"parallel_tool_calls", "stream", "stream_options"}
+    used |= {"parallel_tool_calls", "response_format", "stream", "stream_options"}
     assert used | WITHOUT_EFFECT | set(NOT_YET) == set(CreateChatCompletion.model_fields)
 
 
