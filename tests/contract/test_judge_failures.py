@@ -108,13 +108,13 @@ AUDIO: Any = [{"role": "user", "content": [{"type": "input_audio", "input_audio"
             {**SCORE, "model": "tunesmith-nano", "input": IMAGE},
             "input",
             "not_available",
-            "cannot see images in this release",
+            "an image for those",
         ),
         (
             {**SCORE, "model": "tunesmith-nano", "input": AUDIO},
             "input",
             "not_available",
-            "cannot hear audio in this release",
+            "audio for those",
         ),
         (
             {**SCORE, "model": "tunesmith-nano", "sampling_params": {"reasoning_effort": "low"}},

@@ -125,14 +125,14 @@ class Judging:
     async def _check_here(self, model: str, needs: Needs) -> None:
         """Raise `GraderRefused` when a model of this server cannot answer, or is asked for more than text."""
         for field, wanted, words in (
-            ("input", needs.images, "see images"),
-            ("input", needs.audio, "hear audio"),
-            ("sampling_params.reasoning_effort", needs.effort not in (None, "none"), "set its reasoning effort"),
+            ("input", needs.images, "an image"),
+            ("input", needs.audio, "audio"),
+            ("sampling_params.reasoning_effort", needs.effort not in (None, "none"), "a reasoning effort"),
         ):
             if wanted:
                 raise GraderNotAvailable(
                     field,
-                    f"{model} is a model of this server, which cannot {words} in this release. "
+                    f"{model} is a model of this server, and {words} for those is not available in this release. "
                     "`tunesmith models add NAME --upstream URL` adds a judge of another server.",
                 )
         try:
