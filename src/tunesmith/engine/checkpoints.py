@@ -23,6 +23,8 @@ VERSION: Final = 1
 MANIFEST: Final = "MANIFEST.json"
 OPTIMIZER: Final = "optimizer.safetensors"
 CURSOR: Final = "cursor.json"
+#: What the run's source cannot compute again; absent where there is nothing of it.
+SOURCE: Final = "source.safetensors"
 
 
 class CheckpointRefused(ValueError):
@@ -58,10 +60,18 @@ class Loaded:
     adapter_sha256: str
     cursor: Cursor
     optimizer: dict[str, Tensor]
+    source: dict[str, Tensor]
 
 
 def write(
-    blobs: Blobs, key: str, *, adapter: Adapter, optimizer: dict[str, Tensor], cursor: Cursor, recipe: dict[str, Any]
+    blobs: Blobs,
+    key: str,
+    *,
+    adapter: Adapter,
+    optimizer: dict[str, Tensor],
+    cursor: Cursor,
+    recipe: dict[str, Any],
+    source: dict[str, Tensor] | None = None,
 ) -> Saved:
     """Write a checkpoint under the blob prefix `key`.
 
@@ -71,6 +81,8 @@ def write(
     """
     files = adapter_file.to_files(adapter, base_name=str(recipe.get("base", "")))
     files[OPTIMIZER] = save({name: tensor.cpu().contiguous() for name, tensor in optimizer.items()})
+    if source:
+        files[SOURCE] = save({name: tensor.cpu().contiguous() for name, tensor in source.items()})
     state = {"step": cursor.step, "trained_tokens": cursor.trained_tokens, "metrics": cursor.metrics}
     files[CURSOR] = json.dumps(state).encode()
     listed: dict[str, dict[str, Any]] = {}
@@ -100,7 +112,8 @@ def read(blobs: Blobs, key: str, *, recipe: dict[str, Any]) -> Loaded:
         raise CheckpointRefused(f"The checkpoint {key} is of another run: it differs in {', '.join(differing)}.")
     state = json.loads((folder / CURSOR).read_text())
     adapter_sha256 = str(manifest["files"][adapter_file.WEIGHTS]["sha256"])
-    return Loaded(folder, adapter_sha256, Cursor(**state), adapter_file.read_tensors(folder / OPTIMIZER))
+    source = adapter_file.read_tensors(folder / SOURCE) if SOURCE in manifest["files"] else {}
+    return Loaded(folder, adapter_sha256, Cursor(**state), adapter_file.read_tensors(folder / OPTIMIZER), source)
 
 
 def _manifest(folder: Path, key: str) -> dict[str, Any]:

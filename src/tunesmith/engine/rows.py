@@ -9,7 +9,7 @@ from typing import Final
 from tunesmith.core.failpoint import failpoint
 from tunesmith.data.render import Renderer
 from tunesmith.data.rows import read_rows
-from tunesmith.engine.batch import Document
+from tunesmith.engine.document import Document
 from tunesmith.methods.base import Method
 
 #: Files up to this size are rendered once and kept; larger ones are rendered anew in each epoch, in constant memory.

@@ -55,12 +55,16 @@ class Tuning:
     optimizer: Optimizer
     tally: Tally = field(default_factory=Tally)
 
-    def update(self) -> dict[str, float]:
-        """Apply the gradients gathered since the last update; return the step's figures (empty if nothing was trained)."""
+    def update(self, *, n_idle: int = 0) -> dict[str, float]:
+        """Apply the gradients gathered since the last update; return the step's figures (empty if nothing was trained).
+
+        `n_idle` counts in the division as well: what was left out because its gradient is nought.
+        """
         tally, self.tally = self.tally, Tally()
         if not tally.count:
             self.optimizer.skip()
             return {}
+        tally.count += n_idle
         self.optimizer.update(tally.count)
         self.adapter.sync()
         return tally.means("train_")
@@ -92,5 +96,7 @@ def _losses(base: Base, lora: LoraModel, work: Sequence[tuple[int, Method, Micro
     losses: list[LossSum] = []
     for (_, method, micro), logp_N, correct_N in parts:
         weights_N: Tensor = micro.weights_N.to(logp_N.device)
-        losses.append(method.loss(Scored(logp_N, correct_N, weights_N)))
+        before_N = None if micro.before_N is None else micro.before_N.to(logp_N.device)
+        reference_B = None if micro.reference_B is None else micro.reference_B.to(logp_N.device)
+        losses.append(method.loss(Scored(logp_N, correct_N, weights_N, micro.n_trained, before_N, reference_B)))
     return losses

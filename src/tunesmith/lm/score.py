@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tunesmith.lm.attention import Layout
+from tunesmith.lm.attention import Layout, Piece
 from tunesmith.lm.head import token_logp
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel, Span
@@ -19,10 +19,10 @@ class Packed:
     """Documents side by side in one row, and where their tokens are to be predicted."""
 
     tokens_T: Tensor
-    #: Position of each token in its document, from 0.
+    #: Position of each token in its document, from 0; a branch goes on from its stem.
     positions_T: Tensor
     #: Lengths of the documents, in order; they sum to T.
-    lengths: tuple[int, ...]
+    lengths: tuple[Piece, ...]
     #: Which adapter leads which tokens; empty is the bare base.
     spans: tuple[Span, ...]
     #: Ascending indices into T of the tokens *after which* a prediction is asked.

@@ -24,11 +24,17 @@ Multiplier = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The trained tokens of one job in one micro-batch, with what the model said about them (N tokens)."""
+    """The trained tokens of one job in one micro-batch, with what the model said about them (N tokens in B branches)."""
 
     logp_N: "Tensor"
     correct_N: "Tensor"
     weights_N: "Tensor"
+    #: Trained tokens of each branch, in order; a sequence that shares nothing is one branch.
+    n_trained: tuple[int, ...]
+    #: What the sampler said of the tokens when it chose them; None for what was written by somebody else.
+    before_N: "Tensor | None" = None
+    #: What the starting weights say of all trained tokens of each branch together, for methods that need it.
+    reference_B: "Tensor | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,10 @@ class Method(Protocol):
     """A training method."""
 
     name: ClassVar[str]
+    #: What a multiplier of 1 means, as a factor on the base learning rate of `engine/optim.py`.
+    learning_rate: ClassVar[float]
+    #: Whether the loss compares with the weights that training began with.
+    needs_reference: ClassVar[bool]
 
     def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
         """Return what a validated row of the training file is trained on, each cut to `max_tokens`."""

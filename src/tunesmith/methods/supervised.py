@@ -37,6 +37,8 @@ class Supervised:
     """The method `supervised`."""
 
     name: ClassVar[str] = "supervised"
+    learning_rate: ClassVar[float] = 1.0
+    needs_reference: ClassVar[bool] = False
 
     def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
         """Render the row's chat; a template whose prefixes are not stable gives one example per assistant turn."""

@@ -17,9 +17,11 @@ from tunesmith.data.render import Renderer
 from tunesmith.domain.ports import Blobs, Control, Reporter
 from tunesmith.domain.tasks import TrainSpec
 from tunesmith.engine.checkpoints import CheckpointRefused
-from tunesmith.engine.loop import Data, Outcome, Run, train
+from tunesmith.engine.examples import Examples
+from tunesmith.engine.loop import Outcome, train
 from tunesmith.engine.memory import token_budget
 from tunesmith.engine.rows import RowFile
+from tunesmith.engine.run import Run
 from tunesmith.lm.adapter_file import AdapterRefused
 from tunesmith.lm.last_layer import trim
 from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, load, prove
@@ -120,10 +122,16 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
             max_line_bytes=spec.max_line_bytes,
         )
 
-    data = Data(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
+    source = Examples(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
     log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
     return train(
-        _plan(task, spec, token_budget(base)), base, lora=lora, data=data, blobs=blobs, reporter=reporter, control=control
+        _plan(task, spec, token_budget(base)),
+        base,
+        lora=lora,
+        source=source,
+        blobs=blobs,
+        reporter=reporter,
+        control=control,
     )
 
 

@@ -12,8 +12,8 @@ from transformers.utils import logging
 
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.data.render import Example
-from tunesmith.engine.batch import Document
-from tunesmith.engine.loop import Run
+from tunesmith.engine.document import Document
+from tunesmith.engine.run import Run
 from tunesmith.lm import attention
 from tunesmith.lm.load import Base, wrap
 from tunesmith.methods.supervised import Supervised

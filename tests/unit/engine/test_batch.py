@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.render import Example
-from tunesmith.engine.batch import Document, join, micro_batches, pack
+from tunesmith.engine.batch import join, micro_batches, pack
+from tunesmith.engine.document import Document
 from tunesmith.lm.lora import Span
 
 

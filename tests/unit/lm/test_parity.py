@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tunesmith.data.render import Example
-from tunesmith.engine.batch import Document, micro_batches
+from tunesmith.engine.batch import micro_batches
+from tunesmith.engine.document import Document
 from tunesmith.engine.optim import Optimizer
 from tunesmith.engine.step import Tuning, forward_backward
 from tunesmith.lm.adapter_file import to_files

@@ -9,7 +9,7 @@ from tunesmith.methods.supervised import Supervised, SupervisedConfig, Supervise
 
 def test_the_loss_is_a_weighted_sum_and_a_count() -> None:
     logp = torch.tensor([-1.0, -2.0, -4.0], requires_grad=True)
-    scored = Scored(logp, torch.tensor([True, False, True]), torch.tensor([1.0, 0.5, 1.0]))
+    scored = Scored(logp, torch.tensor([True, False, True]), torch.tensor([1.0, 0.5, 1.0]), (3,))
     loss = Supervised().loss(scored)
     assert float(loss.total.detach()) == 6.0
     assert loss.count == 2.5

@@ -1,0 +1,52 @@
+# pyright: basic
+"""What the model that training began with says of each row's branches: computed when a row first comes, and kept.
+
+It is kept in checkpoints too: how a row was packed when it first came changes the last bits, and a run that goes on from a
+checkpoint is to end with the same ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tunesmith.engine.batch import join, micro_batches
+from tunesmith.engine.document import Document
+from tunesmith.engine.run import Bench
+from tunesmith.lm.score import score
+
+_PREFIX = "reference."
+_N_BRANCHES = 2
+
+
+class Reference:
+    """Sums of log-probabilities under the starting weights, by file and row; every row is one document of two branches."""
+
+    def __init__(self, bench: Bench, n_rows: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
+        self._bench = bench
+        self._known: dict[str, Tensor] = {
+            split: tensors.get(_PREFIX + split, torch.full((n, _N_BRANCHES), torch.nan)) for split, n in n_rows.items()
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything known; what is not yet is NaN."""
+        return {_PREFIX + split: known for split, known in self._known.items()}
+
+    def complete(self, split: str, numbered: Sequence[tuple[int, Document]]) -> list[Document]:
+        """Return the documents of rows with what the reference says of their branches."""
+        known = self._known[split]
+        missing = [(row, document) for row, document in numbered if known[row].isnan().any()]
+        if missing:
+            sums_P2 = self._ask([document for _, document in missing]).view(-1, _N_BRANCHES)
+            known[[row for row, _ in missing]] = sums_P2
+        return [replace(document, reference=tuple(known[row].tolist())) for row, document in numbered]
+
+    @torch.no_grad()
+    def _ask(self, documents: list[Document]) -> Tensor:
+        bench = self._bench
+        sums: list[Tensor] = []
+        for micro in micro_batches(documents, token_budget=bench.run.token_budget):
+            scores = score(bench.base, bench.lora, join([(bench.start_slot, micro)]).packed)
+            sums += [branch.sum() for branch in scores.logp_N.split(list(micro.n_trained))]
+        return torch.stack(sums).float().cpu()

@@ -1,0 +1,52 @@
+# pyright: basic
+"""Reinforcement: samples that a grader likes better than their siblings are to become likelier (group-relative policy
+optimisation, Shao et al. 2024, arXiv 2402.03300).
+
+- Advantage: a sample's reward less the mean of its group, over the group's standard deviation (plus 1e-4). A group whose
+  rewards are all equal teaches nothing and is left out of the pass. Samples without a grade take no part.
+- Loss: `-min(r A, clip(r, 1 - CLIP, 1 + CLIP) A)` for each token, `r` the ratio of its probability now to the one with which
+  it was sampled (Schulman et al. 2017, arXiv 1707.06347). Each sample is used for one update, so the clip acts only where
+  trainer and sampler disagree.
+- Length bias: the sum over all tokens of the step is divided by their number (Yu et al. 2025, arXiv 2503.14476), not sample
+  by sample, so that a long wrong answer is not cheaper than a short one.
+- KL: there is no penalty for leaving the starting weights; low-rank adapters and few steps keep near them.
+"""
+
+from typing import ClassVar, Final
+
+from tunesmith.methods.base import LossSum, Scored
+
+CLIP: Final = 0.2
+#: Added to a group's standard deviation.
+_EPS: Final = 1e-4
+
+
+def advantages(rewards: list[float]) -> list[float]:
+    """Return each sample's advantage over its group; all nought when there is nothing to tell them apart."""
+    if len(rewards) < 2 or max(rewards) - min(rewards) < 1e-9:
+        return [0.0] * len(rewards)
+    mean = sum(rewards) / len(rewards)
+    deviation = (sum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - 1)) ** 0.5
+    return [(reward - mean) / (deviation + _EPS) for reward in rewards]
+
+
+class Reinforcement:
+    """The method `reinforcement`; a token's weight is its sample's advantage."""
+
+    name: ClassVar[str] = "reinforcement"
+    learning_rate: ClassVar[float] = 0.4
+    needs_reference: ClassVar[bool] = False
+
+    def loss(self, scored: Scored) -> LossSum:
+        """Return the sum over tokens and their number.
+
+        Figures: `sampler_logp_gap`, how far the trainer's log-probabilities lie from the sampler's, on average.
+        """
+        import torch
+
+        assert scored.before_N is not None
+        ratio_N = torch.exp(scored.logp_N - scored.before_N)
+        gain_N = torch.minimum(ratio_N * scored.weights_N, ratio_N.clamp(1 - CLIP, 1 + CLIP) * scored.weights_N)
+        n_tokens = float(len(gain_N))
+        gap = (scored.logp_N.detach() - scored.before_N).abs().sum()
+        return LossSum(-gain_N.sum(), n_tokens, {"sampler_logp_gap": (gap, n_tokens)})
