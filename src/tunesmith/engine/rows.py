@@ -47,8 +47,9 @@ class RowFile:
             line = stream.readline()
         documents = [
             Document.of(example)
-            for parsed in read_rows(io.BytesIO(line), max_line_bytes=self._max_line_bytes)
-            for example in self._method.examples(parsed, self._renderer, max_tokens=self._max_tokens)
+            for parsed in read_rows(io.BytesIO(line), form=self._method.form, max_line_bytes=self._max_line_bytes)
+            for group in self._method.groups(parsed, self._renderer, max_tokens=self._max_tokens)
+            for example in group
         ]
         if self._kept is not None:
             self._kept[row] = documents
