@@ -20,7 +20,7 @@ from tunesmith.api.chat_schema import CreateChatCompletion
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.once import Repeatable
 from tunesmith.core.errors import ApiError, InvalidRequest
-from tunesmith.services.answers import Delta, ToolCall
+from tunesmith.data.answers import Delta, ToolCall
 from tunesmith.services.chat import Answer
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["Chat"])

@@ -35,6 +35,8 @@ _MODEL_CONFIG: Final = "config.json"
 _N_MAX_TAIL: Final = 4
 #: Characters of a text that are tokenized in any case.
 _N_MAX_CHARS: Final = 1_000_000
+#: The variable by which templates of bases that think are told whether to.
+_THINKING: Final = "enable_thinking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +115,46 @@ class Renderer:
         pins = hashlib.sha256(raw).hexdigest(), hashlib.sha256(source.encode()).hexdigest()
         return cls(tokenizer, template, _eos_ids(folder, tokenizer, special.get("eos_token")), pins=pins)
 
+    @property
+    def thinks(self) -> bool:
+        """The template has a switch for thinking before the answer (`enable_thinking`)."""
+        return _THINKING in self.template.source
+
     def prompt(
-        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, *, parallel_tool_calls: bool | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        *,
+        parallel_tool_calls: bool | None = None,
+        thinking: bool | None = None,
     ) -> list[int]:
         """Return the tokens that the assistant's next turn follows.
+
+        `thinking` turns the template's switch, where it has one; None leaves it as the template has it.
 
         Raises:
             RenderError: the template refuses the conversation.
         """
-        text = self._conversations.prompt(messages, tools or None, _extra(parallel_tool_calls))
-        return self._encoded([text])[0].ids
+        draft = self.prompt_draft(messages, tools, parallel_tool_calls=parallel_tool_calls, thinking=thinking)
+        return self._encoded([draft.text])[0].ids
+
+    def prompt_draft(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None = None,
+        *,
+        parallel_tool_calls: bool | None = None,
+        thinking: bool | None = None,
+    ) -> Draft:
+        """Return the text of a prompt, nothing of it to train on, for `measure`.
+
+        Raises:
+            RenderError: the template refuses the conversation.
+        """
+        extra = _extra(parallel_tool_calls)
+        if thinking is not None and self.thinks:
+            extra[_THINKING] = thinking
+        return Draft(self._conversations.prompt(messages, tools or None, extra), (), by_prefix=False)
 
     def examples(
         self,

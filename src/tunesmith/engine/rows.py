@@ -46,9 +46,9 @@ class RowFile:
             stream.seek(self._offsets[row])
             line = stream.readline()
         documents = [
-            Document.of(example)
-            for parsed in read_rows(io.BytesIO(line), max_line_bytes=self._max_line_bytes)
-            for example in self._method.examples(parsed, self._renderer, max_tokens=self._max_tokens)
+            Document.of(*group)
+            for parsed in read_rows(io.BytesIO(line), form=self._method.form, max_line_bytes=self._max_line_bytes)
+            for group in self._method.groups(parsed, self._renderer, max_tokens=self._max_tokens)
         ]
         if self._kept is not None:
             self._kept[row] = documents

@@ -1,12 +1,12 @@
 # pyright: basic
-"""What a training method answers: which examples a row gives, and the loss of scored tokens as a sum and a count.
+"""What a training method answers: how its rows are written, which examples one gives, the loss of scored tokens.
 
 A method is a strategy, not a trainer: the one loop (`engine/loop.py`) asks it and does everything else, dividing included.
 To add a method, write one file beside `supervised.py` and one line in `method.py`. Nothing here loads torch at import.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith.data.render import Example, Renderer
-    from tunesmith.data.rows import Row
+    from tunesmith.data.rows import Form
 
 Auto = Literal["auto"]
 Epochs = Annotated[int, Field(ge=1, le=50)]
@@ -56,9 +56,14 @@ class Method(Protocol):
     learning_rate: ClassVar[float]
     #: Whether the loss compares with the weights that training began with.
     needs_reference: ClassVar[bool]
+    #: How its rows are written; what `groups` gets are this form's rows.
+    form: "ClassVar[Form[Any]]"
 
-    def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
-        """Return what a validated row of the training file is trained on, each cut to `max_tokens`."""
+    def groups(self, row: Any, renderer: "Renderer", *, max_tokens: int) -> "list[tuple[Example, ...]]":
+        """Return what a validated row of the training file is trained on, each example cut to `max_tokens`.
+
+        The examples of a group are trained together; what they have in common at their beginning is computed once.
+        """
         ...
 
     def loss(self, scored: Scored) -> LossSum:

@@ -7,15 +7,41 @@ The loss of a pair is the sigmoid loss of Rafailov et al. 2023 (arXiv 2305.18290
 without it a small base learns to make the other answer unlikely at the cost of the preferred one, and forgets what it knew.
 """
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
-from tunesmith.methods.base import LossSum, Scored
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunesmith.core.chat import Message
+from tunesmith.data.pairs import Pair, PairForm
+from tunesmith.data.rows import Form
+from tunesmith.methods.base import Auto, LossSum, Scored
+from tunesmith.methods.supervised import SupervisedHyperparameters
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tunesmith.data.render import Conversation, Example, Renderer
+
+Beta = Annotated[float, Field(gt=0, le=2)]
+
+
 #: Weight of the preferred answer's own loss.
 NLL_WEIGHT: Final = 0.2
+
+
+class DpoHyperparameters(SupervisedHyperparameters):
+    """The knobs of a dpo job as the wire has them; what is left out is `auto`."""
+
+    beta: Auto | Beta = "auto"
+    """How strongly the tuned model is held to the model that it starts from."""
+
+
+class DpoConfig(BaseModel):
+    """The `dpo` block of a job's `method`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
 class Dpo:
@@ -24,10 +50,16 @@ class Dpo:
     name: ClassVar[str] = "dpo"
     learning_rate: ClassVar[float] = 0.3
     needs_reference: ClassVar[bool] = True
+    form: ClassVar[Form[Pair]] = PairForm()
 
     def __init__(self, *, beta: float = 0.1, nll_weight: float = NLL_WEIGHT) -> None:
         self._beta = beta
         self._nll_weight = nll_weight
+
+    def groups(self, row: Pair, renderer: "Renderer", *, max_tokens: int) -> "list[tuple[Example, ...]]":
+        """Render the input with each answer, preferred first; of the assistant's words the answer alone is trained."""
+        ((preferred,), (other,)) = renderer.examples_of(conversations(row), max_tokens=max_tokens)
+        return [(preferred, other)]
 
     def loss(self, scored: Scored) -> LossSum:
         """Return the sum over pairs and their number; branches alternate, preferred first.
@@ -52,3 +84,14 @@ class Dpo:
                 "nll_loss": (nll_P.sum(), n_pairs),
             }
         return LossSum(total, n_pairs, figures)
+
+
+def conversations(row: Pair) -> "tuple[Conversation, Conversation]":
+    """Return a row's two conversations, preferred first, in which nothing but the last message is trained."""
+    context = [_untrained(message) for message in row.messages]
+    preferred, other = [*context, row.preferred], [*context, row.non_preferred]
+    return (preferred, row.tools, row.parallel_tool_calls), (other, row.tools, row.parallel_tool_calls)
+
+
+def _untrained(message: Message) -> Message:
+    return {**message, "weight": 0} if message["role"] == "assistant" else message

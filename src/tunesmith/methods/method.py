@@ -4,9 +4,11 @@
 from typing import Final
 
 from tunesmith.methods.base import Method
+from tunesmith.methods.dpo import Dpo
+from tunesmith.methods.reinforcement import Reinforcement
 from tunesmith.methods.supervised import Supervised
 
-METHODS: Final[dict[str, type[Method]]] = {Supervised.name: Supervised}
+METHODS: Final[dict[str, type[Method]]] = {each.name: each for each in (Supervised, Dpo, Reinforcement)}
 
 
 def method(name: str) -> Method:

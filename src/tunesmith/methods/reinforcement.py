@@ -12,13 +12,49 @@ optimisation, Shao et al. 2024, arXiv 2402.03300).
 - KL: there is no penalty for leaving the starting weights; low-rank adapters and few steps keep near them.
 """
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
-from tunesmith.methods.base import LossSum, Scored
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunesmith.data.prompts import PromptForm, PromptRow
+from tunesmith.data.rows import Form
+from tunesmith.methods.base import Auto, LossSum, Scored
+from tunesmith.methods.supervised import SupervisedHyperparameters
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import Example, Renderer
 
 CLIP: Final = 0.2
 #: Added to a group's standard deviation.
 _EPS: Final = 1e-4
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+ComputeMultiplier = Annotated[float, Field(gt=1e-5, le=10)]
+Effort = Literal["default", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class ReinforcementHyperparameters(SupervisedHyperparameters):
+    """The knobs of a reinforcement job as the wire has them; what is left out is `auto`."""
+
+    compute_multiplier: Auto | ComputeMultiplier = "auto"
+    """Factor on the samples that are drawn for each prompt."""
+    eval_interval: Auto | AtLeastOne = "auto"
+    """Steps between two evaluations on the validation file."""
+    eval_samples: Auto | AtLeastOne = "auto"
+    """Samples for each row of the validation file in an evaluation."""
+    reasoning_effort: Effort = "default"
+    """How much the model thinks before it answers; `default` leaves it to the base."""
+
+
+class ReinforcementConfig(BaseModel):
+    """The `reinforcement` block of a job's `method`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    #: As `graders/grader.py` reads it.
+    grader: dict[str, Any]
+    hyperparameters: ReinforcementHyperparameters = ReinforcementHyperparameters()
+    response_format: dict[str, Any] | None = None
 
 
 def advantages(rewards: list[float]) -> list[float]:
@@ -36,6 +72,15 @@ class Reinforcement:
     name: ClassVar[str] = "reinforcement"
     learning_rate: ClassVar[float] = 0.4
     needs_reference: ClassVar[bool] = False
+    form: ClassVar[Form[PromptRow]] = PromptForm()
+
+    def groups(self, row: PromptRow, renderer: "Renderer", *, max_tokens: int) -> "list[tuple[Example, ...]]":  # noqa: ARG002
+        """Return nothing: what is trained is sampled."""
+        return []
+
+    def prompt(self, row: PromptRow, renderer: "Renderer", thinking: bool | None) -> list[int]:
+        """Return the tokens that samples go on from."""
+        return renderer.prompt(row.messages, row.tools, parallel_tool_calls=row.parallel_tool_calls, thinking=thinking)
 
     def loss(self, scored: Scored) -> LossSum:
         """Return the sum over tokens and their number.
@@ -50,3 +95,10 @@ class Reinforcement:
         n_tokens = float(len(gain_N))
         gap = (scored.logp_N.detach() - scored.before_N).abs().sum()
         return LossSum(-gain_N.sum(), n_tokens, {"sampler_logp_gap": (gap, n_tokens)})
+
+
+def thinking(effort: str) -> bool | None:
+    """Return whether the base is to think before it answers; None leaves its template's own setting."""
+    if effort == "default":
+        return None
+    return effort not in ("none", "minimal")

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from tunesmith.data.rows import ChatForm, Form, Row
 from tunesmith.methods.base import Auto, BatchSize, Epochs, LossSum, Multiplier, Scored
 
 if TYPE_CHECKING:
     from tunesmith.data.render import Example, Renderer
-    from tunesmith.data.rows import Row
 
 
 class SupervisedHyperparameters(BaseModel):
@@ -39,10 +39,13 @@ class Supervised:
     name: ClassVar[str] = "supervised"
     learning_rate: ClassVar[float] = 1.0
     needs_reference: ClassVar[bool] = False
+    form: ClassVar[Form[Row]] = ChatForm()
 
-    def examples(self, row: "Row", renderer: "Renderer", *, max_tokens: int) -> "list[Example]":
+    def groups(self, row: Row, renderer: "Renderer", *, max_tokens: int) -> "list[tuple[Example, ...]]":
         """Render the row's chat; a template whose prefixes are not stable gives one example per assistant turn."""
-        return renderer.examples(row.messages, row.tools, max_tokens=max_tokens, parallel_tool_calls=row.parallel_tool_calls)
+        parallel = row.parallel_tool_calls
+        examples = renderer.examples(row.messages, row.tools, max_tokens=max_tokens, parallel_tool_calls=parallel)
+        return [(example,) for example in examples]
 
     def loss(self, scored: Scored) -> LossSum:
         """Return the weighted sum of negative log-likelihoods, the sum of weights, and the token accuracy."""

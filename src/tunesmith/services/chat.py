@@ -13,11 +13,11 @@ from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
 from tunesmith.core.ids import Ids
+from tunesmith.data.answers import Assembler, Delta
 from tunesmith.data.folder import BrokenFolder
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Adapter, Blobs, GenerateRequest, Inference
 from tunesmith.domain.scope import Project
-from tunesmith.services.answers import Assembler, Delta
 from tunesmith.services.bases import Bases
 from tunesmith.store import models
 from tunesmith.store.session import Database

@@ -16,7 +16,7 @@ from tunesmith.core.channel import Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.data.folder import BrokenFolder
 from tunesmith.data.render import Measure, Renderer, RenderError
-from tunesmith.data.rows import N_MIN_EXAMPLES, InvalidRows, Problems, Row, scan_rows
+from tunesmith.data.rows import N_MIN_EXAMPLES, ChatForm, InvalidRows, Problems, Row, scan_rows
 from tunesmith.data.spans import Draft
 from tunesmith.domain.ports import Blobs, Control
 from tunesmith.domain.tasks import ValidateSpec
@@ -167,7 +167,7 @@ class _Validation:
         for source in sources:
             self._look(source)
         train, valid = tallies[0], tallies[1] if len(tallies) > 1 else None
-        resolved = auto.resolve(spec.method_config.get("hyperparameters") or {}, train.n_examples)
+        resolved = auto.resolve(spec.method, spec.method_config.get("hyperparameters") or {}, train.n_examples)
         steps = auto.steps_per_epoch(train.n_examples, resolved["batch_size"])
         return {
             "n_examples": train.n_examples,
@@ -193,7 +193,9 @@ class _Validation:
             raise source.deleted() from error
         with stream:
             watched = _Watched(stream)
-            rows = scan_rows(watched, max_line_bytes=self._spec.max_line_bytes, problems=problems, file_id=source.file_id)
+            rows = scan_rows(
+                watched, form=ChatForm(), max_line_bytes=self._spec.max_line_bytes, problems=problems, file_id=source.file_id
+            )
             try:
                 for batch, measures in self._measured(_batches(self._drafted(rows, problems))):
                     self._count(batch, measures, tally, problems)

@@ -110,6 +110,22 @@ def test_prompts_are_the_oracles(family: Any, name: str) -> None:
         assert model.renderer().prompt(messages) == expected
 
 
+def test_thinking_is_switched_where_the_template_has_a_switch(family: Any) -> None:
+    source = family("nano").template + (
+        "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    )
+    thinker, plain = family(source=source), family("nano").renderer()
+    renderer = thinker.renderer()
+    assert (renderer.thinks, plain.thinks) == (True, False)
+    for thinking, knobs in ((None, {}), (True, {"enable_thinking": True}), (False, {"enable_thinking": False})):
+        expected = thinker.oracle().apply_chat_template(SINGLE[:1], add_generation_prompt=True, **knobs)["input_ids"]
+        assert renderer.prompt(SINGLE[:1], thinking=thinking) == expected
+        assert plain.prompt(SINGLE[:1], thinking=thinking) == plain.prompt(SINGLE[:1])
+        draft = renderer.prompt_draft(SINGLE[:1], thinking=thinking)
+        (measure,) = renderer.measure([draft], max_tokens=5)
+        assert (measure.n_tokens, measure.n_trained, measure.n_whole) == (5, 0, len(expected))
+
+
 @pytest.mark.parametrize("name", ["nano", "llama", "gemma"])
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_prompt_is_the_context_of_the_answer_that_is_trained(family: Any, name: str, marked: bool) -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.rows import InvalidRows, Problems, Row, read_rows, scan_rows
+from tunesmith.data.rows import ChatForm, InvalidRows, Problems, Row, read_rows, scan_rows
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+FORM = ChatForm()
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
@@ -20,7 +21,7 @@ def lines(*rows: object) -> io.BytesIO:
 
 def scan(*rows: object, n_shown: int = 5) -> tuple[list[Row], Problems]:
     problems = Problems(n_shown=n_shown)
-    return list(scan_rows(lines(*rows), max_line_bytes=1000, problems=problems, file_id="file-1")), problems
+    return list(scan_rows(lines(*rows), form=FORM, max_line_bytes=1000, problems=problems, file_id="file-1")), problems
 
 
 def test_good_rows_in_their_order() -> None:
@@ -29,6 +30,7 @@ def test_good_rows_in_their_order() -> None:
             lines(
                 GOOD, b"", {**GOOD, "tools": [TOOL], "parallel_tool_calls": False}, {**GOOD, "functions": [{"name": "f"}]}
             ),
+            form=FORM,
             max_line_bytes=1000,
         )
     )
@@ -44,9 +46,11 @@ def test_good_rows_in_their_order() -> None:
 
 
 def test_nulls_of_data_set_libraries_are_absent() -> None:
-    (row,) = read_rows(lines({**GOOD, "tools": None, "prompt": None, "parallel_tool_calls": None}), max_line_bytes=1000)
+    (row,) = read_rows(
+        lines({**GOOD, "tools": None, "prompt": None, "parallel_tool_calls": None}), form=FORM, max_line_bytes=1000
+    )
     assert row.tools is None
-    (row,) = read_rows(lines({**GOOD, "tools": []}), max_line_bytes=1000)
+    (row,) = read_rows(lines({**GOOD, "tools": []}), form=FORM, max_line_bytes=1000)
     assert row.tools is None
 
 
@@ -93,13 +97,13 @@ def test_bad_rows(row: object, text: str) -> None:
     assert str(problems) == text
     assert [row.example for row in rows] == [1, 3]
     with pytest.raises(InvalidRows) as caught:
-        list(read_rows(lines(GOOD, row, GOOD), max_line_bytes=1000))
+        list(read_rows(lines(GOOD, row, GOOD), form=FORM, max_line_bytes=1000))
     assert str(caught.value) == text
 
 
 def test_a_bad_last_row_is_no_silent_end() -> None:
     with pytest.raises(InvalidRows):
-        list(read_rows(lines(GOOD, {"messages": []}), max_line_bytes=1000))
+        list(read_rows(lines(GOOD, {"messages": []}), form=FORM, max_line_bytes=1000))
 
 
 def test_numbers_with_blank_lines_tell_both() -> None:
@@ -133,7 +137,7 @@ def test_a_file_of_another_format(row: dict[str, Any], text: str) -> None:
         scan(row)
     assert str(caught.value).startswith(text)
     with pytest.raises(InvalidRows, match=r"^Unexpected|The file"):
-        list(read_rows(lines(row), max_line_bytes=1000))
+        list(read_rows(lines(row), form=FORM, max_line_bytes=1000))
 
 
 JSON = st.recursive(
@@ -187,7 +191,7 @@ def test_any_chunking_gives_the_same_rows_and_no_undeclared_error(rows: list[byt
         problems = Problems(n_shown=100)
         found: list[Row] = []
         try:
-            found.extend(scan_rows(stream, max_line_bytes=200, problems=problems))
+            found.extend(scan_rows(stream, form=FORM, max_line_bytes=200, problems=problems))
         except InvalidRows as error:
             return str(error)
         return found, problems.n_total, problems.texts

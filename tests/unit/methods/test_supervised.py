@@ -50,5 +50,5 @@ def test_values_out_of_range_are_refused(knobs: dict[str, object]) -> None:
 def test_methods_are_found_by_the_name_on_the_wire() -> None:
     assert isinstance(method("supervised"), Supervised)
     assert all(found.name == name for name, found in METHODS.items())
-    with pytest.raises(ValueError, match="no training method `kto`; there are: supervised"):
+    with pytest.raises(ValueError, match="no training method `kto`; there are: dpo, reinforcement, supervised"):
         method("kto")

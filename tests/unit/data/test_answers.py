@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.ids import Ids
-from tunesmith.services.answers import Assembler, Delta
+from tunesmith.data.answers import Assembler, Delta
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {"city": "Köln"}}\n</tool_call>'
 
