@@ -1,6 +1,6 @@
 """The sockets of the house, one page: what the floors above may ask of an adapter, and no more."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +175,46 @@ class Endpoint:
 
     url: str
     key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A prompt that a training wants samples of: token ids in, token ids out."""
+
+    prompt: list[int]
+    n: int
+    max_tokens: int
+    seed: int
+    #: On the weights that are trained; else on the bare base.
+    tuned: bool = True
+    temperature: float = 1.0
+    #: What every sample keeps to, as `tunesmith.data.grammar` writes it.
+    grammar: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One whole sample: number `sample` of ask number `ask`."""
+
+    ask: int
+    sample: int
+    #: With the token that ended it, where one did.
+    tokens: list[int]
+    #: Log-probabilities of the tokens at temperature 1, among all tokens.
+    logprobs: list[float]
+    #: `stop`, or `length` where the tokens ran out.
+    finish: str
+
+
+class Drawing(Protocol):
+    """The sampler inside a training, on the very weights that it trains."""
+
+    def draw(self, asks: Sequence[Ask], on_drawn: Callable[[Drawn], None], *, stop: Callable[[], bool]) -> bool:
+        """Draw the samples and hand each out as soon as it ends; False when `stop` said so meanwhile.
+
+        What comes out depends on weights, prompts and seeds alone, not on time.
+        """
+        ...
 
 
 class UpstreamFailed(Exception):

@@ -54,6 +54,8 @@ class Method(Protocol):
     name: ClassVar[str]
     #: What a multiplier of 1 means, as a factor on the base learning rate of `engine/optim.py`.
     learning_rate: ClassVar[float]
+    #: Hyperparameters that its loss takes, by which it is made.
+    loss_knobs: ClassVar[tuple[str, ...]]
     #: Whether the loss compares with the weights that training began with.
     needs_reference: ClassVar[bool]
     #: How its rows are written; what `groups` gets are this form's rows.

@@ -49,6 +49,7 @@ class Dpo:
 
     name: ClassVar[str] = "dpo"
     learning_rate: ClassVar[float] = 0.3
+    loss_knobs: ClassVar[tuple[str, ...]] = ("beta",)
     needs_reference: ClassVar[bool] = True
     form: ClassVar[Form[Pair]] = PairForm()
 

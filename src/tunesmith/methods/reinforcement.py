@@ -71,6 +71,7 @@ class Reinforcement:
 
     name: ClassVar[str] = "reinforcement"
     learning_rate: ClassVar[float] = 0.4
+    loss_knobs: ClassVar[tuple[str, ...]] = ()
     needs_reference: ClassVar[bool] = False
     form: ClassVar[Form[PromptRow]] = PromptForm()
 

@@ -38,6 +38,7 @@ class Supervised:
 
     name: ClassVar[str] = "supervised"
     learning_rate: ClassVar[float] = 1.0
+    loss_knobs: ClassVar[tuple[str, ...]] = ()
     needs_reference: ClassVar[bool] = False
     form: ClassVar[Form[Row]] = ChatForm()
 

@@ -103,6 +103,10 @@ class Engine:
         Raises:
             PromptTooLong: it cannot fit.
         """
+        self._check(request)
+        self._inbox.put(request)
+
+    def _check(self, request: Request) -> None:
         if request.n_positions > self._context_length or not request.prompt:
             raise PromptTooLong(
                 f"{len(request.prompt)} prompt tokens and {request.max_tokens} more do not fit the context of "
@@ -114,7 +118,28 @@ class Engine:
                 f"{len(request.prompt)} prompt tokens and {request.max_tokens} more need {readable_bytes(needed)} of memory "
                 f"for their keys and values, and this sampler has {readable_bytes(held)}: ask for fewer with max_tokens"
             )
-        self._inbox.put(request)
+
+    def work_off(self, requests: list[Request], *, stop: Callable[[], bool]) -> bool:
+        """Answer requests on the caller's own thread, in place of `start`; False when `stop` said so before they ended.
+
+        All are taken in at once, so that which rows are computed together depends on nothing but the requests.
+
+        Raises:
+            PromptTooLong: one cannot fit.
+        """
+        for request in requests:
+            self._check(request)
+        self._waiting += requests
+        try:
+            while self._waiting or self._rows:
+                if stop():
+                    return False
+                self._turn()
+        finally:
+            self._waiting.clear()
+            self._rows.clear()
+            self._cache.release()
+        return True
 
     def forget(self, name: str) -> None:
         """Drop an adapter once no row uses it."""
@@ -242,7 +267,7 @@ class Engine:
         """
         request = intake.request
         if request.adapter is None:
-            return intake
+            return intake if request.slot is None else replace(intake, adapter_slot=request.slot)
         name, folder, sha256 = request.adapter
         try:
             slot = self.adapters.slot(name, folder, sha256, in_use=self._slots_in_use() | spoken_for)

@@ -34,6 +34,8 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     adapter: tuple[str, Path, str] | None = None
     """Name, folder and sha256 of the adapter, None for the bare base."""
+    slot: int | None = None
+    """Where an adapter lies that is resident anyway, in place of `adapter`."""
     matcher: LLMatcher | None = None
     """At the begin of the grammar that binds every sample."""
     cancelled: threading.Event = field(default_factory=threading.Event)

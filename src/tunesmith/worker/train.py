@@ -110,7 +110,7 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     prove(base)
     lora = LoraModel(base.model)
     trim(base.decoder, lora.route)
-    chosen = method(spec.method)
+    chosen = method(spec.method, spec.hyperparameters)
     renderer = Renderer.load(folder, clock=_FixedClock(spec.created_at) if spec.created_at else None)
 
     def rows(key: str) -> RowFile:
@@ -143,7 +143,7 @@ def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:
         "context_length": spec.context_length,
     }  # fmt: skip
     return Run(
-        method=method(spec.method),
+        method=method(spec.method, knobs),
         n_epochs=int(knobs["n_epochs"]),
         batch_size=int(knobs["batch_size"]),
         learning_rate_multiplier=float(knobs["learning_rate_multiplier"]),

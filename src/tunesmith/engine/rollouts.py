@@ -1,0 +1,267 @@
+# pyright: basic
+"""Documents from rollouts: each step samples a group of answers to every prompt, has them graded while others are still
+being sampled, and trains on how each did beside its group.
+
+Evaluation: the whole validation file before the first step, every `eval_interval` steps and after the last one, always with
+the same seeds. A checkpoint is due after each.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final, Protocol
+
+from torch import Tensor
+
+from tunesmith.data.prompts import PromptRow
+from tunesmith.data.render import Renderer
+from tunesmith.domain.ports import Ask, Blobs, Drawing, Drawn
+from tunesmith.engine.grading import GradingThread
+from tunesmith.engine.order import Shuffled
+from tunesmith.engine.rewards import Figures
+from tunesmith.engine.run import Bench, Interrupted, Taken
+from tunesmith.engine.samples import Answer, Graded, read, told
+from tunesmith.graders.base import Grade
+from tunesmith.methods.reinforcement import Reinforcement, advantages
+
+#: Share of a step's samples whose grading may fail.
+MOST_ERRORS: Final = 0.2
+#: How far trainer and sampler may disagree about a token, on average, before a person should know.
+WIDEST_GAP: Final = 0.1
+_N_SHOWN: Final = 3
+_N_SHOWN_CHARACTERS: Final = 500
+_LOOK_EVERY_S: Final = 0.1
+
+
+class GraderFailing(Exception):
+    """Too many samples of a step got no grade; the message shows some of the reasons."""
+
+
+class Prompts(Protocol):
+    """The rows of a reinforcement file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> PromptRow: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is sampled and how often it is evaluated."""
+
+    group_size: int
+    eval_interval: int
+    eval_samples: int
+    context_length: int
+    #: Most tokens of an answer, thinking included.
+    max_tokens: int
+    thinking: bool | None = None
+    #: What answers keep to, as `tunesmith.data.grammar` writes it.
+    grammar: str | None = None
+    #: Answers are JSON that graders may look into.
+    as_json: bool = False
+
+
+class Rollouts:
+    """Answers to the prompts of the training file, and of the validation file for what is told of them."""
+
+    def __init__(
+        self,
+        train: Prompts,
+        valid: Prompts,
+        *,
+        plan: Plan,
+        renderer: Renderer,
+        sampler: Drawing,
+        grading: GradingThread,
+        blobs: Blobs,
+    ) -> None:
+        self._files = {"train": train, "valid": valid}
+        self._plan = plan
+        self._renderer = renderer
+        self._sampler = sampler
+        self._grading = grading
+        self._blobs = blobs
+        self._method = Reinforcement()
+        self._figures = Figures(grading.grader)
+        self._sampled_s = 0.0
+        self._handed_out_at: float | None = None
+        self._records: list[dict[str, Any]] = []
+
+    def attach(self, bench: Bench, tensors: dict[str, Tensor]) -> None:
+        """Begin to work; nothing is carried from one attempt to the next, each step is sampled anew from its seeds."""
+        del tensors
+        self._bench = bench
+        self._order = Shuffled(self.n_rows, batch_size=bench.run.batch_size, seed=bench.run.seed)
+
+    @property
+    def n_rows(self) -> int:
+        """Return the rows of the training file."""
+        return len(self._files["train"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return nothing: a step leaves nothing behind but weights."""
+        return {}
+
+    def saves_at(self, step: int) -> bool:
+        """Say whether an evaluation, and with it a checkpoint, is due after a step."""
+        return step % self._plan.eval_interval == 0 or step == self._bench.total_steps
+
+    def begin(self) -> dict[str, Any]:
+        """Return the evaluation before the first step."""
+        figures = self._evaluate(0, {})
+        self._put_down(0)
+        return figures
+
+    def take(self, step: int) -> Taken:
+        """Sample and grade a group for each prompt of the step.
+
+        Raises:
+            Interrupted: a pause was asked for meanwhile.
+            GraderFailing: too many samples got no grade.
+        """
+        rows = self._order.rows(step)
+        began = time.monotonic()
+        # the same prompt gets other samples in every epoch
+        groups = self._sample("train", rows, self._plan.group_size, salt=f"{step}")
+        samples = [sample for group in groups for sample in group]
+        self._sampled_s = time.monotonic() - began
+        self._check_grader(step, samples)
+        trained = [sample for group in groups if self._compare(group) for sample in group if sample.advantage]
+        if not trained:
+            self._warn_of_no_gradient(step)
+        self._records = self._recorded("train", step, samples)
+        counted = [sample for sample in samples if sample.reward is not None]
+        n_counted = sum(len(sample.drawn.tokens) for sample in counted)
+        documents = [sample.document() for sample in trained]
+        self._handed_out_at = time.monotonic()
+        return Taken(
+            documents=documents,
+            rows=rows,
+            trained_tokens=sum(len(sample.prompt) + len(sample.drawn.tokens) for sample in counted),
+            values=self._figures.of("train", samples, {}),
+            n_idle=n_counted - sum(len(document.trained) for document in documents),
+        )
+
+    def validate(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the step's figures with those of its evaluation, where one is due, and how long everything took.
+
+        Raises:
+            Interrupted, GraderFailing: as `take`.
+        """
+        trained_s = None if self._handed_out_at is None else time.monotonic() - self._handed_out_at
+        self._handed_out_at = None
+        gap = values.get("train_sampler_logp_gap")
+        if gap is not None and gap > WIDEST_GAP:
+            self._warn_of_gap(step, gap)
+        began = time.monotonic()
+        figures = self._evaluate(step, values) if self.saves_at(step) else dict(values)
+        self._put_down(step)
+        evaluated_s = time.monotonic() - began
+        spans = {"sampling": self._sampled_s, "training": trained_s, "eval": evaluated_s}
+        whole = sum(seconds for seconds in spans.values() if seconds is not None)
+        figures["timing"] = {**figures.get("timing", {}), "step": {**spans, "full_iteration": whole}}
+        return figures
+
+    def _evaluate(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        groups = self._sample("valid", range(len(self._files["valid"])), self._plan.eval_samples, salt="")
+        samples = [sample for group in groups for sample in group]
+        self._check_grader(step, samples)
+        self._records += self._recorded("valid", step, samples)
+        return self._figures.of("valid", samples, values)
+
+    def _sample(self, split: str, rows: Sequence[int], n: int, *, salt: str) -> list[list[Graded]]:
+        """Draw `n` samples of each row and return them with their grades, row by row."""
+        told_rows = [self._files[split][row] for row in rows]
+        seeds = [self._seed(split, row, salt) for row in rows]
+        asks = [self._ask(row, seed, n) for row, seed in zip(told_rows, seeds, strict=True)]
+        answers: dict[tuple[int, int], tuple[Drawn, Answer]] = {}
+        grades: dict[tuple[int, int], Future[Grade]] = {}
+
+        def on_drawn(drawn: Drawn) -> None:
+            row = told_rows[drawn.ask]
+            thinks = self._renderer.thinks and self._plan.thinking is not False
+            answer = read(drawn, row, self._renderer, thinks=thinks, seed=seeds[drawn.ask] + drawn.sample)
+            place = drawn.ask, drawn.sample
+            answers[place] = drawn, answer
+            grades[place] = self._grading.submit(told(answer, row, as_json=self._plan.as_json))
+
+        try:
+            if not self._sampler.draw(asks, on_drawn, stop=self._bench.control.pause_asked):
+                raise Interrupted
+            self._wait(grades.values())
+        finally:
+            for grade in grades.values():
+                grade.cancel()
+        return [
+            [
+                Graded(rows[number], ask.prompt, *answers[number, sample], grades[number, sample].result())
+                for sample in range(n)
+            ]
+            for number, ask in enumerate(asks)
+        ]
+
+    def _wait(self, grades: Any) -> None:
+        open_: set[Future[Grade]] = set(grades)
+        while open_:
+            _, open_ = wait(open_, timeout=_LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
+            if open_ and self._bench.control.pause_asked():
+                raise Interrupted
+
+    def _ask(self, row: PromptRow, seed: int, n: int) -> Ask:
+        plan = self._plan
+        prompt = self._method.prompt(row, self._renderer, plan.thinking)
+        room = plan.context_length - len(prompt)
+        return Ask(prompt, n, min(plan.max_tokens, room), seed, grammar=plan.grammar)
+
+    def _seed(self, split: str, row: int, salt: str) -> int:
+        text = f"{self._bench.run.seed}:{split}:{row}:{salt}"
+        return int.from_bytes(blake2b(text.encode(), digest_size=6).digest(), "big")
+
+    def _compare(self, group: list[Graded]) -> bool:
+        """Set the advantages of a group; False where nothing tells its samples apart."""
+        graded = [(sample, sample.reward) for sample in group if sample.reward is not None]
+        gains = advantages([reward for _, reward in graded if reward is not None])
+        for (sample, _), gain in zip(graded, gains, strict=True):
+            sample.advantage = gain
+        return any(gains)
+
+    def _check_grader(self, step: int, samples: list[Graded]) -> None:
+        failed = [sample for sample in samples if sample.reward is None]
+        if len(failed) <= MOST_ERRORS * len(samples):
+            return
+        reasons = list(dict.fromkeys(f"{flag}: {why}" for each in failed for flag, why in each.grade.errors.items()))
+        shown = " | ".join(reason[:_N_SHOWN_CHARACTERS] for reason in reasons[:_N_SHOWN])
+        raise GraderFailing(
+            f"The grader failed for {len(failed)} of the {len(samples)} samples of step {step}, more than "
+            f"{MOST_ERRORS:.0%}: {shown}"
+        )
+
+    def _warn_of_no_gradient(self, step: int) -> None:
+        self._bench.reporter.message(
+            f"Step {step} trained nothing: in every group all samples got the same reward, so there is nothing to learn "
+            "from. Is the grader ever able to tell answers apart, and are the prompts neither all too easy nor too hard?",
+            level="warn",
+            key="no-gradient",
+        )
+
+    def _warn_of_gap(self, step: int, gap: float) -> None:
+        self._bench.reporter.message(
+            f"At step {step} the log-probabilities of sampling and of training differ by {gap:.3f} a token on average: the "
+            "two compute the model differently.",
+            level="warn",
+            key="sampler-gap",
+        )
+
+    def _recorded(self, split: str, step: int, samples: list[Graded]) -> list[dict[str, Any]]:
+        file = self._files[split]
+        return [sample.record(file[sample.row], step=step, split=split) for sample in samples]
+
+    def _put_down(self, step: int) -> None:
+        """Write the step's samples for people to look at, beside the attempt's checkpoints."""
+        lines = ((json.dumps(record, ensure_ascii=False) + "\n").encode() for record in self._records)
+        self._blobs.put(f"{self._bench.run.output_key}/rollouts/{step:06d}.jsonl", lines)
+        self._records = []
