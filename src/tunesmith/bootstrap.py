@@ -1,5 +1,6 @@
 """The fuse box of the server: settings to adapters to services; no other file of the server's side names an adapter."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.queue import Queue
 from tunesmith.services.retention import Retention
+from tunesmith.services.rewards import Rewards
+from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.warmth import Warmth
@@ -61,6 +64,7 @@ class Composed:
     retention: Retention
     spares: LocalSpares
     sandbox: Sandbox
+    tools: Callable[[Project], Tools]
 
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
@@ -154,6 +158,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         judges = Judging(db, bases, servers, pictures, chat, scope)
         return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, servers))
 
+    grading = Grading(tools=tools, ids=ids)
     services = Services(
         settings=settings,
         clock=clock,
@@ -168,12 +173,14 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         chat=chat,
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
-        grading=Grading(tools=tools, ids=ids),
+        grading=grading,
+        rewards=Rewards(db=db, blobs=blobs, grading=grading, settings=settings),
+        rollouts=Rollouts(db=db, blobs=blobs),
     )
     retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
-        settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares, sandbox
+        settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares, sandbox, tools
     )
 
 

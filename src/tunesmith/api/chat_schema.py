@@ -53,10 +53,13 @@ class StreamOptions(WireRequest):
     include_obfuscation: bool | None = None
 
 
+SchemaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
 class JsonSchema(WireRequest):
     """A schema by name; the answer keeps to it whether `strict` says so or not."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: SchemaName
     description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None

@@ -1,6 +1,5 @@
 """Graders over HTTP, `/v1/fine_tuning/alpha/graders`: `validate` checks one, `run` grades one sample with it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
@@ -10,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from tunesmith.api.deps import Caller, Served
-from tunesmith.api.wire import WireRequest
+from tunesmith.api.wire import WireRequest, ascii_json
 from tunesmith.graders.base import Flag, Grade, Sample, Usage
 from tunesmith.graders.grader import Grader
 
@@ -52,7 +51,7 @@ class RunGrader(WireRequest):
 async def validate_grader(body: ValidateGrader, served: Served, caller: Caller) -> Response:
     """Check a grader and echo it, with a name if it had none."""
     await served.grading.check(caller.scope, body.grader)
-    return _json({"grader": served.grading.named(body.grader).model_dump(exclude_unset=True)})
+    return ascii_json({"grader": served.grading.named(body.grader).model_dump(exclude_unset=True)})
 
 
 @router.post("/run")
@@ -60,7 +59,7 @@ async def run_grader(body: RunGrader, served: Served, caller: Caller) -> Respons
     """Grade one sample. A grader's failure is an answer too: reward 0, and flags that tell why."""
     grader = served.grading.named(body.grader)
     grade = await served.grading.run(caller.scope, grader, body.sample())
-    return _json(wire_grade(str(grader.name), grader.type, grade))
+    return ascii_json(wire_grade(str(grader.name), grader.type, grade))
 
 
 def wire_grade(name: str, kind: str, grade: Grade) -> dict[str, Any]:
@@ -100,8 +99,3 @@ def _wire_usage(usage: Usage) -> dict[str, int]:
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
     }
-
-
-def _json(body: Mapping[str, Any]) -> Response:
-    """Return a body in ASCII: what a grader says may hold characters that UTF-8 cannot."""
-    return Response(json.dumps(body, allow_nan=False), media_type="application/json")

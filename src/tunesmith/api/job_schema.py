@@ -1,15 +1,17 @@
 """What `POST /v1/fine_tuning/jobs` takes: the whole published schema, each field with its range."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tunesmith.api.wire import Text, WireRequest, shown, storable
+from tunesmith.api.chat_schema import JsonSchema, SchemaName
+from tunesmith.api.wire import Text, WireRequest, shown, storable, storable_json
 from tunesmith.graders.grader import Grader
 
 Auto = Literal["auto"]
+Model = TypeVar("Model", bound=BaseModel)
 MethodType = Literal["supervised", "dpo", "reinforcement"]
 
 MAX_SEED: Final = 2**31 - 1
@@ -70,6 +72,12 @@ def _or_auto(number: CoreSchema) -> CoreSchema:
     return core_schema.union_schema([core_schema.literal_schema(["auto"]), number])
 
 
+def _kept(part: Model) -> Model:
+    """Return a part of a method that is kept as it came, or refuse what a database or UTF-8 cannot hold."""
+    storable_json(part.model_dump(exclude_unset=True, by_alias=True))
+    return part
+
+
 class SupervisedHyperparameters(WireRequest):
     """How a supervised job trains."""
 
@@ -105,12 +113,44 @@ class DpoMethod(WireRequest):
     hyperparameters: DpoHyperparameters | None = None
 
 
+class AnswerFormat(WireRequest):
+    """The form that answers are sampled in; a schema stands in a block of its own (OpenAI) or beside the type (Azure)."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    name: SchemaName | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_schema_where_there_is_to_be_one(self) -> Self:
+        beside = [name for name in ("name", "description", "schema", "strict") if self._said(name) is not None]
+        if self.type != "json_schema" and (beside or self.json_schema is not None):
+            raise PydanticCustomError(
+                "value",
+                "of type '{type}' takes no '{field}': that is for the type 'json_schema'",
+                {"type": self.type, "field": beside[0] if beside else "json_schema"},
+            )
+        if self.json_schema is not None and beside:
+            raise PydanticCustomError(
+                "value", "has '{field}' beside 'json_schema': put it into that block", {"field": beside[0]}
+            )
+        block = self.json_schema or self
+        if self.type == "json_schema" and (block.name is None or block.schema_ is None):
+            raise PydanticCustomError("value", "of type 'json_schema' needs 'json_schema' with a 'name' and a 'schema'")
+        return self
+
+    def _said(self, name: str) -> object:
+        return self.schema_ if name == "schema" else getattr(self, name)
+
+
 class ReinforcementMethod(WireRequest):
     """The `reinforcement` block."""
 
-    grader: Grader
+    grader: Annotated[Grader, AfterValidator(_kept)]
     hyperparameters: ReinforcementHyperparameters | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: Annotated[AnswerFormat, AfterValidator(_kept)] | None = None
 
 
 class Method(WireRequest):
@@ -198,8 +238,23 @@ class CreateJobRequest(WireRequest):
         block = None if self.method is None else getattr(self.method, self.method_type)
         hyperparameters = self.hyperparameters if block is None else block.hyperparameters
         filled = hyperparameters or _DEFAULTS[self.method_type]()
-        others = {} if block is None else block.model_dump(exclude={"hyperparameters"})
-        return {**others, "hyperparameters": filled.model_dump()}
+        return {**self._as_it_came(), "hyperparameters": filled.model_dump()}
+
+    @property
+    def reinforcement(self) -> ReinforcementMethod | None:
+        """Return the block of that method, where it is the one asked for."""
+        return None if self.method is None else self.method.reinforcement
+
+    def _as_it_came(self) -> dict[str, Any]:
+        """Return what a block holds beside its hyperparameters, without defaults: it is echoed as it was written."""
+        block = self.reinforcement
+        if block is None:
+            return {}
+        form = block.response_format
+        return {
+            "grader": block.grader.model_dump(exclude_unset=True),
+            "response_format": None if form is None else form.model_dump(exclude_unset=True, by_alias=True),
+        }
 
 
 _DEFAULTS: Final = {

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Caller, Served
@@ -64,28 +65,30 @@ async def listing(request: Request) -> ListJobs:
 
 
 @router.post("")
-def create_job(body: CreateJobRequest, served: Served, caller: Caller, once: Repeatable) -> Response:
-    """Create a job."""
+async def create_job(body: CreateJobRequest, served: Served, caller: Caller, once: Repeatable) -> Response:
+    """Create a job; a grader is checked before, which can take as long as loading its source in the sandbox."""
     if body.hyperparameters is not None and body.method is not None:
         raise InvalidRequest(
             "'hyperparameters' cannot stand beside 'method': put them into the method's own block.", param="hyperparameters"
         )
-    job = served.jobs.create(
-        caller.scope,
-        CreateJob(
-            model=body.model,
-            training_file=body.training_file,
-            validation_file=body.validation_file,
-            suffix=body.suffix,
-            seed=body.seed,
-            method=body.method_type,
-            method_config=body.method_config(),
-            integrations=[integration.model_dump() for integration in body.integrations or []],
-            metadata=body.metadata,
-        ),
-        also=None if once is None else once.also(wire_job),
+    config = body.method_config()
+    request = CreateJob(
+        model=body.model,
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        suffix=body.suffix,
+        seed=body.seed,
+        method=body.method_type,
+        method_config=config,
+        integrations=[integration.model_dump() for integration in body.integrations or []],
+        metadata=body.metadata,
     )
-    return JSONResponse(wire_job(job))
+    if body.reinforcement is not None:
+        grader = served.grading.named(body.reinforcement.grader)
+        config["grader"] = grader.model_dump(exclude_unset=True)
+        await served.rewards.check(caller.scope, request, grader)
+    also = None if once is None else once.also(wire_job)
+    return JSONResponse(wire_job(await run_in_threadpool(served.jobs.create, caller.scope, request, also=also)))
 
 
 @router.get("")

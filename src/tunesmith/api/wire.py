@@ -1,10 +1,12 @@
 """What every resource of the wire shares: strict request models, the list envelope, times as whole unix seconds."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+from starlette.responses import Response
 
 #: Largest page of any list.
 N_PAGE: Final = 10_000
@@ -36,6 +38,38 @@ def storable(text: str) -> str:
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise PydanticCustomError("value", "must be Unicode text without the character NUL")
     return text
+
+
+#: How deep a JSON value that is kept may lie in others.
+N_DEPTH: Final = 100
+
+
+def storable_json(value: object) -> None:
+    """Refuse a JSON value that holds text which is not `storable`, or is nested too deep to be read again."""
+    level, depth = [value], 0
+    while level:
+        if depth > N_DEPTH:
+            raise PydanticCustomError("value", "must be nested at most {limit} levels deep", {"limit": N_DEPTH})
+        for text in (text for each in level for text in _texts(each)):
+            storable(text)
+        level, depth = [inner for each in level for inner in _inside(each)], depth + 1
+
+
+def _texts(value: object) -> Iterable[str]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value)
+    return (value,) if isinstance(value, str) else ()
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
+
+
+def ascii_json(body: Mapping[str, Any]) -> Response:
+    """Return a body in ASCII: what models and graders say may hold characters that UTF-8 cannot."""
+    return Response(json.dumps(body, allow_nan=False), media_type="application/json")
 
 
 #: A string that every database can hold.

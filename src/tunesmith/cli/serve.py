@@ -135,7 +135,8 @@ async def run(
         CannotServe: a door could not be opened.
     """
     channel = composed.folder.run / "channel.sock"
-    inner, outer = Door(create_internal_app(composed.attempts), uds=str(channel)), Door(create_app(composed.services))
+    inner = Door(create_internal_app(composed.attempts, composed.tools), uds=str(channel))
+    outer = Door(create_app(composed.services))
     tasks = [asyncio.create_task(inner.serve())]
     try:
         await inner.opened(tasks[0])

@@ -7,6 +7,24 @@ from tunesmith.domain.job import Job, NewEvent
 #: The key of the one event that ends a job; the store takes it once.
 TERMINAL_KEY: Final = "terminal"
 
+_LOSSES: Final = (
+    ("training loss", "train_loss"),
+    ("validation loss", "valid_loss"),
+    ("full validation loss", "full_valid_loss"),
+)
+#: What a step's sentence says, by method: words and metric.
+_TOLD: Final = {
+    "supervised": _LOSSES,
+    "dpo": _LOSSES,
+    "reinforcement": (
+        ("train mean reward", "train_mean_reward"),
+        ("full validation mean reward", "full_valid_mean_reward"),
+        ("full validation mean parse error", "full_valid_mean_parse_error"),
+    ),
+}
+#: What stands between a step's number and what is said of it, where it is no colon.
+_BEFORE: Final = {"reinforcement": " ,"}
+
 
 def created(job: Job) -> NewEvent:
     """Return the first event of every job."""
@@ -35,23 +53,16 @@ def started(attempt: int, step: int) -> NewEvent:
     return NewEvent(f"started-{attempt}", text)
 
 
-def step(data: dict[str, Any], created_at: float) -> NewEvent:
-    """Return the metrics event of one optimizer step; `data` holds `step`, `total_steps` and the losses measured."""
-    parts = [
-        f"{name}={_loss(data[key])}"
-        for name, key in (
-            ("training loss", "train_loss"),
-            ("validation loss", "valid_loss"),
-            ("full validation loss", "full_valid_loss"),
-        )
-        if key in data
-    ]
+def step(method: str, data: dict[str, Any], created_at: float) -> NewEvent:
+    """Return the metrics event of one optimizer step; `data` holds `step`, `total_steps` and what was measured."""
     number = int(data["step"])
-    text = f"Step {number}/{data['total_steps']}: {', '.join(parts)}"
+    told = ", ".join(f"{name}={_number(data[key])}" for name, key in _TOLD[method] if key in data)
+    # the blank before the comma is OpenAI's: scripts look for it
+    text = f"Step {number}/{data['total_steps']}{_BEFORE.get(method, ':')} {told}".rstrip()
     return NewEvent(f"s{number}", text, type="metrics", data=data, created_at=created_at)
 
 
-def _loss(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "nan" if value is None else f"{value:.2f}"
 
 

@@ -1,7 +1,7 @@
 """What all graders share: a strict schema with two questions, and the ports to what they ask. A grader is one file here.
 
-To add one: subclass `GraderSchema`, answer `score` (and `check`, where it needs something of this server), and add it to the
-union in `leaves.py`.
+To add one: subclass `GraderBase`, answer `score` (and `check`, where it needs something of this server; `templates`, where
+it fills any in), and add it to the union in `leaves.py`.
 """
 
 import json
@@ -263,12 +263,16 @@ class GraderSchema(BaseModel):
 
 
 class GraderBase(GraderSchema):
-    """A grader: what all of them have, and the two questions that each answers."""
+    """A grader: what all of them have, and the questions that each answers."""
 
     name: str | None = None
 
     async def check(self, tools: Tools, /) -> None:
         """Raise `GraderRefused` when this server cannot grade so."""
+
+    def templates(self) -> Mapping[str, str]:
+        """Return the texts that are filled in from a sample, by the field that holds each (`input[0].content`)."""
+        return {}
 
     async def grade(self, sample: Sample, tools: Tools) -> Grade:
         """Grade one sample; whatever goes wrong is told in the grade."""

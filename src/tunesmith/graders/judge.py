@@ -111,6 +111,33 @@ def needs(messages: Iterable[JudgeMessage], effort: str | None = None) -> Needs:
     )
 
 
+def templates(messages: Iterable[JudgeMessage]) -> dict[str, str]:
+    """Return the texts of the messages that are filled in, by their field."""
+    found: dict[str, str] = {}
+    for number, message in enumerate(messages):
+        field = f"input[{number}].content"
+        if isinstance(message.content, list):
+            for index, block in enumerate(message.content):
+                found |= _templates(f"{field}[{index}]", block)
+        else:
+            found |= _templates(field, message.content)
+    return found
+
+
+def _templates(field: str, block: str | GraderSchema) -> dict[str, str]:
+    match block:
+        case InputImage(image_url=url):
+            return {f"{field}.image_url": url}
+        case InputAudio(input_audio=audio):
+            return {f"{field}.input_audio.data": audio.data}
+        case InputText(text=text) | OutputText(text=text):
+            return {f"{field}.text": text}
+        case str():
+            return {field: block}
+        case _:
+            raise TypeError(f"{block} is no block")
+
+
 def rendered(messages: Iterable[JudgeMessage], sample: Sample) -> list[dict[str, Any]]:
     """Return the messages as chat completions take them.
 

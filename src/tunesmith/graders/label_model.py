@@ -1,12 +1,13 @@
 """`label_model`: a judge model chooses a label."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tunesmith.graders.base import Grade, GraderBase, GradingFailed, Sample, Tools
-from tunesmith.graders.judge import JudgeMessage, ask, needs, shown
+from tunesmith.graders.judge import JudgeMessage, ask, needs, shown, templates
 
 
 class LabelModel(GraderBase):
@@ -24,6 +25,10 @@ class LabelModel(GraderBase):
         if unknown:
             raise PydanticCustomError("value", "passes '{label}', which is not among its labels", {"label": unknown[0]})
         return self
+
+    def templates(self) -> Mapping[str, str]:
+        """Return the texts of the judge's prompt."""
+        return templates(self.input)
 
     async def check(self, tools: Tools, /) -> None:
         """See to it that the judge is there, and can do what it is asked."""

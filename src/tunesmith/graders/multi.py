@@ -1,6 +1,7 @@
 """`multi`: several graders and a formula over their scores."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -56,6 +57,14 @@ class Multi(GraderBase):
             except formula.FormulaRefused as error:
                 raise PydanticCustomError("value", "{why}", {"why": str(error)}) from error
         return text
+
+    def templates(self) -> Mapping[str, str]:
+        """Return the texts of every grader."""
+        return {
+            f"graders.{name}.{field}": text
+            for name, each in self.graders.items()
+            for field, text in each.templates().items()
+        }
 
     async def check(self, tools: Tools, /) -> None:
         """Check every grader."""

@@ -1,13 +1,14 @@
 """`score_model`: a judge model gives a number."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from tunesmith.graders.base import Grade, GraderBase, GradingFailed, Sample, Tools
-from tunesmith.graders.judge import JudgeMessage, SamplingParams, ask, needs, shown
+from tunesmith.graders.judge import JudgeMessage, SamplingParams, ask, needs, shown, templates
 
 
 def _ascends(span: list[float]) -> list[float]:
@@ -32,6 +33,10 @@ class ScoreModel(GraderBase):
     sampling_params: SamplingParams | None = None
     #: Belongs to evals; tolerated, because the guides write it.
     pass_threshold: float | None = None
+
+    def templates(self) -> Mapping[str, str]:
+        """Return the texts of the judge's prompt."""
+        return templates(self.input)
 
     async def check(self, tools: Tools, /) -> None:
         """See to it that the judge is there, and can do what it is asked."""

@@ -1,5 +1,6 @@
 """`string_check`: compare two rendered strings."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
@@ -20,6 +21,10 @@ class StringCheck(GraderBase):
     input: Template
     reference: Template
     operation: Annotated[Literal["eq", "ne", "like", "ilike"], BeforeValidator(_as_enum)]
+
+    def templates(self) -> Mapping[str, str]:
+        """Return both texts."""
+        return {"input": self.input, "reference": self.reference}
 
     async def score(self, sample: Sample, _tools: Tools, /) -> Grade:
         """Return 1 or 0."""

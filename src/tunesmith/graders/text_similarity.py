@@ -1,6 +1,7 @@
 """`text_similarity`: how near two rendered texts are."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from tunesmith.graders.base import Grade, GraderBase, GradingFailed, Sample, Tools
@@ -25,6 +26,10 @@ class TextSimilarity(GraderBase):
     evaluation_metric: Metric
     #: Belongs to evals; tolerated, because the guides write it.
     pass_threshold: float | None = None
+
+    def templates(self) -> Mapping[str, str]:
+        """Return both texts."""
+        return {"input": self.input, "reference": self.reference}
 
     async def check(self, tools: Tools, /) -> None:
         """See to it that `cosine` has its embedding model."""

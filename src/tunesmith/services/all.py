@@ -15,6 +15,8 @@ from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.queue import Queue
+from tunesmith.services.rewards import Rewards
+from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.upstreams import UpstreamModels
 
 
@@ -36,3 +38,5 @@ class Services:
     idempotency: Idempotency
     spares: Spares
     grading: Grading
+    rewards: Rewards
+    rollouts: Rollouts

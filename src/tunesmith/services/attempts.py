@@ -74,6 +74,11 @@ class Attempts:
         """Return what the job's owner wants; raises as `report` does."""
         return str(self._authorise(job_id, attempt, token).desired)
 
+    def project(self, job_id: str, attempt: int, token: str) -> Project:
+        """Return whose an attempt is, so that its graders are given that project's tools; raises as `report` does."""
+        job = self._authorise(job_id, attempt, token)
+        return Project(job.project_id, job.organization_id)
+
     def settle(self, job_id: str, attempt: int, reports: Sequence[Report]) -> None:
         """Take what a dead attempt had not yet delivered; what is fenced meanwhile is dropped."""
         try:
@@ -132,7 +137,7 @@ class Attempts:
                 news.append(wording.started(job.attempt, int(data["step"])))
             case channel.METRICS:
                 metrics.add(tx, _scope(job), job.id, int(data["step"]), data)
-                news.append(wording.step(data, report.created_at))
+                news.append(wording.step(job.method, data, report.created_at))
             case channel.MESSAGE:
                 news.append(NewEvent(report.idempotency_key, data["message"], level=data["level"], data={}))
             case channel.CHECKPOINT if job.status is Status.RUNNING:
@@ -190,16 +195,15 @@ class Attempts:
     def _checkpoint(
         self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]
     ) -> None:
-        """Publish an earlier checkpoint under a name of its own; of those that no pause asked for the newest three stay."""
+        """Publish an earlier checkpoint under a name of its own; drop what retention does not keep."""
         step = int(report.data["step"])
-        kept = checkpoints.listed(tx, job)
-        if any(checkpoint.step == step for checkpoint in kept):
+        if any(checkpoint.step == step for checkpoint in checkpoints.listed(tx, job)):
             return
         name = checkpoint_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail(), step)
         checkpoints.publish(tx, job, report, name, step=step)
         news.append(wording.checkpoint(step, name, report.created_at))
         if report.kind == channel.CHECKPOINT:
-            dropped += checkpoints.retain(tx, job, kept, n_new=1)
+            dropped += checkpoints.retain(tx, job)
 
     def _paused(self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]) -> Job:
         """Let the job rest at the checkpoint where its training stopped, or go on from it if the pause was withdrawn."""
@@ -228,7 +232,7 @@ class Attempts:
                 return str(job.desired)
             rows = metrics.all(tx, _scope(job), job_id)
         key = f"jobs/{job_id}/attempts/{attempt}/results.csv"
-        stored = self._blobs.put(key, results_csv(rows))
+        stored = self._blobs.put(key, results_csv(job.method, rows))
         with self._db.begin() as tx:
             job = _current(tx, job_id, attempt, lock=True)
             dropped = self._succeed(tx, job, report, self._result_file(job, key, stored))
@@ -253,8 +257,7 @@ class Attempts:
         )
 
     def _succeed(self, tx: Transaction, job: Job, report: Report, result: File) -> list[Checkpoint]:
-        kept = checkpoints.listed(tx, job)
-        last = [checkpoint for checkpoint in kept if checkpoint.step == int(report.data["step"])]
+        last = [checkpoint for checkpoint in checkpoints.listed(tx, job) if checkpoint.step == int(report.data["step"])]
         name = tuned_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail())
         _moved(
             jobs.swap(
@@ -272,11 +275,10 @@ class Attempts:
             )
         )
         files.add(tx, _scope(job), result)
-        earlier = [checkpoint for checkpoint in kept if checkpoint not in last]
-        dropped = checkpoints.retain(tx, job, earlier, n_new=1)
         for checkpoint in last:
             checkpoints.drop(tx, job, checkpoint)
         checkpoints.publish(tx, job, report, name, step=None)
+        dropped = checkpoints.retain(tx, job)
         events.append(tx, _scope(job), job.id, job.attempt, [wording.model_created(name), wording.succeeded()])
         outbox.add(tx, _scope(job), job.id, "fine_tuning.job.succeeded")
         return dropped

@@ -1,6 +1,7 @@
-"""A job's checkpoints: published under a name each, the newest of them kept, the others dropped; inside a transaction."""
+"""A job's checkpoints: published under a name each, the newest or best kept, the others dropped; inside a transaction."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -53,16 +54,31 @@ def listed(tx: Transaction, job: Job) -> list[Checkpoint]:
     return found
 
 
-def retain(tx: Transaction, job: Job, found: Iterable[Checkpoint], *, n_new: int) -> list[Checkpoint]:
-    """Drop all but the newest of the checkpoints, so that with `n_new` more they are `KEPT`; return what was dropped.
+def retain(tx: Transaction, job: Job) -> list[Checkpoint]:
+    """Drop the listed checkpoints that are not to be kept beside the newest, and return them.
 
     One that an unfinished job starts from stays as long as that job needs it, and one that a pause asked for stays.
     """
-    regular: Sequence[Checkpoint] = [checkpoint for checkpoint in found if not checkpoint.by_pause]
-    dropped = [checkpoint for checkpoint in regular[KEPT - n_new :] if not _needed(tx, job, checkpoint)]
+    regular = [checkpoint for checkpoint in listed(tx, job) if not checkpoint.by_pause]
+    kept = {checkpoint.id for checkpoint in _kept(job.method, regular)}
+    dropped = [checkpoint for checkpoint in regular if checkpoint.id not in kept and not _needed(tx, job, checkpoint)]
     for checkpoint in dropped:
         drop(tx, job, checkpoint)
     return [replace(checkpoint, kept=False) for checkpoint in dropped]
+
+
+def _kept(method: str, newest_first: Sequence[Checkpoint]) -> Sequence[Checkpoint]:
+    """Return the newest, or those of the highest reward and the newest one, from which an unfinished job goes on."""
+    if method != "reinforcement":
+        return newest_first[:KEPT]
+    best_first = sorted(newest_first, key=_reward, reverse=True)  # stable: of equal ones the newer is before the older
+    return [*best_first[:KEPT], *newest_first[:1]]
+
+
+def _reward(checkpoint: Checkpoint) -> float:
+    """Return the mean reward on the validation file; one that was never measured is behind all others."""
+    reward = checkpoint.metrics.get("valid_reward_mean")
+    return -math.inf if reward is None else float(reward)
 
 
 def drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:

@@ -24,7 +24,19 @@ from tunesmith.store import checkpoints, events, files, jobs, models, outbox
 from tunesmith.store.session import Database, Transaction
 
 TRAINING_PURPOSE: Final = "fine-tune"
-_AUTO: Final = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
+#: What every method can be told, and what each can besides; left out, all is chosen here.
+_EVERY: Final = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
+_LEFT_OUT: Final[dict[str, dict[str, str]]] = {
+    "supervised": _EVERY,
+    "dpo": {**_EVERY, "beta": "auto"},
+    "reinforcement": {
+        **_EVERY,
+        "compute_multiplier": "auto",
+        "eval_interval": "auto",
+        "eval_samples": "auto",
+        "reasoning_effort": "default",
+    },
+}
 _UNFINISHED: Final = frozenset(Status) - TERMINAL
 
 log = structlog.get_logger()
@@ -64,16 +76,12 @@ class Jobs:
 
         Raises:
             InvalidRequest: a file or the model cannot be used; files are looked at before the model, as OpenAI does.
-            NotAvailable: the method or an integration comes with another release.
+            NotAvailable: an integration comes with another release.
         """
         with self._db.read() as tx:
-            _usable_files(tx, scope, request)
+            usable_files(tx, scope, request)
             tuned = models.get(tx, scope, request.model) if request.model.startswith("ft:") else None
         base = self._base(request.model, tuned)
-        if request.method != "supervised":
-            raise NotAvailable(
-                f"The method '{request.method}' is not available in this release; 'supervised' is.", param="method.type"
-            )
         if request.integrations:
             raise NotAvailable(
                 "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
@@ -81,7 +89,7 @@ class Jobs:
         job = self._new(scope, request, base, tuned)
         with self._db.begin() as tx:
             # What the job stands on may have been deleted since it was looked at.
-            _usable_files(tx, scope, request)
+            usable_files(tx, scope, request)
             if tuned is not None and models.get(tx, scope, tuned.name, lock=True) is None:
                 raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
             stored = jobs.add(tx, scope, job, [wording.created(job)])
@@ -110,7 +118,7 @@ class Jobs:
     def _new(self, scope: Project, request: CreateJob, base: Base, tuned: TunedModel | None) -> Job:
         config: dict[str, Any] = {
             **request.method_config,
-            "hyperparameters": {**_AUTO, **(request.method_config.get("hyperparameters") or {})},
+            "hyperparameters": {**_LEFT_OUT[request.method], **(request.method_config.get("hyperparameters") or {})},
         }
         now = self._clock.now()
         return Job(
@@ -246,13 +254,27 @@ def _found(tx: Transaction, scope: Project, job_id: str) -> Job:
     return job
 
 
-def _usable_files(tx: Transaction, scope: Project, request: CreateJob) -> None:
-    _usable(tx, scope, "training_file", request.training_file)
+def usable_files(tx: Transaction, scope: Project, request: CreateJob) -> dict[str, File]:
+    """Return the files of a job to be, by the field that names each.
+
+    Raises:
+        InvalidRequest: one cannot be used, or the method needs one more.
+    """
+    found = {"training_file": _usable(tx, scope, "training_file", request.training_file)}
     if request.validation_file is not None:
-        _usable(tx, scope, "validation_file", request.validation_file)
+        found["validation_file"] = _usable(tx, scope, "validation_file", request.validation_file)
+    elif request.method == "reinforcement":
+        raise InvalidRequest(
+            "The method 'reinforcement' needs a 'validation_file': the reward on its prompts tells whether training helps, "
+            "and which checkpoints are kept. Upload some prompts that are not in the training file, with purpose "
+            f"'{TRAINING_PURPOSE}', and name that file.",
+            param="validation_file",
+            code="missing_required_parameter",
+        )
+    return found
 
 
-def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> None:
+def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> File:
     file = files.get(tx, scope, file_id)
     if file is None:
         raise InvalidRequest(f"invalid {param}: {file_id}", param=param)
@@ -262,3 +284,4 @@ def _usable(tx: Transaction, scope: Project, param: str, file_id: str) -> None:
             f"'{TRAINING_PURPOSE}'.",
             param=param,
         )
+    return file

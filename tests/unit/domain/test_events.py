@@ -45,9 +45,35 @@ def test_the_sentences_of_a_life() -> None:
 )
 def test_a_steps_event_tells_what_was_measured(losses: dict[str, Any], told: str) -> None:
     data = {"step": 3, "total_steps": 9, **losses}
-    event = events.step(data, 5.0)
-    assert (event.message, event.type, event.data, event.created_at) == (told, "metrics", data, 5.0)
-    assert event.idempotency_key == "s3"
+    for method in ("supervised", "dpo"):
+        event = events.step(method, data, 5.0)
+        assert (event.message, event.type, event.data, event.created_at) == (told, "metrics", data, 5.0)
+        assert event.idempotency_key == "s3"
+
+
+@pytest.mark.parametrize(
+    ("step", "measured", "told"),
+    [
+        (3, {"train_mean_reward": 0.421}, "Step 3/9 , train mean reward=0.42"),
+        (
+            3,
+            {"train_mean_reward": 1, "full_valid_mean_reward": 0.5, "full_valid_mean_parse_error": 0.0, "train_loss": 0.1},
+            "Step 3/9 , train mean reward=1.00, full validation mean reward=0.50, full validation mean parse error=0.00",
+        ),
+        (
+            0,
+            {"full_valid_mean_reward": 0.25, "full_valid_mean_parse_error": 0.125},
+            "Step 0/9 , full validation mean reward=0.25, full validation mean parse error=0.12",
+        ),
+        (4, {"train_mean_reward": None}, "Step 4/9 , train mean reward=nan"),
+        (5, {}, "Step 5/9 ,"),
+    ],
+)
+def test_a_step_that_was_rewarded_tells_the_rewards(step: int, measured: dict[str, Any], told: str) -> None:
+    data = {"step": step, "total_steps": 9, "scores": {"graders": [{"name": "a"}]}, **measured}
+    event = events.step("reinforcement", data, 5.0)
+    assert (event.message, event.type, event.data) == (told, "metrics", data)
+    assert event.idempotency_key == f"s{step}"
 
 
 def test_an_event_that_ends_a_job_has_one_key_whatever_the_end() -> None:

@@ -71,18 +71,30 @@ def test_a_model_that_cannot_be_tuned_is_refused(rig: Any) -> None:
         rig.job()
 
 
-@pytest.mark.parametrize(
-    ("changes", "param"),
-    [
-        ({"method": "dpo"}, "method.type"),
-        ({"method": "reinforcement"}, "method.type"),
-        ({"integrations": [{}]}, "integrations"),
-    ],
-)
-def test_what_comes_later_says_so(rig: Any, changes: dict[str, Any], param: str) -> None:
+def test_every_method_fills_in_what_was_not_said(rig: Any) -> None:
+    every = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": 2}
+    said: dict[str, Any] = {"method_config": {"hyperparameters": {"n_epochs": 2}}}
+    assert rig.job(method="dpo", **said).method_config["hyperparameters"] == {**every, "beta": "auto"}
+    rewarded = rig.job(method="reinforcement", validation_file=rig.upload().id, **said)
+    assert rewarded.method_config["hyperparameters"] == {
+        **every,
+        **dict.fromkeys(("compute_multiplier", "eval_interval", "eval_samples"), "auto"),
+        "reasoning_effort": "default",
+    }
+
+
+def test_rewards_need_a_validation_file(rig: Any) -> None:
+    with pytest.raises(InvalidRequest, match="needs a 'validation_file'") as raised:
+        rig.job(method="reinforcement")
+    assert (raised.value.error_param, raised.value.error_code) == ("validation_file", "missing_required_parameter")
+    with pytest.raises(InvalidRequest, match="invalid training_file: file-none"):
+        rig.job(method="reinforcement", training_file="file-none")
+
+
+def test_an_integration_comes_later_and_says_so(rig: Any) -> None:
     with pytest.raises(NotAvailable, match="not available in this release") as raised:
-        rig.job(**changes)
-    assert raised.value.error_param == param
+        rig.job(integrations=[{}])
+    assert raised.value.error_param == "integrations"
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in TERMINAL])
