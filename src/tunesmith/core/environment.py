@@ -3,6 +3,10 @@
 import os
 from typing import Final
 
+#: Every process of an attempt carries these two; whoever confirms its end finds by them what is left of it.
+JOB_TAG: Final = "TUNESMITH_JOB"
+ATTEMPT_TAG: Final = "TUNESMITH_ATTEMPT"
+
 _NAMES: Final = frozenset(
     {
         "PATH",
@@ -31,3 +35,8 @@ def passed_on() -> dict[str, str]:
     """Return the part of the environment that a child process is given."""
     passed = {name: value for name, value in os.environ.items() if name in _NAMES or name.startswith(_PREFIXES)}
     return {**_DEFAULTS, **passed}
+
+
+def tag() -> dict[str, str]:
+    """Return the attempt's tag that this process carries, for a child that gets nothing else; empty outside an attempt."""
+    return {name: os.environ[name] for name in (JOB_TAG, ATTEMPT_TAG) if name in os.environ}

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from tunesmith.core.environment import ATTEMPT_TAG, JOB_TAG
+
 LINUX: Final = sys.platform == "linux"
-JOB_TAG: Final = "TUNESMITH_JOB"
-ATTEMPT_TAG: Final = "TUNESMITH_ATTEMPT"
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import tunesmith
+from tunesmith.core import environment
 from tunesmith.graders.sandbox import call, zygote
 from tunesmith.graders.sandbox.layers import Limits
 
@@ -57,7 +58,7 @@ class Process:
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={},
+                    env=environment.tag(),  # the attempt's, where a trainer grades; nothing else
                     cwd="/",
                     start_new_session=True,
                 )

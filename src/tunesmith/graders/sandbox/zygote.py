@@ -100,9 +100,7 @@ def main(text: str) -> None:
 
 def _prepare(config: Config) -> layers.Confinement:
     """Give up what a zygote needs not, import what graders need, and return how calls are to be confined."""
-    kernel.die_with_parent(signal.SIGKILL)
-    if os.getppid() != config.parent:
-        os._exit(1)
+    _die_with(config.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):  # when memory runs out, a grader is to go before the server
         _write("/proc/self/oom_score_adj", b"800")
@@ -145,20 +143,27 @@ def _leave_host(config: Config, tree: namespaces.Tree) -> None:
         os.setgroups([])
     if config.namespaces:
         namespaces.enter(tree, user, group)
+        _die_with(config.parent)  # which a change of user makes void
         _become_first()
         return
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
     kernel.drop_capabilities()
-    kernel.die_with_parent(signal.SIGKILL)
+    _die_with(config.parent)
     host.look(tree)
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the server is, from now on; end at once if it is gone already."""
+    kernel.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _become_first() -> None:
     """Go on as the first process of the new process namespace; this one waits for its end."""
     pid = os.fork()
     if pid:
-        kernel.die_with_parent(signal.SIGKILL)
         os.closerange(3, _LAST)
         os.waitpid(pid, 0)
         os._exit(0)
