@@ -55,6 +55,7 @@ class TrainSpec:
     resume_key: str | None
     threads: int
     max_line_bytes: int
+    #: Of reinforcement: `grader_env`, the folder of graders' packages, and `sandbox_reduced`, the setting.
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     #: Unix time of the job's creation: what templates that print the date see in every attempt.
     created_at: float = 0.0

@@ -7,7 +7,7 @@ be equal for another attempt to go on from here and end with the very same adapt
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,8 @@ class Cursor:
     trained_tokens: int
     #: The figures of this step, as they were reported.
     metrics: dict[str, Any]
+    #: The step was not told of yet: the run paused before it was measured on the validation file.
+    untold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def write(
     files[OPTIMIZER] = save({name: tensor.cpu().contiguous() for name, tensor in optimizer.items()})
     if source:
         files[SOURCE] = save({name: tensor.cpu().contiguous() for name, tensor in source.items()})
-    state = {"step": cursor.step, "trained_tokens": cursor.trained_tokens, "metrics": cursor.metrics}
+    state = asdict(cursor)
     files[CURSOR] = json.dumps(state).encode()
     listed: dict[str, dict[str, Any]] = {}
     for name, content in files.items():

@@ -65,15 +65,15 @@ class Examples:
         documents = self._documents("train", self._train, rows)
         return Taken(documents, rows, sum(document.n_counted for document in documents))
 
-    def validate(self, step: int) -> dict[str, Any]:
-        """Return loss and figures on the validation file."""
+    def validate(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the step's figures with loss and figures on the validation file."""
         valid = self._valid
         at_end = step % self._steps_per_epoch == 0
         if valid is None or not (at_end or step % VALID_EVERY == 0):
-            return {}
+            return values
         n_rows = min(len(valid), max(N_VALID_ROWS, self._bench.run.batch_size))
         start = (step // VALID_EVERY) * n_rows
-        values = self._score(valid, [(start + i) % len(valid) for i in range(n_rows)], "valid_")
+        values = values | self._score(valid, [(start + i) % len(valid) for i in range(n_rows)], "valid_")
         return values | (self._score(valid, range(len(valid)), "full_valid_") if at_end else {})
 
     def saves_at(self, step: int) -> bool:

@@ -23,7 +23,8 @@ from tunesmith.lm.load import Base
 from tunesmith.lm.lora import Adapter, LoraModel
 from tunesmith.methods.auto import steps_per_epoch
 
-_SLOT: Final = 0
+#: Where the adapter lies that is trained.
+SLOT: Final = 0
 #: Where the adapter that training began with lies, for methods that compare with it.
 _START_SLOT: Final = 1
 _N_ROWS_SHOWN: Final = 8
@@ -50,6 +51,8 @@ class _Session:
     trained_tokens: int = 0
     #: What was measured at the last step.
     values: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: It was taken, and is to be measured on the validation file and told of.
+    untold: bool = False
     saved: Saved | None = None
 
 
@@ -69,17 +72,14 @@ def train(
     try:
         if session.step == 0 and (values := source.begin()):
             reporter.metrics(0, total_steps, values)
+        if session.untold:
+            _tell(session)
         for step in range(session.step + 1, total_steps + 1):
             failpoint("train.step")
             if control.pause_asked():
                 return _paused(session)
             _advance(session, step)
-            if session.values:
-                reporter.metrics(step, total_steps, session.values)
-            if step == total_steps or source.saves_at(step):
-                saved = session.saved = _save(session)
-                if step < total_steps:
-                    reporter.checkpoint(saved.step, saved.key, saved.sha256, saved.metrics)
+            _tell(session)
     except Interrupted:
         return _paused(session)
     if session.saved is None:
@@ -100,19 +100,21 @@ def _begin(
     total_steps = run.n_epochs * steps_per_epoch(source.n_rows, run.batch_size)
     loaded = checkpoints.read(blobs, run.resume_key, recipe=run.recipe) if run.resume_key else None
     adapter = _adapter(run, lora, blobs, loaded)
-    lora.place(_SLOT, adapter)
+    lora.place(SLOT, adapter)
     start_slot = None
     if run.start_adapter is not None and run.method.needs_reference:
         start_slot = _START_SLOT
         lora.place(start_slot, adapter_file.from_folder(blobs.path(run.start_adapter), lora))
     width = int(base.head.weight_VC.shape[1])
     peak = base_learning_rate(width) * run.method.learning_rate * run.learning_rate_multiplier
-    tuning = Tuning(_SLOT, run.method, adapter, Optimizer(adapter.parameters(), total_steps=total_steps, peak=peak))
+    tuning = Tuning(SLOT, run.method, adapter, Optimizer(adapter.parameters(), total_steps=total_steps, peak=peak))
     bench = Bench(run, base, lora, tuning, start_slot, total_steps, reporter, control)
     source.attach(bench, {} if loaded is None else loaded.source)
     session = _Session(bench, source, blobs)
     if loaded is not None and run.resume_key is not None:
-        session.step, session.trained_tokens = loaded.cursor.step, loaded.cursor.trained_tokens
+        cursor = loaded.cursor
+        session.step, session.trained_tokens = cursor.step, cursor.trained_tokens
+        session.values, session.untold = cursor.metrics, cursor.untold
         tuning.optimizer.restore(loaded.optimizer, n_updates=session.step)
         session.saved = Saved(session.step, run.resume_key, loaded.adapter_sha256, loaded.cursor.metrics)
     return session
@@ -140,8 +142,20 @@ def _advance(session: _Session, step: int) -> None:
         raise FloatingPointError(f"{error}; it was computed from example {shown}{more} of the training file") from error
     session.step = step
     session.trained_tokens += taken.trained_tokens
-    session.values = values
-    session.values = values | source.validate(step)
+    session.values, session.untold = values, True
+
+
+def _tell(session: _Session) -> None:
+    """Measure the step on the validation file, report it, and write a checkpoint where one is due."""
+    bench, step = session.bench, session.step
+    session.values = session.source.validate(step, session.values)
+    session.untold = False
+    if session.values:
+        bench.reporter.metrics(step, bench.total_steps, session.values)
+    if step == bench.total_steps or session.source.saves_at(step):
+        saved = session.saved = _save(session)
+        if step < bench.total_steps:
+            bench.reporter.checkpoint(saved.step, saved.key, saved.sha256, saved.metrics)
 
 
 def _save(session: _Session) -> Saved:
@@ -150,5 +164,5 @@ def _save(session: _Session) -> Saved:
     return checkpoints.write(
         session.blobs, key,
         adapter=bench.tuning.adapter, optimizer=bench.tuning.optimizer.tensors(), source=session.source.tensors(),
-        cursor=Cursor(session.step, session.trained_tokens, session.values), recipe=bench.run.recipe,
+        cursor=Cursor(session.step, session.trained_tokens, session.values, session.untold), recipe=bench.run.recipe,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The figures of graded samples, as the metrics events of a reinforcement job have them (mean and count, by grader)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tunesmith.engine.samples import Graded
@@ -32,30 +32,21 @@ class Figures:
         """Return the figures of samples, joined with those that `values` has of the other split already."""
         full = {} if split == "train" else self._valid(samples)
         flat: dict[str, Any] = {} if split == "valid" else self._train(samples)
+        usage = self._each(lambda name, grader: self._usage(split, name, grader, samples))
+        errors = self._each(lambda name, grader: self._errors(split, name, grader, samples))
+        scores = self._each(lambda name, grader: {f"{split}_reward_mean": _mean(self._scores(name, grader, samples))})
+        latency = self._each(
+            lambda name, grader: {f"{split}_execution_latency_mean": _mean(self._seconds(name, grader, samples))}
+        )
         nested: dict[str, Any] = {
             "model_graders_token_usage": self._token_usage(split, samples),
             "usage": {
-                "graders": [self._named(name, grader, self._usage(split, name, grader, samples)) for name, grader in self._graders],
+                "graders": usage,
                 "samples": _mean_and_count(f"{split}_reasoning_tokens", [s.answer.n_reasoning for s in samples]),
             },
-            "errors": {
-                "graders": [
-                    self._named(name, grader, self._errors(split, name, grader, samples)) for name, grader in self._graders
-                ]
-            },
-            "scores": {
-                f"{split}_reward_mean": _mean(_rewards(samples)),
-                "graders": [
-                    self._named(name, grader, {f"{split}_reward_mean": _mean(self._scores(name, grader, samples))})
-                    for name, grader in self._graders
-                ],
-            },
-            "timing": {
-                "graders": [
-                    self._named(name, grader, {f"{split}_execution_latency_mean": _mean(self._seconds(name, grader, samples))})
-                    for name, grader in self._graders
-                ]
-            },
+            "errors": {"graders": errors},
+            "scores": {f"{split}_reward_mean": _mean(_rewards(samples)), "graders": scores},
+            "timing": {"graders": latency},
         }
         return _joined(values, {**flat, **full, **nested})
 
@@ -77,8 +68,8 @@ class Figures:
             "valid_completion_tokens_mean": _mean([len(sample.drawn.tokens) for sample in samples]),
         }
 
-    def _named(self, name: str, grader: Any, figures: dict[str, Any]) -> dict[str, Any]:
-        return {"name": name, "type": grader.type, **figures}
+    def _each(self, figures: Callable[[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"name": name, "type": grader.type, **figures(name, grader)} for name, grader in self._graders]
 
     def _grades(self, name: str, grader: Any, samples: Iterable[Graded]) -> list[Grade]:
         """Return the grades that a grader gave: the samples' own, or those that they were computed from."""

@@ -8,7 +8,7 @@ the same seeds. A checkpoint is due after each.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,12 +19,12 @@ from torch import Tensor
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Renderer
 from tunesmith.domain.ports import Ask, Blobs, Drawing, Drawn
-from tunesmith.engine.grading import GradingThread
 from tunesmith.engine.order import Shuffled
 from tunesmith.engine.rewards import Figures
 from tunesmith.engine.run import Bench, Interrupted, Taken
 from tunesmith.engine.samples import Answer, Graded, read, told
-from tunesmith.graders.base import Grade
+from tunesmith.graders.base import Grade, Sample
+from tunesmith.graders.grader import Grader
 from tunesmith.methods.reinforcement import Reinforcement, advantages
 
 #: Share of a step's samples whose grading may fail.
@@ -76,17 +76,18 @@ class Rollouts:
         plan: Plan,
         renderer: Renderer,
         sampler: Drawing,
-        grading: GradingThread,
+        grader: Grader,
+        grade: Callable[[Sample], Future[Grade]],
         blobs: Blobs,
     ) -> None:
         self._files = {"train": train, "valid": valid}
         self._plan = plan
         self._renderer = renderer
         self._sampler = sampler
-        self._grading = grading
+        self._grade = grade
         self._blobs = blobs
         self._method = Reinforcement()
-        self._figures = Figures(grading.grader)
+        self._figures = Figures(grader)
         self._sampled_s = 0.0
         self._handed_out_at: float | None = None
         self._records: list[dict[str, Any]] = []
@@ -154,9 +155,12 @@ class Rollouts:
         """
         trained_s = None if self._handed_out_at is None else time.monotonic() - self._handed_out_at
         self._handed_out_at = None
-        gap = values.get("train_sampler_logp_gap")
-        if gap is not None and gap > WIDEST_GAP:
-            self._warn_of_gap(step, gap)
+        if "train_sampler_logp_gap" in values:
+            gap = values["train_sampler_logp_gap"]
+            values = {key: value for key, value in values.items() if key != "train_sampler_logp_gap"}
+            values["sampler_logp_gap"] = gap
+            if gap > WIDEST_GAP:
+                self._warn_of_gap(step, gap)
         began = time.monotonic()
         figures = self._evaluate(step, values) if self.saves_at(step) else dict(values)
         self._put_down(step)
@@ -187,7 +191,7 @@ class Rollouts:
             answer = read(drawn, row, self._renderer, thinks=thinks, seed=seeds[drawn.ask] + drawn.sample)
             place = drawn.ask, drawn.sample
             answers[place] = drawn, answer
-            grades[place] = self._grading.submit(told(answer, row, as_json=self._plan.as_json))
+            grades[place] = self._grade(told(answer, row, as_json=self._plan.as_json))
 
         try:
             if not self._sampler.draw(asks, on_drawn, stop=self._bench.control.pause_asked):

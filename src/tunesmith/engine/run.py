@@ -52,7 +52,7 @@ class Bench:
 
 
 class Interrupted(Exception):
-    """A pause was asked for in the middle of a step, which is given up; nothing of it was applied."""
+    """A pause was asked for in the middle of something that is given up, and done anew when the run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,12 @@ class Source(Protocol):
         """
         ...
 
-    def validate(self, step: int) -> dict[str, Any]:
-        """Return what was measured on the validation file after a step; empty where it was not its turn."""
+    def validate(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
+        """Return what was measured of a step, `values`, with what the validation file says after it, where it is its turn.
+
+        Raises:
+            Interrupted: a pause was asked for meanwhile; it is asked again with the same values when the run goes on.
+        """
         ...
 
     def saves_at(self, step: int) -> bool:

@@ -48,6 +48,10 @@ class Batch:
                     tasks[key] = group.create_task(self._one(key, sample))
         return [tasks[key].result() for key in keys]
 
+    async def one(self, sample: Sample) -> Grade:
+        """Return the grade of a sample."""
+        return await self._one(_key(sample), sample)
+
     async def _one(self, key: str, sample: Sample) -> Grade:
         known = self._kept.get(key)
         if known is not None:

@@ -12,6 +12,7 @@ optimisation, Shao et al. 2024, arXiv 2402.03300).
 - KL: there is no penalty for leaving the starting weights; low-rank adapters and few steps keep near them.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -96,6 +97,24 @@ class Reinforcement:
         n_tokens = float(len(gain_N))
         gap = (scored.logp_N.detach() - scored.before_N).abs().sum()
         return LossSum(-gain_N.sum(), n_tokens, {"sampler_logp_gap": (gap, n_tokens)})
+
+
+#: Most tokens of an answer by `reasoning_effort`: of a base without a thinking mode, and of one that thinks before it
+#: answers (thinking included). An effort that is not here has what the context leaves.
+N_TOKENS: Final[Mapping[str, tuple[int, int]]] = {
+    "none": (256, 512),
+    "minimal": (256, 512),
+    "low": (512, 2048),
+    "default": (512, 4096),
+    "medium": (1024, 4096),
+    "high": (2048, 16384),
+    "xhigh": (4096, 32768),
+}
+
+
+def n_tokens(effort: str, *, thinks: bool, context_length: int) -> int:
+    """Return the most tokens of an answer."""
+    return min(context_length, N_TOKENS.get(effort, (context_length, context_length))[thinks])
 
 
 def thinking(effort: str) -> bool | None:

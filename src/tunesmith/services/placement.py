@@ -23,6 +23,7 @@ from tunesmith.domain.queue import sentence
 from tunesmith.domain.scope import Everywhere, Project, Scope
 from tunesmith.domain.states import Desired, Status
 from tunesmith.domain.tasks import TrainSpec, ValidateSpec
+from tunesmith.graders.sandbox.environment import FOLDER as GRADER_ENV
 from tunesmith.services.attempts import Attempts, token_sha256
 from tunesmith.services.queue import limits
 from tunesmith.store import checkpoints, events, files, jobs, models, queue
@@ -327,7 +328,15 @@ class Placement:
             threads=self._threads(base),
             max_line_bytes=self._settings.max_line_bytes,
             created_at=job.created_at,
+            extra=self._grading() if job.method == "reinforcement" else {},
         ).to_mapping()
+
+    def _grading(self) -> dict[str, Any]:
+        """Return where a trainer's graders have their packages, and how well they are to be confined."""
+        return {
+            "grader_env": str(self._settings.data_dir.absolute() / GRADER_ENV),
+            "sandbox_reduced": self._settings.sandbox_reduced,
+        }
 
     def _threads(self, base: Base) -> int:
         if self._settings.training_threads is not None:

@@ -1,10 +1,16 @@
 """The fuse box of the compute side: builds the adapters a worker needs from its task."""
 
 import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tunesmith.domain.ports import Blobs
+from tunesmith.domain.ports import Blobs, Drawing
+
+if TYPE_CHECKING:
+    from tunesmith.lm.load import Base
+    from tunesmith.lm.lora import LoraModel
 
 
 def open_blobs(url: str) -> Blobs:
@@ -16,13 +22,20 @@ def open_blobs(url: str) -> Blobs:
     parts = urlsplit(url)
     match parts.scheme:
         case "file":
-            from pathlib import Path  # noqa: PLC0415 - an adapter's needs load with the adapter
-
             from tunesmith.blobs.local import LocalBlobs  # noqa: PLC0415 - only the store that is asked for
 
             return LocalBlobs(Path(url2pathname(parts.path)))
         case other:
             raise ValueError(f"no blob store for the scheme {other!r} in {url!r}; known: file")
+
+
+def open_sampler(
+    base: "Base", lora: "LoraModel", *, slot: int, context_length: int, stop_ids: frozenset[int], folder: Path
+) -> Drawing:
+    """Open the sampler inside a training, on the adapter in `slot`."""
+    from tunesmith.sampler.direct import DirectSampler  # noqa: PLC0415 - torch, and only for rollouts
+
+    return DirectSampler(base, lora, slot=slot, context_length=context_length, stop_ids=stop_ids, folder=folder)
 
 
 def preload() -> None:

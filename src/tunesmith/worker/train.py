@@ -5,8 +5,9 @@
 """
 
 import errno
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 import torch
@@ -20,13 +21,16 @@ from tunesmith.engine.checkpoints import CheckpointRefused
 from tunesmith.engine.examples import Examples
 from tunesmith.engine.loop import Outcome, train
 from tunesmith.engine.memory import token_budget
+from tunesmith.engine.rollouts import GraderFailing
 from tunesmith.engine.rows import RowFile
-from tunesmith.engine.run import Run
+from tunesmith.engine.run import Run, Source
 from tunesmith.lm.adapter_file import AdapterRefused
 from tunesmith.lm.last_layer import trim
 from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, load, prove
 from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.method import method
+from tunesmith.methods.reinforcement import Reinforcement
+from tunesmith.worker.rollouts import open_rollouts
 
 log = structlog.get_logger()
 
@@ -64,26 +68,12 @@ def run(task: Task, spec: TrainSpec, reporter: TrainReporter, control: Control, 
     """Train and report; whatever has a reason that a user can act on is reported as `failed` with its code.
 
     Codes: `base_changed`, `base_not_supported`, `checkpoint_invalid`, `adapter_invalid`, `out_of_memory`, `disk_full`,
-    `diverged`. Anything else propagates as a crash of the worker.
+    `diverged`, `grader_failed`. Anything else propagates as a crash of the worker.
     """
     try:
         outcome = _train(task, spec, reporter, control, blobs)
-    except BaseChanged as error:
-        reporter.failed("base_changed", "model", str(error))
-    except BaseRefused as error:
-        reporter.failed("base_not_supported", "model", str(error))
-    except CheckpointRefused as error:
-        reporter.failed("checkpoint_invalid", None, str(error))
-    except AdapterRefused as error:
-        reporter.failed("adapter_invalid", "model", str(error))
-    except FloatingPointError as error:
-        reporter.failed(
-            "diverged", "learning_rate_multiplier",
-            f"Training diverged: {error}. Try a smaller learning_rate_multiplier than "
-            f"{spec.hyperparameters.get('learning_rate_multiplier')}.",
-        )  # fmt: skip
-    except (MemoryError, RuntimeError, OSError) as error:
-        failure = _resource(error)
+    except (*_EXPLAINED, FloatingPointError, MemoryError, RuntimeError, OSError) as error:
+        failure = _explained(error, spec)
         if failure is None:
             raise
         reporter.failed(*failure)
@@ -122,17 +112,15 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
             max_line_bytes=spec.max_line_bytes,
         )
 
-    source = Examples(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
-    log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
-    return train(
-        _plan(task, spec, token_budget(base)),
-        base,
-        lora=lora,
-        source=source,
-        blobs=blobs,
-        reporter=reporter,
-        control=control,
-    )
+    with ExitStack() as opened:
+        source: Source
+        if spec.method == Reinforcement.name:
+            source = opened.enter_context(open_rollouts(task, spec, base, lora, renderer, blobs))
+        else:
+            source = Examples(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
+        log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
+        run = _plan(task, spec, token_budget(base))
+        return train(run, base, lora=lora, source=source, blobs=blobs, reporter=reporter, control=control)
 
 
 def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:
@@ -154,6 +142,31 @@ def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:
         start_adapter=spec.start_adapter,
         resume_key=spec.resume_key,
     )
+
+
+#: Errors whose message a user can act on: code, and the parameter that it is about.
+_EXPLAINED: Final[dict[type[Exception], tuple[str, str | None]]] = {
+    BaseChanged: ("base_changed", "model"),
+    BaseRefused: ("base_not_supported", "model"),
+    CheckpointRefused: ("checkpoint_invalid", None),
+    AdapterRefused: ("adapter_invalid", "model"),
+    GraderFailing: ("grader_failed", "method.reinforcement.grader"),
+}
+
+
+def _explained(error: Exception, spec: TrainSpec) -> tuple[str, str | None, str] | None:
+    """Return code, param and message of what a user can act on, None for a crash."""
+    if isinstance(error, FloatingPointError):
+        return (
+            "diverged",
+            "learning_rate_multiplier",
+            f"Training diverged: {error}. Try a smaller learning_rate_multiplier than "
+            f"{spec.hyperparameters.get('learning_rate_multiplier')}.",
+        )
+    for kind, (code, param) in _EXPLAINED.items():
+        if isinstance(error, kind):
+            return code, param, str(error)
+    return _resource(error)
 
 
 def _resource(error: Exception) -> tuple[str, str | None, str] | None:

@@ -1,0 +1,71 @@
+# pyright: basic
+"""What a reinforcement training samples with and is graded by, from its spec."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tunesmith.core.channel import Task
+from tunesmith.core.clock import SystemClock
+from tunesmith.data.grammar import grammar_of
+from tunesmith.data.render import Renderer
+from tunesmith.data.response_format import schema_of
+from tunesmith.domain.ports import Blobs
+from tunesmith.domain.tasks import TrainSpec
+from tunesmith.engine.loop import SLOT
+from tunesmith.engine.rollouts import Plan, Rollouts
+from tunesmith.engine.rows import PromptFile
+from tunesmith.graders.batch import Batch
+from tunesmith.graders.grader import Grader
+from tunesmith.lm.load import Base
+from tunesmith.lm.lora import LoraModel
+from tunesmith.methods.auto import group_size
+from tunesmith.methods.reinforcement import n_tokens, thinking
+from tunesmith.worker.compose import open_sampler
+from tunesmith.worker.grading import open_grading
+
+#: Grades at the same time; the server has bounds of its own for judges.
+N_GRADES: int = 16
+
+
+@contextmanager
+def open_rollouts(
+    task: Task, spec: TrainSpec, base: Base, lora: LoraModel, renderer: Renderer, blobs: Blobs
+) -> Generator[Rollouts]:
+    """Open the source of a reinforcement training; its graders' processes end with it."""
+    grader: Grader = TypeAdapter(Grader).validate_python(spec.method_config["grader"])
+    folder = Path(spec.extra["grader_env"])
+    sampler = open_sampler(
+        base, lora, slot=SLOT, context_length=spec.context_length, stop_ids=renderer.stop_ids, folder=Path(spec.base_path)
+    )
+    with open_grading(SystemClock(), folder, sandbox_reduced=bool(spec.extra["sandbox_reduced"])) as loop:
+        batch = Batch(grader, loop.tools, n_at_once=N_GRADES)
+        yield Rollouts(
+            PromptFile(blobs.path(spec.training_key), max_line_bytes=spec.max_line_bytes),
+            PromptFile(blobs.path(spec.validation_key or ""), max_line_bytes=spec.max_line_bytes),
+            plan=_plan(spec, renderer),
+            renderer=renderer,
+            sampler=sampler,
+            grader=grader,
+            grade=lambda sample: loop.begin(batch.one(sample)),
+            blobs=blobs,
+        )
+
+
+def _plan(spec: TrainSpec, renderer: Renderer) -> Plan:
+    knobs = spec.hyperparameters
+    effort = str(knobs["reasoning_effort"])
+    thinks = renderer.thinks and thinking(effort) is not False
+    schema = schema_of(spec.method_config.get("response_format"))
+    return Plan(
+        group_size=group_size(float(knobs["compute_multiplier"])),
+        eval_interval=int(knobs["eval_interval"]),
+        eval_samples=int(knobs["eval_samples"]),
+        context_length=spec.context_length,
+        max_tokens=n_tokens(effort, thinks=thinks, context_length=spec.context_length),
+        thinking=thinking(effort),
+        grammar=None if schema is None else grammar_of(schema),
+        as_json=schema is not None,
+    )
