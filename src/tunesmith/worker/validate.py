@@ -1,9 +1,9 @@
 """The task `validate`: both files read whole, every row checked and rendered, tokens counted, `auto` resolved; no torch.
 
 Rules about the text of a row are its form's (`data/rows.py`, `pairs.py`, `prompts.py`); those that need the base's tokenizer
-and context are `lengths.py`'s. `tokens` are those of all training rows. Supervised: of each example, cut at the context: what
-one epoch trains on, and what `trained_tokens` is a multiple of. dpo: of each input with each of its two answers, both cut at
-the context, so that an input counts twice. reinforcement: of the prompts, which are never cut.
+and context are `lengths.py`'s. `tokens` are those of all training rows. Supervised: of each example, cut at the context, as
+one epoch trains on it; `trained_tokens` is a multiple. dpo: of each input with each of its two answers, both cut, so that an
+input counts twice. reinforcement: of the prompts, which are never cut.
 """
 
 from collections import deque
