@@ -23,9 +23,10 @@ MEASURED = {
 }  # fmt: skip
 
 
-def rows(n: int) -> bytes:
+def rows(n: int, verb: str = "Say") -> bytes:
     lines = [
-        {"messages": [{"role": "user", "content": f"Say {i}."}, {"role": "assistant", "content": f"{i}!"}]} for i in range(n)
+        {"messages": [{"role": "user", "content": f"{verb} {i}."}, {"role": "assistant", "content": f"{i}!"}]}
+        for i in range(n)
     ]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
@@ -77,7 +78,8 @@ def walk_jobs(client: openai.OpenAI, file: str) -> str:
     jobs = client.fine_tuning.jobs
     method: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 6}}}
     named: Any = {"suffix": "walk", "seed": 1, "metadata": {"walk": "yes"}, "method": method}
-    job = jobs.create(model=MODEL, training_file=file, validation_file=file, **named)
+    held_out = client.files.create(file=rows(12, "Shout"), purpose="fine-tune").id
+    job = jobs.create(model=MODEL, training_file=file, validation_file=held_out, **named)
     assert job.status == "validating_files", job
     assert job.id in [listed.id for listed in jobs.list(limit=1)]
     assert [listed.metadata for listed in jobs.list(metadata={"walk": "yes"}).data][0] == {"walk": "yes"}

@@ -1,13 +1,15 @@
 """The task `validate`: both files read whole, every row checked and rendered, tokens counted, `auto` resolved; no torch.
 
-Rules about the text of a row are `data/rows.py`'s; here stand those that need the base's tokenizer and context. `tokens` are
-those of all training rows, each cut at the context: what one epoch trains on, and what `trained_tokens` is a multiple of.
+Rules about the text of a row are its form's (`data/rows.py`, `pairs.py`, `prompts.py`); those that need the base's tokenizer
+and context are `lengths.py`'s. `tokens` are those of all training rows. Supervised: of each example, cut at the context, as
+one epoch trains on it; `trained_tokens` is a multiple. dpo: of each input with each of its two answers, both cut, so that an
+input counts twice. reinforcement: of the prompts, which are never cut.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Protocol
 
 import structlog
@@ -15,17 +17,21 @@ import structlog
 from tunesmith.core.channel import Task
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.data.folder import BrokenFolder
+from tunesmith.data.prompts import N_MAX_TRAINING, N_MAX_VALIDATION
 from tunesmith.data.render import Measure, Renderer, RenderError
-from tunesmith.data.rows import N_MIN_EXAMPLES, ChatForm, InvalidRows, Problems, Row, scan_rows
+from tunesmith.data.rows import N_MIN_EXAMPLES, InvalidRows, Placed, Problems, scan_rows
 from tunesmith.data.spans import Draft
 from tunesmith.domain.ports import Blobs, Control
 from tunesmith.domain.tasks import ValidateSpec
 from tunesmith.methods import auto
+from tunesmith.methods.method import method
+from tunesmith.worker.lengths import Context, needs
+from tunesmith.worker.tally import Tally, overlap
 
 log = structlog.get_logger()
 
 #: Rows with the texts of their examples.
-Batch = list[tuple[Row, list[Draft]]]
+Batch = list[tuple[Placed, list[Draft]]]
 
 #: Rows that are tokenized together: at most this many, and at most about this many characters.
 _BATCH_ROWS: Final = 64
@@ -70,6 +76,7 @@ class _Source:
     file_id: str
     key: str
     n_min_examples: int
+    n_max_examples: int | None = None
 
     @property
     def param(self) -> str:
@@ -87,20 +94,10 @@ class _Source:
         message = f"{subject}, but must have at least {self.n_min_examples} examples"
         return InvalidFile("invalid_n_examples", self.param, message)
 
-
-@dataclass(slots=True)
-class Tally:
-    """What was counted in one file."""
-
-    n_examples: int = 0
-    tokens: int = 0
-    trainable_tokens: int = 0
-    #: Rows that lost their end, and the lines of the first few.
-    n_truncated: int = 0
-    truncated_lines: list[int] = field(default_factory=list[int])
-    #: The longest row: its tokens before truncation, and its line.
-    n_longest: int = 0
-    longest_line: int = 0
+    def too_large(self) -> InvalidFile:
+        subject = f"{self.kind.capitalize()} file has more than {self.n_max_examples:,} examples"
+        message = f"{subject}, the most that a reinforcement job takes"
+        return InvalidFile("invalid_n_examples", self.param, message)
 
 
 def run(
@@ -148,7 +145,8 @@ class _Validation:
 
     def __init__(self, spec: ValidateSpec, reporter: ValidateReporter, blobs: Blobs, clock: Clock) -> None:
         self._spec, self._reporter, self._blobs, self._clock = spec, reporter, blobs, clock
-        self._base = spec.base_name or "the base model"
+        self._context = Context(spec.context_length, spec.base_name or "the base model", spec.longer_bases)
+        self._form = method(spec.method).form
         self._looked_at = self._told_at = clock.monotonic()
 
     def outcome(self) -> dict[str, Any]:
@@ -159,10 +157,9 @@ class _Validation:
             BrokenFolder: the base cannot be read.
         """
         spec = self._spec
+        sources = self._sources()
         self._renderer = Renderer.load(spec.base_path, clock=_FixedClock(spec.created_at) if spec.created_at else None)
-        sources = [_Source("training", spec.training_file, spec.training_key, N_MIN_EXAMPLES)]
-        if spec.validation_key is not None:
-            sources.append(_Source("validation", spec.validation_file or "", spec.validation_key, 1))
+        self._needs = needs(spec.method, spec.method_config, self._renderer, self._context)
         tallies = [self._read(source) for source in sources]
         for source in sources:
             self._look(source)
@@ -180,10 +177,28 @@ class _Validation:
             "steps_per_epoch": steps,
             "total_steps": steps * resolved["n_epochs"],
             "hyperparameters": resolved,
-            "warnings": [
-                self._truncation(source, tally) for source, tally in zip(sources, tallies, strict=True) if tally.n_truncated
-            ],
+            "warnings": self._warnings(sources, tallies),
         }
+
+    def _warnings(self, sources: list[_Source], tallies: list[Tally]) -> list[str]:
+        texts = [
+            text
+            for source, tally in zip(sources, tallies, strict=True)
+            for text in tally.warnings(source.kind, self._context)
+        ]
+        return texts if len(tallies) < 2 else [*texts, *overlap(*tallies)]
+
+    def _sources(self) -> list[_Source]:
+        spec = self._spec
+        limited = spec.method == "reinforcement"
+        limits = (N_MAX_TRAINING, N_MAX_VALIDATION) if limited else (None, None)
+        sources = [_Source("training", spec.training_file, spec.training_key, N_MIN_EXAMPLES, limits[0])]
+        if spec.validation_key is not None:
+            sources.append(_Source("validation", spec.validation_file or "", spec.validation_key, 1, limits[1]))
+        elif limited:
+            message = "The job failed because it has no validation file: reinforcement needs one beside the training file"
+            raise InvalidFile("invalid_validation_file", "validation_file", message)
+        return sources
 
     def _read(self, source: _Source) -> Tally:
         tally, problems = Tally(), Problems(n_shown=_N_SHOWN)
@@ -194,11 +209,17 @@ class _Validation:
         with stream:
             watched = _Watched(stream)
             rows = scan_rows(
-                watched, form=ChatForm(), max_line_bytes=self._spec.max_line_bytes, problems=problems, file_id=source.file_id
+                watched,
+                form=self._form,
+                max_line_bytes=self._spec.max_line_bytes,
+                problems=problems,
+                file_id=source.file_id,
             )
             try:
                 for batch, measures in self._measured(_batches(self._drafted(rows, problems))):
                     self._count(batch, measures, tally, problems)
+                    if source.n_max_examples is not None and tally.n_examples > source.n_max_examples:
+                        raise source.too_large()
                     self._attend(source, watched, tally)
             except InvalidRows as error:
                 raise source.invalid(str(error)) from error
@@ -209,11 +230,11 @@ class _Validation:
             raise source.too_small(tally.n_examples)
         return tally
 
-    def _drafted(self, rows: Iterator[Row], problems: Problems) -> Iterator[tuple[Row, list[Draft]]]:
+    def _drafted(self, rows: Iterator[Placed], problems: Problems) -> Iterator[tuple[Placed, list[Draft]]]:
         """Render each row; one that the chat template does not take is a problem."""
         for row in rows:
             try:
-                yield row, self._renderer.drafts(row.messages, row.tools, row.parallel_tool_calls)
+                yield row, self._needs.drafts(row)
             except RenderError as error:
                 number = error.message_number
                 problems.add(f"{row.place}{':' if number is None else f', message {number}'} {error.reason}")
@@ -233,47 +254,15 @@ class _Validation:
                 yield batch, iter(future.result())
 
     def _count(self, batch: Batch, measured: Iterator[Measure], tally: Tally, problems: Problems) -> None:
-        context = self._spec.context_length
+        compared = self._spec.validation_key is not None
         for row, drafts in batch:
             measures = [next(measured) for _ in drafts]
-            n_trained, n_whole = sum(m.n_trained for m in measures), max(m.n_whole for m in measures)
-            if not n_trained:
-                problems.add(f"{row.place}: {self._nothing(n_whole)}")
-            tally.n_examples += 1
-            tally.tokens += sum(m.n_tokens for m in measures)
-            tally.trainable_tokens += n_trained
-            if n_whole > tally.n_longest:
-                tally.n_longest, tally.longest_line = n_whole, row.line
-            if n_whole > context:
-                tally.n_truncated += 1
-                if len(tally.truncated_lines) < _N_SHOWN:
-                    tally.truncated_lines.append(row.line)
-
-    def _nothing(self, n_whole: int) -> str:
-        """Say why a rendered row trains on nothing."""
-        context = self._spec.context_length
-        if n_whole <= context:
-            return "trains on nothing: the base's chat template leaves its assistant messages out"
-        return (
-            f"trains on nothing: the row has {n_whole:,} tokens, the context of {self._base} has {context:,}, and what is "
-            f"trained lies behind its end. {self._way_out()}"
-        )
-
-    def _truncation(self, source: _Source, tally: Tally) -> str:
-        more = tally.n_truncated - len(tally.truncated_lines)
-        lines = ", ".join(map(str, tally.truncated_lines)) + (f" and {more:,} more" if more else "")
-        return (
-            f"{tally.n_truncated:,} of {tally.n_examples:,} examples of the {source.kind} file exceed the context of "
-            f"{self._base} ({self._spec.context_length:,} tokens) and lose their end: line {lines}. The longest is line "
-            f"{tally.longest_line} with {tally.n_longest:,} tokens. {self._way_out()}"
-        )
-
-    def _way_out(self) -> str:
-        """Name the bases that hold longer rows, or how to get one."""
-        longer = list(self._spec.longer_bases.items())[:_N_SHOWN]
-        if not longer:
-            return "For longer rows, register a base with a longer context (tunesmith models add NAME SOURCE) and use it."
-        return f"For longer rows, use {' or '.join(f'{name} ({n_tokens:,} tokens)' for name, n_tokens in longer)}."
+            problem = self._needs.problem(row, drafts, measures)
+            if problem is not None:
+                problems.add(f"{row.place}: {problem}")
+            tally.add(row, measures, self._context)
+            if compared:
+                tally.mark(row, drafts)
 
     def _attend(self, source: _Source, watched: "_Watched", tally: Tally) -> None:
         """Now and then see whether the file is still there, and say how far it is read."""
@@ -314,7 +303,7 @@ class _Watched:
         return piece
 
 
-def _batches(rows: Iterator[tuple[Row, list[Draft]]]) -> Iterator[Batch]:
+def _batches(rows: Iterator[tuple[Placed, list[Draft]]]) -> Iterator[Batch]:
     batch: Batch = []
     n_chars = 0
     for row, drafts in rows:

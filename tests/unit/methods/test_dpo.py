@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tunesmith.data.pairs import Pair
@@ -21,7 +23,7 @@ def said(role: str, content: str) -> dict[str, Any]:
 INPUT = [said("user", "one"), said("assistant", "two"), said("user", "three")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def renderer(base_folder: Callable[[str], Path]) -> Renderer:
     return Renderer.load(base_folder("qwen3"))
 
@@ -44,6 +46,17 @@ def test_a_pair_is_one_group_of_two_that_begin_alike(renderer: Renderer) -> None
     n_alike = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(preferred.tokens, other.tokens, strict=False)))
     assert preferred.tokens[:n_alike] == tuple(renderer.prompt(INPUT))
     assert before == INPUT
+
+
+@given(preferred=st.text("aé 📦\n", max_size=4), other=st.text("aé 📦\n", max_size=4), more=st.integers(-3, 20))
+def test_whatever_is_said_only_the_answer_is_trained(renderer: Renderer, preferred: str, other: str, more: int) -> None:
+    prompt = renderer.prompt(INPUT)
+    (group,) = groups(renderer, preferred, other, max_tokens=len(prompt) + more)
+    for example, answer in zip(group, (preferred, other), strict=True):
+        n_answer = len(answer.encode()) + 1
+        assert example.tokens[: len(prompt)] == tuple(prompt)[: len(prompt) + more]
+        assert not any(example.weights[: len(prompt)])
+        assert example.n_trained == max(0, min(n_answer, more))
 
 
 def test_both_are_cut(renderer: Renderer) -> None:

@@ -8,40 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from tunesmith.blobs.local import LocalBlobs
-from tunesmith.core.channel import Task
 from tunesmith.data.render import Renderer
-from tunesmith.domain.tasks import ValidateSpec
-from tunesmith.worker import validate
 
 CONTEXT = 64
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
-    "{% elif m.content == 'refuse me' %}{{ raise_exception('not that') }}"
-    "{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-class Told:
-    """What a worker reported."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.done: dict[str, Any] | None = None
-        self.error: tuple[str, str | None, str] | None = None
-
-    def message(self, text: str, *, level: str = "info", key: str | None = None) -> None:
-        self.messages.append(text)
-
-    def validated(self, data: dict[str, Any]) -> None:
-        self.done = data
-
-    def failed(self, code: str, param: str | None, message: str) -> None:
-        self.error = code, param, message
 
 
 class Ticking:
@@ -58,31 +29,6 @@ class Ticking:
         return self._at
 
 
-class Asked:
-    """Nobody asks a validation to pause."""
-
-    def pause_asked(self) -> bool:
-        return False
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        special_tokens=["<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        vocab_size=258,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["a"], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
-    return folder
-
-
 def row(user: str = "ab", assistant: str = "cd", **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}], **more}
 
@@ -91,57 +37,8 @@ def row(user: str = "ab", assistant: str = "cd", **more: Any) -> dict[str, Any]:
 N_TOKENS = len("user\nab\n") + len("assistant\ncd\n") + 4
 
 
-@pytest.fixture
-def job(base: Path, tmp_path: Path) -> Callable[..., Told]:
-    """Return a function that validates rows for a job and tells what was reported."""
-    blobs = LocalBlobs(tmp_path / "blobs")
-
-    def put(key: str, rows: list[Any]) -> None:
-        lines = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in rows]
-        blobs.put(key, [b"\n".join(lines)])
-
-    def validate_rows(
-        training: list[Any] | None,
-        validation: list[Any] | None = None,
-        *,
-        hyperparameters: dict[str, Any] | None = None,
-        clock: Any = None,
-        store: Any = None,
-        folder: Path = base,
-        has_validation: bool | None = None,
-        longer_bases: dict[str, int] | None = None,
-    ) -> Told:
-        if training is not None:
-            put("files/file-t", training)
-        if validation is not None:
-            put("files/file-v", validation)
-        has_validation = validation is not None if has_validation is None else has_validation
-        spec = ValidateSpec(
-            method="supervised",
-            method_config={"hyperparameters": hyperparameters or {}},
-            base_path=str(folder),
-            context_length=CONTEXT,
-            blobs=blobs.url,
-            training_file="file-t",
-            training_key="files/file-t",
-            validation_file="file-v" if has_validation else None,
-            validation_key="files/file-v" if has_validation else None,
-            max_line_bytes=2000,
-            base_name="tiny",
-            longer_bases=longer_bases or {},
-            created_at=1_000_000.0,
-        )
-        told = Told()
-        task = Task("validate", "ftjob-1", 1, "token", "socket", str(tmp_path), spec.to_mapping())
-        validate.run(task, spec, told, Asked(), store(blobs) if store else blobs, clock=clock)
-        assert (told.done is None) != (told.error is None)
-        return told
-
-    return validate_rows
-
-
-def test_good_files_are_counted_and_auto_resolved(job: Callable[..., Told]) -> None:
-    told = job([row() for _ in range(12)], [row(), row()], hyperparameters={"batch_size": 5, "n_epochs": "auto"})
+def test_good_files_are_counted_and_auto_resolved(job: Callable[..., Any]) -> None:
+    told = job([row() for _ in range(12)], [row("ba"), row("ba")], hyperparameters={"batch_size": 5, "n_epochs": "auto"})
     assert told.error is None
     assert told.done == {
         "n_examples": 12,
@@ -159,20 +56,20 @@ def test_good_files_are_counted_and_auto_resolved(job: Callable[..., Told]) -> N
     json.dumps(told.done)
 
 
-def test_counts_are_those_of_the_examples_that_training_gets(job: Callable[..., Told], base: Path) -> None:
+def test_counts_are_those_of_the_examples_that_training_gets(job: Callable[..., Any], byte_base: Path) -> None:
     rows = [row("question " * n, "answer é " * (10 - n)) for n in range(1, 5)] + [row()] * 150
     told = job(rows)
     assert told.done is not None
-    renderer = Renderer.load(base)
+    renderer = Renderer.load(byte_base)
     examples = [renderer.examples(item["messages"], max_tokens=CONTEXT) for item in rows]
     assert told.done["tokens"] == sum(len(example.tokens) for row in examples for example in row)
     assert told.done["trainable_tokens"] == sum(example.n_trained for row in examples for example in row)
     assert told.done["n_truncated"] == sum(example.truncated for row in examples for example in row)
 
 
-def test_truncation_is_told_with_lines_and_the_way_out(job: Callable[..., Told]) -> None:
+def test_truncation_is_told_with_lines_and_the_way_out(job: Callable[..., Any]) -> None:
     long = row("a" * 20, "b" * 80)
-    told = job([*[row()] * 10, b"", *[long] * 3, row("a", "b" * 200), *[long] * 4], [long])
+    told = job([*[row()] * 10, b"", *[long] * 3, row("a", "b" * 200), *[long] * 4], [row("c" * 20, "b" * 80)])
     assert told.done is not None
     assert told.done["n_truncated"] == 8
     assert told.done["truncated_examples"] == [12, 13, 14, 15, 16]
@@ -185,7 +82,7 @@ def test_truncation_is_told_with_lines_and_the_way_out(job: Callable[..., Told])
     assert validation.startswith("1 of 1 examples of the validation file")
 
 
-def test_rows_that_lose_all_that_is_trained_are_refused(job: Callable[..., Told]) -> None:
+def test_rows_that_lose_all_that_is_trained_are_refused(job: Callable[..., Any]) -> None:
     told = job([*[row()] * 10, row("a" * 70), row()])
     assert told.error is not None
     assert told.error[:2] == ("invalid_training_file", "training_file")
@@ -196,7 +93,7 @@ def test_rows_that_lose_all_that_is_trained_are_refused(job: Callable[..., Told]
     )
 
 
-def test_a_base_that_holds_longer_rows_is_named(job: Callable[..., Told]) -> None:
+def test_a_base_that_holds_longer_rows_is_named(job: Callable[..., Any]) -> None:
     longer = {"small": 2048, "qwen": 32_768}
     told = job([*[row()] * 10, row("a", "b" * 80)], longer_bases=longer)
     assert told.done is not None
@@ -206,14 +103,14 @@ def test_a_base_that_holds_longer_rows_is_named(job: Callable[..., Told]) -> Non
     assert told.error[2].endswith(" For longer rows, use small (2,048 tokens) or qwen (32,768 tokens).")
 
 
-def test_rows_that_the_template_leaves_out_or_refuses(job: Callable[..., Told], base: Path, tmp_path: Path) -> None:
+def test_rows_that_the_template_leaves_out_or_refuses(job: Callable[..., Any], byte_base: Path, tmp_path: Path) -> None:
     told = job([*[row()] * 10, row("refuse me"), row()])
     assert told.error is not None
     assert told.error[2].endswith("Example 11, message 1 the chat template of the base model refuses it: not that")
     silent = tmp_path / "silent"
     silent.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (silent / name).write_bytes((base / name).read_bytes())
+        (silent / name).write_bytes((byte_base / name).read_bytes())
     source = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
     (silent / "chat_template.jinja").write_text(source)
     told = job([row()] * 10, folder=silent)
@@ -222,13 +119,13 @@ def test_rows_that_the_template_leaves_out_or_refuses(job: Callable[..., Told], 
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 9])
-def test_fewer_than_ten_examples(job: Callable[..., Told], n_rows: int) -> None:
+def test_fewer_than_ten_examples(job: Callable[..., Any], n_rows: int) -> None:
     told = job([row()] * n_rows)
     text = f"Training file has {n_rows} example(s), but must have at least 10 examples"
     assert told.error == ("invalid_n_examples", "training_file", text)
 
 
-def test_ten_examples_are_enough_and_one_for_validation(job: Callable[..., Told]) -> None:
+def test_ten_examples_are_enough_and_one_for_validation(job: Callable[..., Any]) -> None:
     assert job([row()] * 10, [row()]).done is not None
     text = "Validation file has 0 example(s), but must have at least 1 examples"
     assert job([row()] * 10, []).error == ("invalid_n_examples", "validation_file", text)
@@ -255,7 +152,7 @@ def test_ten_examples_are_enough_and_one_for_validation(job: Callable[..., Told]
         ),
     ],
 )
-def test_bad_input_is_named_by_place(job: Callable[..., Told], bad: Any, words: str) -> None:
+def test_bad_input_is_named_by_place(job: Callable[..., Any], bad: Any, words: str) -> None:
     begin = "The job failed due to an invalid {} file. Invalid file format. "
     told = job([*[row()] * 10, bad])
     assert told.error is not None
@@ -267,14 +164,14 @@ def test_bad_input_is_named_by_place(job: Callable[..., Told], bad: Any, words: 
     assert told.error[2].startswith(begin.format("validation") + words)
 
 
-def test_many_errors_are_shown_in_part(job: Callable[..., Told]) -> None:
+def test_many_errors_are_shown_in_part(job: Callable[..., Any]) -> None:
     told = job([row(), *[b"x"] * 700])
     assert told.error is not None
     assert told.error[2].count("is not valid JSON") == 5
     assert told.error[2].endswith("; and 695 more")
 
 
-def test_another_methods_format_is_recorded_wording(job: Callable[..., Told]) -> None:
+def test_another_methods_format_is_recorded_wording(job: Callable[..., Any]) -> None:
     told = job([{"input": {}, "preferred_output": [], "non_preferred_output": []}] * 10)
     assert told.error == (
         "invalid_training_file",
@@ -291,7 +188,7 @@ def test_another_methods_format_is_recorded_wording(job: Callable[..., Told]) ->
     )
 
 
-def test_files_that_are_gone_before(job: Callable[..., Told]) -> None:
+def test_files_that_are_gone_before(job: Callable[..., Any]) -> None:
     text = "The job failed because the {} file was deleted"
     assert job(None).error == ("deleted_training_file", "training_file", text.format("training"))
     told = job([row()] * 10, has_validation=True)
@@ -313,20 +210,20 @@ class Deleting:
 
 
 @pytest.mark.parametrize(("kind", "n_opens"), [("training", 1), ("training", 2), ("training", 3), ("validation", 3)])
-def test_a_file_deleted_while_it_is_validated(job: Callable[..., Told], kind: str, n_opens: int) -> None:
+def test_a_file_deleted_while_it_is_validated(job: Callable[..., Any], kind: str, n_opens: int) -> None:
     key = f"files/file-{kind[0]}"
     told = job([row()] * 10, [row()] * 10, store=lambda blobs: Deleting(blobs, key, n_opens))
     text = f"The job failed because the {kind} file was deleted"
     assert told.error == (f"deleted_{kind}_file", f"{kind}_file", text)
 
 
-def test_a_deletion_is_seen_before_the_end(job: Callable[..., Told]) -> None:
+def test_a_deletion_is_seen_before_the_end(job: Callable[..., Any]) -> None:
     told = job([row()] * 640, clock=Ticking(2.0), store=lambda blobs: Deleting(blobs, "files/file-t", 3))
     assert told.error is not None
     assert told.error[0] == "deleted_training_file"
 
 
-def test_long_validations_tell_their_progress(job: Callable[..., Told]) -> None:
+def test_long_validations_tell_their_progress(job: Callable[..., Any]) -> None:
     told = job([row()] * 640, clock=Ticking(4.0))
     assert told.done is not None
     assert len(told.messages) >= 2
@@ -335,7 +232,7 @@ def test_long_validations_tell_their_progress(job: Callable[..., Told]) -> None:
     assert job([row()] * 640, clock=Ticking(0.001)).messages == []
 
 
-def test_a_base_that_vanished(job: Callable[..., Told], tmp_path: Path) -> None:
+def test_a_base_that_vanished(job: Callable[..., Any], tmp_path: Path) -> None:
     told = job([row()] * 10, folder=tmp_path / "gone")
     assert told.error is not None
     assert told.error[:2] == ("base_not_found", "model")
@@ -347,3 +244,13 @@ def test_no_deep_learning_library_is_loaded() -> None:
     code = f"import sys, tunesmith.worker.validate; print([name for name in {heavy} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_rows_of_the_validation_file_that_are_trained_on(job: Callable[..., Any]) -> None:
+    rows = [row(f"u{n}") for n in range(20)]
+    told = job(rows, [row("v"), b"", *rows[:7], row("u1", "other")])
+    assert told.done["warnings"] == [
+        "7 of 9 examples of the validation file are in the training file too: line 3, 4, 5, 6, 7 and 2 more. What is "
+        "measured on them does not tell how the model does on others."
+    ]
+    assert job(rows, [row("v"), row("v")]).done["warnings"] == []
