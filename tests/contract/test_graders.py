@@ -20,6 +20,7 @@ NEAR: Any = {
 BOTH: Any = {
     "type": "multi", "name": "both", "graders": {"same": SAME, "near": NEAR}, "calculate_output": "same + 2 * near ^ 2"
 }  # fmt: skip
+JUDGED: Any = {"name": "judged", "model": "tunesmith-nano", "input": [{"role": "user", "content": "x"}]}
 ITEM = {"answer": "the cat sat"}
 
 
@@ -156,6 +157,8 @@ def test_a_wrong_formula_is_shown_with_a_caret(http: httpx2.Client) -> None:
             {**BOTH, "graders": {"same": SAME, "near": {**NEAR, "evaluation_metric": "cosine"}}},
             "grader.graders.near.evaluation_metric",
         ),
+        ({**JUDGED, "type": "score_model", "range": [1, 0]}, "grader.range"),
+        ({**JUDGED, "type": "label_model", "labels": ["a"], "passing_labels": ["b"]}, "grader.passing_labels"),
         ([], "grader"),
     ],
     ids=lambda value: str(value)[:60],

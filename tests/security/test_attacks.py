@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from security.world import PREFIX, Watch, World, settled
-from tunesmith.graders.base import GradingFailed, Sample
+from tunesmith.graders.base import GraderRefused, GradingFailed, Sample
 from tunesmith.graders.sandbox.environment import Environment
 from tunesmith.graders.sandbox.layers import Limits
 from tunesmith.graders.sandbox.pool import Sandbox
@@ -123,3 +123,37 @@ def test_an_attack_fails_and_the_next_call_works(ground: Ground, name: str) -> N
     assert watch.n_bytes < LIMITS.memory_bytes + LIMITS.disk_bytes + (200 << 20)
     assert watch.n_processes <= n_before + 2
     assert took_s < LIMITS.wall_s + 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "env: reads the environment of the server",
+        "file: reads the database",
+        "file: overwrites a file that every user may write",
+        "proc: counts the host's processes",
+        "kill: kills the victim",
+        "net: connects to a port of the host",
+        "exec: runs a shell",
+        "survive: forks",
+        "memory: one large block",
+        "shm: makes POSIX shared memory",
+        "calls: a user namespace",
+        "crash: recursion without a limit",
+    ],
+)
+def test_an_attack_fails_too_where_a_source_is_only_loaded(ground: Ground, name: str) -> None:
+    """What `validate` and the creation of a job run of a source is all that stands outside its functions."""
+    roots = ground.sandbox.pids
+    n_before = settled(roots, 2 * len(roots) if ground.level == "full" else len(roots))
+    item = repr(ground.world.item(roots[0]))
+    source = f"{ATTACKS[name]}\ngot = grade({{}}, {item})\nif got: raise SystemError('it' + ' got it')\n1 / 0\n"
+    with pytest.raises(GraderRefused) as refused:
+        ground.runner.run(ground.sandbox.check(source, None))
+    assert refused.value.field == "source"
+    assert "it got it" not in refused.value.message  # nor do the lines of the source have it so
+    assert ground.world.secret not in refused.value.message
+    assert ground.grade(BENIGN, {"n": 4}) == 5.0
+    assert ground.world.harm() == []
+    assert ground.sandbox.pids == roots, "the zygote was lost"
+    assert settled(roots, n_before) == n_before, "a process survives"

@@ -1,9 +1,9 @@
 """`label_model`: a judge model chooses a label."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from tunesmith.graders.base import Grade, GraderBase, GradingFailed, Sample, Tools
@@ -19,12 +19,14 @@ class LabelModel(GraderBase):
     labels: list[str] = Field(min_length=1)
     passing_labels: list[str]
 
-    @model_validator(mode="after")
-    def _labels_are_known(self) -> Self:
-        unknown = [label for label in self.passing_labels if label not in self.labels]
-        if unknown:
-            raise PydanticCustomError("value", "passes '{label}', which is not among its labels", {"label": unknown[0]})
-        return self
+    @field_validator("passing_labels")
+    @classmethod
+    def _labels_are_known(cls, passing: list[str], info: ValidationInfo) -> list[str]:
+        labels: list[str] = info.data.get("labels", passing)  # what is wrong with those themselves is told first
+        for label in passing:
+            if label not in labels:
+                raise PydanticCustomError("value", "holds '{label}', which is not among the labels", {"label": label})
+        return passing
 
     def templates(self) -> Mapping[str, str]:
         """Return the texts of the judge's prompt."""

@@ -194,15 +194,16 @@ def _search(ranges: list[tuple[int, bytes]]) -> bytes:
     return b"".join((_instruction(_GREATER, ranges[middle][0], 0, 1), beyond, lower, upper))
 
 
-def program(pid: int, *, scratch: bool) -> bytes:
+def program(pid: int, *, scratch: bool, machine: str | None = None) -> bytes:
     """Return the filter for a process: `pid` is its own number as it sees it, the only one that it may signal.
 
-    With `scratch` it may make and change files, as far as there is a place for them.
+    With `scratch` it may make and change files, as far as there is a place for them. `machine` is this one unless named.
 
     Raises:
         KeyError: this machine's calls are not known here.
     """
-    audit, numbers = MACHINES[kernel.machine()]
+    machine = machine or kernel.machine()
+    audit, numbers = MACHINES[machine]
     looked_at = {
         "clone": _threads_only(),
         "clone3": _refuse(errno.ENOSYS),
@@ -216,7 +217,7 @@ def program(pid: int, *, scratch: bool) -> bytes:
     }
     parts = [_instruction(_LOAD, _AUDIT), _instruction(_EQUAL, audit, 1, 0), _instruction(_RETURN, _KILL)]
     parts.append(_instruction(_LOAD, _NUMBER))
-    if kernel.machine() == "x86_64":
+    if machine == "x86_64":
         parts += [_instruction(_GREATER, _X32_BIT, 0, 1), _instruction(_RETURN, _KILL)]
     answers = {numbers[name]: looked_at[name] for name in _LOOKED_AT}
     free = (*_FREE, *_OF_SCRATCH) if scratch else _FREE
