@@ -25,6 +25,7 @@ from tunesmith.methods.auto import group_size
 from tunesmith.methods.reinforcement import n_tokens, thinking
 from tunesmith.worker.compose import open_sampler
 from tunesmith.worker.grading import open_grading
+from tunesmith.worker.judging import ServerDoor, ServerEmbedder, ServerJudge
 
 #: Grades at the same time; the server has bounds of its own for judges.
 N_GRADES: int = 16
@@ -40,7 +41,10 @@ def open_rollouts(
     sampler = open_sampler(
         base, lora, slot=SLOT, context_length=spec.context_length, stop_ids=renderer.stop_ids, folder=Path(spec.base_path)
     )
-    with open_grading(SystemClock(), folder, sandbox_reduced=bool(spec.extra["sandbox_reduced"])) as loop:
+    clock, door = SystemClock(), ServerDoor(task)
+    reduced = bool(spec.extra["sandbox_reduced"])
+    judge, embedder = ServerJudge(door), ServerEmbedder(door)
+    with open_grading(clock, folder, sandbox_reduced=reduced, judges=judge, embeddings=embedder) as loop:
         batch = Batch(grader, loop.tools, n_at_once=N_GRADES)
         yield Rollouts(
             PromptFile(blobs.path(spec.training_key), max_line_bytes=spec.max_line_bytes),
