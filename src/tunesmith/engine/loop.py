@@ -25,8 +25,8 @@ from tunesmith.methods.auto import steps_per_epoch
 
 #: Where the adapter lies that is trained.
 SLOT: Final = 0
-#: Where the adapter that training began with lies, for methods that compare with it.
-_START_SLOT: Final = 1
+#: Where the adapter lies that training began with, to compare with.
+START_SLOT: Final = 1
 _N_ROWS_SHOWN: Final = 8
 
 
@@ -87,6 +87,11 @@ def train(
     return Outcome(True, session.saved, session.trained_tokens, total_steps)
 
 
+def start_slot_of(start_adapter: str | None) -> int | None:
+    """Return the slot of what training began with; None where that is the bare base."""
+    return None if start_adapter is None else START_SLOT
+
+
 def _paused(session: _Session) -> Outcome:
     saved = session.saved
     if saved is None or saved.step != session.step:
@@ -101,10 +106,9 @@ def _begin(
     loaded = checkpoints.read(blobs, run.resume_key, recipe=run.recipe) if run.resume_key else None
     adapter = _adapter(run, lora, blobs, loaded)
     lora.place(SLOT, adapter)
-    start_slot = None
-    if run.start_adapter is not None and run.method.needs_reference:
-        start_slot = _START_SLOT
-        lora.place(start_slot, adapter_file.from_folder(blobs.path(run.start_adapter), lora))
+    start_slot = start_slot_of(run.start_adapter)
+    if run.start_adapter is not None:
+        lora.place(START_SLOT, adapter_file.from_folder(blobs.path(run.start_adapter), lora))
     width = int(base.head.weight_VC.shape[1])
     peak = base_learning_rate(width) * run.method.learning_rate * run.learning_rate_multiplier
     tuning = Tuning(SLOT, run.method, adapter, Optimizer(adapter.parameters(), total_steps=total_steps, peak=peak))
