@@ -95,5 +95,5 @@ class Examples:
         for start in range(0, len(picked), _N_ROWS_AT_ONCE):
             documents = self._documents("valid", valid, picked[start : start + _N_ROWS_AT_ONCE])
             micros = micro_batches(documents, token_budget=bench.run.token_budget)
-            evaluate(bench.base, bench.lora, bench.tuning, micros, tally)
-        return tally.means(prefix)
+            evaluate(bench.base, bench.lora, bench.tuning, micros, tally, ranks=bench.ranks)
+        return tally.pooled(bench.ranks).means(prefix)

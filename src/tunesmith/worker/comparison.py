@@ -43,7 +43,7 @@ def put_down(
         reporter.message(f"Base and tuned model could not be compared: {error}", level="warn", key="comparison")
         return
     found = {"rows": rows, "base": spec.base_name, "seconds": round(time.monotonic() - began, 3)}
-    blobs.put(f"{spec.output_key}/comparison.json", [json.dumps(found, ensure_ascii=False).encode()])
+    blobs.put(f"{spec.output_key}/comparison.json", [json.dumps(found).encode()])
 
 
 def _questions(spec: TrainSpec, method: Method, blobs: Blobs) -> list[Question]:

@@ -29,12 +29,13 @@ from tunesmith.engine.rows import RowFile
 from tunesmith.engine.run import Run, Source
 from tunesmith.lm.adapter_file import AdapterRefused
 from tunesmith.lm.last_layer import trim
-from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, load, prove
+from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, choose_device, load, prove
 from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.method import method
 from tunesmith.methods.reinforcement import Reinforcement
 from tunesmith.worker.comparison import put_down
 from tunesmith.worker.compose import open_sampler
+from tunesmith.worker.ranks import meet
 from tunesmith.worker.rollouts import open_rollouts
 
 log = structlog.get_logger()
@@ -100,11 +101,19 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     torch.set_num_threads(max(1, spec.threads))
     folder = Path(spec.base_path)
     check_pins(folder, spec.pins)
-    base = load(folder)
+    ranks = meet(task, spec)
+    # a base that is spread need not fit one GPU whole
+    base = load(folder, device=torch.device("cpu") if ranks.spread else None)
     failpoint("train.load")
-    prove(base)
+    if not ranks.spread:
+        prove(base)
     lora = LoraModel(base.model)
     trim(base.decoder, lora.route)
+    if ranks.spread:
+        from tunesmith.lm.shard import spread  # noqa: PLC0415 - seconds of imports
+
+        base = spread(base, choose_device())
+        prove(base)
     chosen = method(spec.method, spec.hyperparameters)
     renderer = Renderer.load(folder, clock=_FixedClock(spec.created_at) if spec.created_at else None)
 
@@ -131,6 +140,11 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
 
     with ExitStack() as opened:
         source: Source
+        if spec.method == Reinforcement.name and ranks.spread:
+            raise BaseRefused(
+                "A base that is spread over several processes cannot be sampled from, as reinforcement does. Switch the "
+                "setting training_spread off, or take a base that one GPU holds."
+            )
         if spec.method == Reinforcement.name:
             rollouts = open_rollouts(task, spec, renderer=renderer, sampler=sampler(), blobs=blobs)
             source = opened.enter_context(rollouts)
@@ -139,8 +153,8 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
         log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
         run = _plan(task, spec, token_budget(base))
         began = time.monotonic()
-        outcome = train(run, base, lora=lora, source=source, blobs=blobs, reporter=reporter, control=control)
-    if outcome.finished:
+        outcome = train(run, base, lora=lora, source=source, blobs=blobs, reporter=reporter, control=control, ranks=ranks)
+    if outcome.finished and ranks.first and not ranks.spread:
         put_down(
             spec,
             method=chosen,
