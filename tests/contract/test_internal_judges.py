@@ -2,18 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from starlette.types import ASGIApp
 
 from far import N_CACHED, N_COMPLETION, N_PROMPT, FarServer, says, status
-from tunesmith.api.internal import create_internal_app
 from tunesmith.domain.states import Status
 from tunesmith.services.attempts import token_sha256
 from tunesmith.store import jobs
@@ -26,6 +23,7 @@ ASKED: dict[str, Any] = {
     "schema": SCHEMA,
     "sampling": {"max_completion_tokens": 9},
 }
+HEADERS = {"authorization": "Bearer secret", "content-type": "application/json"}
 USAGE = {"prompt_tokens": N_PROMPT, "completion_tokens": N_COMPLETION, "cached_tokens": N_CACHED}
 #: As many questions as a server upstream is asked at once, unless the settings say otherwise.
 N_AT_ONCE = 8
@@ -43,35 +41,28 @@ class Attempt:
         self.http = http
         self.root = f"/internal/v1/attempts/{job}/1"
 
-    def post(self, what: str, *, timeout: float = 60.0, **body: Any) -> httpx2.Response:
-        headers = {"authorization": "Bearer secret"}
-        content = json.dumps({"version": 1, **body})  # in ASCII: a text may hold what UTF-8 cannot
-        return self.http.post(f"{self.root}/{what}", content=content, headers=headers, timeout=timeout)
-
     def ask(self, what: str, **body: Any) -> dict[str, Any]:
-        answer = self.post(what, **body)
+        content = json.dumps({"version": 1, **body})  # in ASCII: a text may hold what UTF-8 cannot
+        answer = self.http.post(f"{self.root}/{what}", content=content, headers=HEADERS)
         assert answer.status_code == 200, answer.text
         assert answer.json()["version"] == 1
         return answer.json()
 
-    def leave(self) -> None:
-        """Ask a judge and go before it has answered."""
-        with pytest.raises(httpx2.ReadTimeout):
-            self.post("judge", question=ASKED, timeout=1.0)
+    def begin(self) -> HTTPConnection:
+        """Ask a judge over a connection of its own, without waiting for the answer."""
+        connection = HTTPConnection(self.http.base_url.host, self.http.base_url.port)
+        connection.request("POST", f"{self.root}/judge", json.dumps({"version": 1, "question": ASKED}), HEADERS)
+        return connection
 
 
 @pytest.fixture
-def attempt(
-    served: Any, client: openai.OpenAI, training_file: str, serve_app: Callable[[ASGIApp], AbstractContextManager[str]]
-) -> Iterator[Attempt]:
+def attempt(served: Any, http: httpx2.Client, client: openai.OpenAI, training_file: str) -> Attempt:
     job = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=training_file).id
     at_work: dict[str, Any] = {"attempt": 1, "token_sha256": token_sha256("secret"), "resolved": {}}
     with served.composed.db.begin() as tx:
         for step in (Status.QUEUED, Status.RUNNING):
             assert jobs.swap(tx, served.scope, job, expect_status=list(Status), status=step, **at_work)
-    app = create_internal_app(served.composed.attempts, served.composed.tools)
-    with serve_app(app) as root, httpx2.Client(base_url=root, timeout=60, trust_env=False) as http:
-        yield Attempt(http, job)
+    return Attempt(http, job)
 
 
 def test_a_judge_answers_with_its_verdict(attempt: Attempt, far: FarServer) -> None:
@@ -136,16 +127,17 @@ def test_texts_are_compared(attempt: Attempt, far: FarServer) -> None:
 def test_a_slow_judge_stops_nobody_and_a_caller_who_left_frees_its_turn(attempt: Attempt, far: FarServer) -> None:
     far.gate.clear()
     try:
-        with ThreadPoolExecutor(N_AT_ONCE + 1) as callers:
-            leaving = [callers.submit(attempt.leave) for _ in range(N_AT_ONCE)]
-            until(lambda: len(far.judged()) == N_AT_ONCE)
-            assert attempt.ask("heartbeat") == {"version": 1, "desired": "run"}
-            waiting = callers.submit(attempt.ask, "judge", question=ASKED)
-            for each in leaving:
-                each.result()
-            until(lambda: len(far.judged()) == N_AT_ONCE + 1)
-            far.gate.set()
-            assert waiting.result()["verdict"]["model"] == "judge-2026-01-01"
+        callers = [attempt.begin() for _ in range(N_AT_ONCE)]
+        until(lambda: len(far.judged()) == N_AT_ONCE)
+        last = attempt.begin()
+        assert attempt.ask("heartbeat") == {"version": 1, "desired": "run"}
+        assert len(far.judged()) == N_AT_ONCE
+        for caller in callers:
+            caller.close()
+        until(lambda: len(far.judged()) == N_AT_ONCE + 1)
+        far.gate.set()
+        assert json.loads(last.getresponse().read())["verdict"]["model"] == "judge-2026-01-01"
+        last.close()
     finally:
         far.gate.set()
 
