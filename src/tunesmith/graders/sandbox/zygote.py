@@ -127,6 +127,7 @@ def _prepare(config: Config) -> layers.Confinement:
         rules.move(_FIRST_FREE)  # out of the way of the numbers that a call's descriptors get
     kernel.drop_capability_bounds()
     program = seccomp.program(1, scratch=True) if config.namespaces else None
+    call.rehearse()
     for name in [name for name in sys.modules if name.partition(".")[0] == "tunesmith"]:
         del sys.modules[name]
     gc.collect()
