@@ -99,6 +99,8 @@ class LoraLinear(nn.Module):
         spans = self.route.spans
         if not spans:
             return self.base(x)
+        if not torch.is_grad_enabled():
+            return self._forward_only(x, spans)
         adapters = [self.route.slots[span.adapter] for span in spans]
         pairs = [adapter.pairs[self.path] for adapter in adapters]
         cuts = [
@@ -108,6 +110,18 @@ class LoraLinear(nn.Module):
         x_TI = x.reshape(-1, x.shape[-1])
         y_TO = _LoraProduct.apply(x_TI, self.base.weight, self.base.bias, cuts, *factors)
         return y_TO.view(*x.shape[:-1], -1)  # type: ignore[union-attr]  # autograd functions are untyped
+
+
+    def _forward_only(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
+        """Return the same without anything kept for a backward pass: a sampler takes very many, very short passes."""
+        x_TI = x.reshape(-1, x.shape[-1])
+        y_TO = F.linear(x_TI, self.base.weight, self.base.bias)
+        for span in spans:
+            adapter = self.route.slots[span.adapter]
+            pair = adapter.pairs[self.path]
+            u_LR = _rows(x_TI, span.start, span.stop) @ pair.cast_a_RI.t()
+            _rows(y_TO, span.start, span.stop).addmm_(u_LR, pair.cast_b_OR.t(), alpha=adapter.scale)
+        return y_TO.view(*x.shape[:-1], -1)
 
 
 class _LoraProduct(torch.autograd.Function):
