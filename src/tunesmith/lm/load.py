@@ -20,7 +20,7 @@ from tunesmith.data.folder import BrokenFolder, pins
 from tunesmith.lm import attention
 from tunesmith.lm.attention import Layout, UnsupportedKnob
 from tunesmith.lm.head import Head
-from tunesmith.lm.lora import linear_layers
+from tunesmith.lm.lora import LoraModel, Span, linear_layers
 
 #: Layer types whose attention is a causal one, with or without a window; anything else mixes tokens in ways packing breaks.
 LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
@@ -156,8 +156,10 @@ def refusals(config: Any) -> list[str]:
         return _dry_run(model, text)
     except (UnsupportedKnob, BaseRefused) as error:
         return [f"{type(model).__name__}: {error}." if "model" in locals() else f"{error}."]
-    except (TypeError, ValueError, NotImplementedError, RuntimeError, AttributeError, AssertionError) as error:
-        return [f"It cannot be run with packed attention: {error}"]
+    except NotImplementedError as error:
+        return [f"It reads values in the middle of its pass, so it cannot be checked without its weights: {error}"]
+    except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        return [f"It cannot be run with packed attention and adapters: {error}"]
 
 
 def _dry_run(model: Any, config: Any) -> list[str]:
@@ -167,11 +169,14 @@ def _dry_run(model: Any, config: Any) -> list[str]:
         calls.append((getattr(module, "layer_type", None), knobs["sliding_window"]))
 
     base = wrap(model)
-    n_tokens = 5
-    row_T = torch.arange(n_tokens, device="meta")
-    base.hidden(row_T, row_T, Layout((3, 2), watch=watch))
     if next(linear_layers(model), None) is None:
         return ["It has no nn.Linear layers beside its head, so there is nothing for LoRA to adapt."]
+    lora = LoraModel(model)
+    lora.place(0, lora.fresh(seed=0, rank=1))
+    n_tokens = 5
+    lora.route.spans = (Span(0, 0, n_tokens),)
+    row_T = torch.arange(n_tokens, device="meta")
+    base.hidden(row_T, row_T, Layout((3, 2), watch=watch))
     n_layers = int(config.num_hidden_layers)
     if len(calls) != n_layers:
         return [f"Only {len(calls)} of its {n_layers} layers take their attention from transformers' registry."]

@@ -1,8 +1,9 @@
 # pyright: basic
 """LoRA on the linear layers of a model, several adapters at once: each span of tokens is led through the adapter it names.
 
-`LoraModel` replaces every `nn.Linear` but the head by a `LoraLinear` over the same frozen weights. Adapters are kept in
-fp32; where the base computes in bf16 they have copies in bf16, refreshed by `Adapter.sync` after each change.
+`LoraModel` replaces every `nn.Linear` but the head (of a mixture of experts: those of attention alone) by a `LoraLinear`
+over the same frozen weights. Adapters are kept in fp32; where the base computes in bf16 they have copies in bf16, refreshed
+by `Adapter.sync` after each change.
 
 Shapes: T tokens of the row, L tokens of a span, I inputs, O outputs of a layer, R rank.
 """
@@ -212,8 +213,13 @@ class LoraModel:
 
 
 def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield path and layer of everything LoRA adapts: each `nn.Linear` except the output head."""
+    """Yield path and layer of everything LoRA adapts: each `nn.Linear` except the output head.
+
+    Of a mixture of experts only attention is adapted: its experts are stacked in one parameter, its routing is left alone,
+    and adapters of an MLP beside the experts PEFT would take for adapters of the experts, by names of earlier releases.
+    """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a transformers model
+    mixture = any(path.rpartition(".")[2] == "experts" for path, _ in model.named_modules())
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head:
+        if isinstance(module, nn.Linear) and module is not head and (not mixture or "attn" in path or "attention" in path):
             yield path, module

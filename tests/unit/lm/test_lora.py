@@ -134,3 +134,9 @@ def test_a_slot_can_be_emptied(make_base: MakeBase) -> None:
 def test_the_head_is_left_out_even_when_it_is_a_linear_layer(make_model: Callable[..., Any]) -> None:
     model = make_model("llama")
     assert "lm_head" not in {path for path, _ in linear_layers(model)}
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "glm4_moe", "phimoe"])
+def test_of_a_mixture_of_experts_attention_alone_is_adapted(make_model: Callable[..., Any], family: str) -> None:
+    kinds = {path.rpartition(".")[2] for path, _ in linear_layers(make_model(family))}
+    assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj"}
