@@ -8,13 +8,17 @@ import torch
 from transformers import (
     BloomConfig,
     CohereConfig,
+    CTRLConfig,
     GPT2Config,
+    GPTJConfig,
     GraniteConfig,
     JetMoeConfig,
     Llama4TextConfig,
     MambaConfig,
     MistralConfig,
+    MusicgenConfig,
     PhiConfig,
+    PhimoeConfig,
     Qwen2Config,
 )
 
@@ -77,7 +81,11 @@ def test_other_architectures_with_knobs_of_their_own_are_taken_and_proved(name: 
         (BloomConfig(hidden_size=32, n_layer=2, n_head=2, vocab_size=61), "Only 0 of its 2 layers"),
         (Llama4TextConfig(**SMALL), "chunked_attention"),
         (Qwen2Config(**SMALL, attention_dropout=0.1), "attention dropout"),
-        (JetMoeConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, kv_channels=8), "cannot be checked"),
+        (GPTJConfig(n_embd=32, n_layer=2, n_head=2, vocab_size=61, rotary_dim=8), "KeyError: 'tunesmith'"),
+        (CTRLConfig(n_embd=32, n_layer=2, n_head=2, dff=48, vocab_size=61), "transformer.h.0 has the name of layers"),
+        (MusicgenConfig(text_encoder={"model_type": "t5"}, audio_encoder={"model_type": "encodec"}, decoder={}), "not one"),
+        (PhimoeConfig(**SMALL, sliding_window=5), "not told of"),
+        (JetMoeConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, kv_channels=8), "router.layer has the name"),
     ],
 )
 def test_what_cannot_be_packed_is_refused_with_the_reason(config: Any, told: str) -> None:
