@@ -30,6 +30,7 @@ from parity.oracle import (
 )
 from tunesmith.data.render import Example
 from tunesmith.engine.document import Document, n_common, tree
+from tunesmith.engine.ranks import ALONE
 from tunesmith.engine.reference import Reference
 from tunesmith.engine.run import Bench, Run
 from tunesmith.engine.step import Tuning
@@ -89,7 +90,7 @@ class Ours:
         settings: Any = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1.0, "seed": 1, "output_key": "o"}
         run = Run(method=method, recipe={}, token_budget=token_budget, **settings)
         reference = Reference(
-            Bench(run, self.base, self.lora, tuning, self._start_slot, 1, nobody, nobody), {"train": len(made)}, {}
+            Bench(run, self.base, self.lora, tuning, self._start_slot, 1, nobody, nobody, ALONE), {"train": len(made)}, {}
         )
         documents = reference.complete("train", [(i, document(*pair, shared=shared)) for i, pair in enumerate(made)])
         train(self.base, self.lora, tuning, documents, token_budget)

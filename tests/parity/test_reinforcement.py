@@ -38,6 +38,7 @@ from tunesmith.data.render import Renderer
 from tunesmith.domain.ports import Ask, Drawn
 from tunesmith.engine.batch import micro_batches
 from tunesmith.engine.document import Document
+from tunesmith.engine.ranks import ALONE
 from tunesmith.engine.rollouts import Plan, Rollouts
 from tunesmith.engine.run import Bench, Run, Taken
 from tunesmith.graders.base import Grade, Sample
@@ -98,7 +99,9 @@ class Ours:
         self.lora.place(0, self.policy)
         renderer = Renderer.load(NANO)
         stop_ids = frozenset({*renderer.stop_ids, *range(100, 400)})
-        sampler = Recorder(DirectSampler(self.base, self.lora, slot=0, context_length=128, stop_ids=stop_ids, folder=NANO))
+        sampler = Recorder(
+            DirectSampler(self.base, self.lora, slot=0, start_slot=None, context_length=128, stop_ids=stop_ids, folder=NANO)
+        )
         self.rewards: dict[Key, float | None] = {}
         rows = [
             PromptRow(i + 1, i + 1, [{"role": "user", "content": asked}], item={"asked": asked})
@@ -130,7 +133,7 @@ class Ours:
         run = Run(method=Reinforcement(), recipe={}, token_budget=10_000, **settings)
         nobody: Any = None
         tuning = tuning_of(Reinforcement(), self.policy)
-        source.attach(Bench(run, self.base, self.lora, tuning, None, 1, nobody, NoPause()), {})
+        source.attach(Bench(run, self.base, self.lora, tuning, None, 1, nobody, NoPause(), ALONE), {})
         with torch.no_grad():
             self.taken: Taken = source.take(1)
         self.drawn = [(tuple(prompt), tuple(one.tokens)) for prompt, one in sampler.drawn]

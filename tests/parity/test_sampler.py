@@ -32,7 +32,9 @@ def gap(model: Any, folder: Path) -> tuple[float, float]:
     lora.place(0, start(lora))
     generator = torch.Generator().manual_seed(2)
     prompts = [torch.randint(3, N_VOCAB, (length,), generator=generator).tolist() for length in LENGTHS]
-    sampler = DirectSampler(base, lora, slot=0, context_length=128, stop_ids=frozenset({2, 9, 40}), folder=folder)
+    sampler = DirectSampler(
+        base, lora, slot=0, start_slot=None, context_length=128, stop_ids=frozenset({2, 9, 40}), folder=folder
+    )
     drawn: dict[tuple[int, int], Drawn] = {}
 
     def keep(one: Drawn) -> None:
