@@ -2,7 +2,9 @@
 """One pass forward and back over a list of (job, micro-batch), and the sums each job keeps until its update.
 
 One job is the normal case. With several, their tokens share the base's matrix products, each goes through its own adapter,
-and every job gets the gradients it would get alone. The division by the count happens in `Tuning.update` and nowhere else.
+and every job gets the gradients it would get alone: the same bits in fp32 where a product's rows do not depend on the rows
+beside them (MKL under `MKL_CBWR=AVX2,STRICT`), else up to rounding. The division by the count happens in `Tuning.update`
+and nowhere else.
 """
 
 from collections.abc import Iterable, Sequence

@@ -20,7 +20,7 @@ from tunesmith.data.folder import BrokenFolder, pins
 from tunesmith.lm import attention
 from tunesmith.lm.attention import Layout, UnsupportedKnob
 from tunesmith.lm.head import Head
-from tunesmith.lm.lora import linear_layers
+from tunesmith.lm.lora import LoraModel, Span, linear_layers, namesake
 
 #: Layer types whose attention is a causal one, with or without a window; anything else mixes tokens in ways packing breaks.
 LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
@@ -141,7 +141,10 @@ def refusals(config: Any) -> list[str]:
     The model is built without weights on torch's `meta` device and sent through one pass, in which every attention layer
     shows its settings.
     """
-    text = config.get_text_config()
+    try:
+        text = config.get_text_config()
+    except ValueError as error:
+        return [f"It is not one model of text: {error}"]
     odd = sorted(set(getattr(text, "layer_types", None) or ()) - LAYER_TYPES)
     if odd:
         return [f"It has layers of the kind {', '.join(odd)}; only causal attention (full, or with a window) can be packed."]
@@ -156,8 +159,8 @@ def refusals(config: Any) -> list[str]:
         return _dry_run(model, text)
     except (UnsupportedKnob, BaseRefused) as error:
         return [f"{type(model).__name__}: {error}." if "model" in locals() else f"{error}."]
-    except (TypeError, ValueError, NotImplementedError, RuntimeError, AttributeError, AssertionError) as error:
-        return [f"It cannot be run with packed attention: {error}"]
+    except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError, KeyError) as error:
+        return [f"It cannot be run with packed attention and adapters: {type(error).__name__}: {error}"]
 
 
 def _dry_run(model: Any, config: Any) -> list[str]:
@@ -167,16 +170,24 @@ def _dry_run(model: Any, config: Any) -> list[str]:
         calls.append((getattr(module, "layer_type", None), knobs["sliding_window"]))
 
     base = wrap(model)
-    n_tokens = 5
-    row_T = torch.arange(n_tokens, device="meta")
-    base.hidden(row_T, row_T, Layout((3, 2), watch=watch))
     if next(linear_layers(model), None) is None:
         return ["It has no nn.Linear layers beside its head, so there is nothing for LoRA to adapt."]
+    if (twin := namesake(model)) is not None:
+        return [f"Its module {twin} has the name of layers that LoRA adapts, so its adapters would not fit other servers."]
+    lora = LoraModel(model)
+    lora.place(0, lora.fresh(seed=0, rank=1))
+    n_tokens = 5
+    lora.route.spans = (Span(0, 0, n_tokens),)
+    row_T = torch.arange(n_tokens, device="meta")
+    base.hidden(row_T, row_T, Layout((3, 2), watch=watch))
     n_layers = int(config.num_hidden_layers)
     if len(calls) != n_layers:
         return [f"Only {len(calls)} of its {n_layers} layers take their attention from transformers' registry."]
     types = getattr(config, "layer_types", None) or []
     blind = [i for i, kind in enumerate(types) if kind == "sliding_attention" and calls[i][1] is None]
+    window = getattr(config, "sliding_window", None)
+    if not types and window and window < config.max_position_embeddings and not any(told for _, told in calls):
+        blind = [0]
     if blind:
         return [f"Layer {blind[0]} has a sliding window that its attention is not told of."]
     return []

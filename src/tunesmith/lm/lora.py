@@ -1,8 +1,9 @@
 # pyright: basic
 """LoRA on the linear layers of a model, several adapters at once: each span of tokens is led through the adapter it names.
 
-`LoraModel` replaces every `nn.Linear` but the head by a `LoraLinear` over the same frozen weights. Adapters are kept in
-fp32; where the base computes in bf16 they have copies in bf16, refreshed by `Adapter.sync` after each change.
+`LoraModel` replaces every `nn.Linear` but the head (of a mixture of experts: those of attention alone) by a `LoraLinear`
+over the same frozen weights. Adapters are kept in fp32; where the base computes in bf16 they have copies in bf16, refreshed
+by `Adapter.sync` after each change.
 
 Shapes: T tokens of the row, L tokens of a span, I inputs, O outputs of a layer, R rank.
 """
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 RANKS: Final = (1, 8, 16, 32, 64, 128)
 RANK: Final = 16
 ALPHA: Final = 32
+#: Names that PEFT takes for experts (and their router) in a mixture of experts.
+_NAMES_OF_EXPERTS: Final = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +229,27 @@ class LoraModel:
 
 
 def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield path and layer of everything LoRA adapts: each `nn.Linear` except the output head."""
+    """Yield path and layer of everything LoRA adapts: each `nn.Linear` except the output head.
+
+    Of a mixture of experts only attention is adapted: its experts are stacked in one parameter, its routing is left alone,
+    and what else bears a name that experts had in earlier releases PEFT would take for the experts.
+    """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a transformers model
+    mixture = any(path.rpartition(".")[2] == "experts" for path, _ in model.named_modules())
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head:
+        if isinstance(module, nn.Linear) and module is not head and (not mixture or _in_attention(path)):
             yield path, module
+
+
+def _in_attention(path: str) -> bool:
+    return ("attn" in path or "attention" in path) and path.rpartition(".")[2] not in _NAMES_OF_EXPERTS
+
+
+def namesake(model: nn.Module) -> str | None:
+    """Return the path of a module that has the name of an adapted layer and is none, None where there is none.
+
+    Adapters name the layers that they are for by their last name alone, so others would adapt it too.
+    """
+    adapted = {path for path, _ in linear_layers(model)}
+    names = {path.rpartition(".")[2] for path in adapted}
+    return next((p for p, _ in model.named_modules() if p.rpartition(".")[2] in names and p not in adapted), None)

@@ -51,6 +51,35 @@ def test_peft_loads_it_and_gives_the_same_logits(
     torch.testing.assert_close(ours.detach(), theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "glm4_moe", "phimoe"])
+def test_of_a_mixture_of_experts_peft_loads_every_tensor(
+    make_base: Callable[..., Base], make_model: Callable[..., Any], tmp_path: Path, family: str
+) -> None:
+    """Where a base has MLPs beside its experts, PEFT would take their adapters for the experts' and drop them."""
+    from peft import PeftModel
+
+    base = make_base(family)
+    lora = LoraModel(base.model)
+    adapter = lora.fresh(seed=4, rank=8)
+    with torch.no_grad():
+        for pair in adapter.pairs.values():
+            pair.b_OR.normal_(0, 0.1, generator=torch.Generator().manual_seed(4))
+    lora.place(0, adapter)
+    n = len(TOKENS)
+    packed = Packed(TOKENS, torch.arange(n), (n,), (Span(0, 0, n),), torch.arange(n - 1), TOKENS[1:])
+    ours = score(base, lora, packed).logp_N
+    model = PeftModel.from_pretrained(make_model(family, attn="eager", experts="eager"), write(tmp_path / "a", adapter))
+    loaded = {name for name, _ in model.named_parameters() if "lora_" in name}
+    assert {name.removeprefix("base_model.model.").removesuffix(".default.weight") for name in loaded} == set(
+        adapter.tensors()
+    )
+    with torch.no_grad():
+        logits = model.eval()(input_ids=TOKENS[None]).logits[0, :-1]
+    theirs = torch.log_softmax(logits, -1).gather(1, TOKENS[1:, None])[:, 0]
+    torch.testing.assert_close(ours.detach(), theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_it_comes_back_bit_by_bit(trained: tuple[Base, LoraModel, Adapter], tmp_path: Path) -> None:
     _, lora, adapter = trained
     back = from_folder(write(tmp_path / "a", adapter), lora)

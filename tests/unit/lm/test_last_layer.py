@@ -85,3 +85,9 @@ def test_a_mixture_of_experts_is_left_alone(part: str) -> None:
     decoder.layers = torch.nn.ModuleList([layer])
     assert not trim(decoder, LoraModel(torch.nn.Sequential(torch.nn.Linear(2, 2))).route)
     assert not trim(torch.nn.Module(), LoraModel(torch.nn.Sequential(torch.nn.Linear(2, 2))).route)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "glm4_moe", "phimoe"])
+def test_a_real_mixture_of_experts_is_left_alone(make_base: MakeBase, family: str) -> None:
+    base = make_base(family)
+    assert not trim(base.decoder, LoraModel(base.model).route)

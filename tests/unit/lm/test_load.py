@@ -8,12 +8,17 @@ import torch
 from transformers import (
     BloomConfig,
     CohereConfig,
+    CTRLConfig,
     GPT2Config,
+    GPTJConfig,
     GraniteConfig,
+    JetMoeConfig,
     Llama4TextConfig,
     MambaConfig,
     MistralConfig,
+    MusicgenConfig,
     PhiConfig,
+    PhimoeConfig,
     Qwen2Config,
 )
 
@@ -47,7 +52,9 @@ TAKEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3", "gemma2", "gemma3", "mistral", "qwen3_moe", "mixtral", "glm4_moe", "phimoe"]
+)
 def test_the_families_are_taken_and_proved(make_config: Any, make_base: Any, family: str) -> None:
     assert refusals(make_config(family)) == []
     prove(make_base(family))
@@ -74,6 +81,11 @@ def test_other_architectures_with_knobs_of_their_own_are_taken_and_proved(name: 
         (BloomConfig(hidden_size=32, n_layer=2, n_head=2, vocab_size=61), "Only 0 of its 2 layers"),
         (Llama4TextConfig(**SMALL), "chunked_attention"),
         (Qwen2Config(**SMALL, attention_dropout=0.1), "attention dropout"),
+        (GPTJConfig(n_embd=32, n_layer=2, n_head=2, vocab_size=61, rotary_dim=8), "KeyError: 'tunesmith'"),
+        (CTRLConfig(n_embd=32, n_layer=2, n_head=2, dff=48, vocab_size=61), "transformer.h.0 has the name of layers"),
+        (MusicgenConfig(text_encoder={"model_type": "t5"}, audio_encoder={"model_type": "encodec"}, decoder={}), "not one"),
+        (PhimoeConfig(**SMALL, sliding_window=5), "not told of"),
+        (JetMoeConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, kv_channels=8), "router.layer has the name"),
     ],
 )
 def test_what_cannot_be_packed_is_refused_with_the_reason(config: Any, told: str) -> None:
@@ -96,6 +108,24 @@ def test_packed_documents_do_not_see_each_other(make_base: Callable[..., Base]) 
     assert torch.equal(together[12:], changed[12:])
     alone = base.hidden(tokens[12:], positions[12:], Layout((8,)))
     torch.testing.assert_close(together[12:], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_who_else_is_in_the_row_does_not_change_which_experts_a_token_goes_to(make_base: Callable[..., Base]) -> None:
+    base = make_base("qwen3_moe")
+    tokens = torch.randint(97, (20,), generator=torch.Generator().manual_seed(3))
+    positions = torch.cat([torch.arange(12), torch.arange(8)])
+    alone = base.hidden(tokens[12:], positions[12:], Layout((8,)))
+    for others in (tokens[:12], tokens[:12].flip(0), tokens[:1].repeat(12)):
+        together = base.hidden(torch.cat([others, tokens[12:]]), positions, Layout((12, 8)))
+        torch.testing.assert_close(together[12:], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_router_logits_that_the_configuration_asks_for_change_nothing(make_base: Callable[..., Base]) -> None:
+    """They are asked for where experts are to be evenly used, which no method here trains for."""
+    tokens = torch.arange(9)
+    base, asked = make_base("qwen3_moe"), make_base("qwen3_moe", output_router_logits=True, router_aux_loss_coef=0.1)
+    assert asked.model.config.output_router_logits
+    assert torch.equal(base.hidden(tokens, tokens, Layout((9,))), asked.hidden(tokens, tokens, Layout((9,))))
 
 
 def test_the_head_takes_its_settings_from_the_configuration(make_model: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tunesmith.lm.load import Base
-from tunesmith.lm.lora import Adapter, LoraModel, Span, linear_layers
+from tunesmith.lm.lora import Adapter, LoraModel, Span, linear_layers, namesake
 from tunesmith.lm.score import Packed, score
 
 MakeBase = Callable[..., Base]
@@ -134,3 +134,25 @@ def test_a_slot_can_be_emptied(make_base: MakeBase) -> None:
 def test_the_head_is_left_out_even_when_it_is_a_linear_layer(make_model: Callable[..., Any]) -> None:
     model = make_model("llama")
     assert "lm_head" not in {path for path, _ in linear_layers(model)}
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "glm4_moe", "phimoe"])
+def test_of_a_mixture_of_experts_attention_alone_is_adapted(make_model: Callable[..., Any], family: str) -> None:
+    kinds = {path.rpartition(".")[2] for path, _ in linear_layers(make_model(family))}
+    assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_a_gate_of_attention_is_left_out_where_peft_would_take_it_for_an_expert() -> None:
+    def layer() -> torch.nn.Module:
+        made = torch.nn.Module()
+        made.self_attn = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(4, 4), "gate_proj": torch.nn.Linear(4, 4)})
+        made.mlp = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(4, 4)})
+        return made
+
+    model = torch.nn.ModuleList([layer()])
+    assert {path for path, _ in linear_layers(model)} == {"0.self_attn.q_proj", "0.self_attn.gate_proj", "0.mlp.up_proj"}
+    assert namesake(model) is None
+    model[0].experts = torch.nn.Module()
+    assert {path for path, _ in linear_layers(model)} == {"0.self_attn.q_proj"}
+    model[0].q_proj = torch.nn.Linear(4, 4)
+    assert namesake(model) == "0.q_proj"
