@@ -7,7 +7,6 @@ the same seeds. A checkpoint is due after each.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -190,8 +189,6 @@ class Rollouts:
         grades: dict[tuple[int, int], Future[Grade]] = {}
 
         def on_drawn(drawn: Drawn) -> None:
-            if not all(map(math.isfinite, drawn.logprobs)):
-                raise FloatingPointError(f"what the model says is not finite any more when it is sampled at step {step}")
             row = told_rows[drawn.ask]
             seed = seeds[drawn.ask] + drawn.sample
             answer = read(drawn, row, self._renderer, thinks=thinks, seed=seed, within=within[drawn.ask])
@@ -203,6 +200,8 @@ class Rollouts:
             if not self._sampler.draw(asks, on_drawn, stop=self._bench.control.pause_asked):
                 raise Interrupted
             self._wait(grades.values())
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} any more, when it is sampled at step {step}") from error
         finally:
             for grade in grades.values():
                 grade.cancel()

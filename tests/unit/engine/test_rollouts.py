@@ -160,7 +160,7 @@ def test_a_rate_beyond_reason_is_told_with_step_and_examples_and_the_last_checkp
 ) -> None:
     news = rig.told()
     run = prompts_plan(learning_rate_multiplier=1e30)
-    with pytest.raises(FloatingPointError, match=r"not finite any more .* at step 1; .* example \d, \d of"):
+    with pytest.raises(FloatingPointError, match=r"not finite any more, .* at step 1; .* example \d, \d of"):
         rig.go(run, news, eval_interval=1)
     assert list(news.steps) == [0]
     assert news.checkpoints == [], "a broken adapter is not kept"
