@@ -8,16 +8,19 @@ import pytest
 from tunesmith.methods.method import METHODS
 from tunesmith.supervisor import tree
 
-#: Where any training is held, before it matters which method it is of.
-EARLY = {"warm start": "worker.train=sleep:600", "model load": "train.load=sleep:600"}
-#: Where a training is held for each phase. The twenty rows make ten steps an epoch; validation is measured at the tenth.
-PHASES = {
+#: Where a training is held for each phase in which it does not matter which method it is of.
+ANY = {
+    "warm start": "worker.train=sleep:600",
+    "model load": "train.load=sleep:600",
     "first step": "train.step=sleep:600@1",
+    "upload": "checkpoint.manifest=sleep:600",
+    "publish": "train.finished=sleep:600",
+}
+#: And where it does. The twenty rows make ten steps an epoch; validation is measured at the tenth.
+PHASES = {
     "inside a step": "train.backward=sleep:600@4",
     "checkpoint save": "checkpoint.put=sleep:600@2",
-    "upload": "checkpoint.manifest=sleep:600",
     "after a checkpoint": "train.step=sleep:600@14",
-    "publish": "train.finished=sleep:600",
 }
 #: Of the methods whose examples are read from the file.
 READ = {"tokenising": "train.tokenise=sleep:600@3", "evaluation": "train.evaluate=sleep:600"}
@@ -44,8 +47,7 @@ def held_at(server, job, point):
 
 def cases():
     """Return every phase of every method, with the failpoint that holds it there."""
-    early = [pytest.param("supervised", phase, point, id=phase) for phase, point in EARLY.items()]
-    return early + [
+    return [pytest.param("supervised", phase, point, id=phase) for phase, point in ANY.items()] + [
         pytest.param(method, phase, point, id=f"{phase}-{method}")
         for method in METHODS
         for phase, point in (PHASES | (SAMPLED if method == "reinforcement" else READ)).items()
@@ -110,7 +112,7 @@ def test_cancel_while_a_huge_file_is_validated(make_server, eventually):
 
 
 def test_cancel_while_the_server_restarts(make_server, eventually):
-    server = make_server(failpoints=EARLY["warm start"])
+    server = make_server(failpoints=ANY["warm start"])
     job = server.create(server.upload())
     server.reaches(job, "running")
     server.kill()
@@ -124,7 +126,7 @@ def test_cancel_while_the_server_restarts(make_server, eventually):
 
 
 def test_queued_jobs_are_cancelled_beside_one_that_trains(make_server, eventually):
-    server = make_server(failpoints=EARLY["warm start"])
+    server = make_server(failpoints=ANY["warm start"])
     file = server.upload()
     first = server.create(file)
     server.reaches(first, "running")
