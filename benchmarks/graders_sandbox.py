@@ -3,7 +3,8 @@
     python -m benchmarks.graders_sandbox [--calls 2000] [--at-once 2] [--environment FOLDER]
 
 FOLDER is an environment with numpy (`tunesmith grader-env install` makes DATA/grader-env); without one only the light grader
-is measured. Processor time is the kernel's, of the server and of the zygote with the calls that it has collected.
+is measured. Processor time is the kernel's, of the server and of the zygote with the calls that it has collected; `had` is
+how much of the machine's that was: what is missing to 100 % others took, or nobody.
 """
 
 import argparse
@@ -74,10 +75,12 @@ async def measure(sandbox: Sandbox, name: str, source: str, n_calls: int, at_onc
     wall = time.perf_counter() - began
     now = resource.getrusage(resource.RUSAGE_SELF)
     ours = (now.ru_utime + now.ru_stime - own.ru_utime - own.ru_stime) / n_calls
+    theirs = (cpu_s(pids) - cpu) / n_calls
+    had = (ours + theirs) * n_calls / wall / len(os.sched_getaffinity(0))
     print(
         f"{name:<6} {n_calls / wall:7.0f} calls/s  p50 {1000 * statistics.median(took):5.1f} ms  "
         f"p99 {1000 * statistics.quantiles(took, n=100)[98]:5.1f} ms  "
-        f"CPU/call {1000 * (cpu_s(pids) - cpu) / n_calls:5.2f} ms in the sandbox, {1000 * ours:5.2f} ms in the server"
+        f"CPU/call {1000 * theirs:5.2f} ms in the sandbox, {1000 * ours:5.2f} ms in the server  had {had:.0%}"
     )
     return n_calls / wall
 

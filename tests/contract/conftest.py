@@ -14,12 +14,13 @@ import httpx2
 import openai
 import pytest
 from jsonschema import Draft202012Validator
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from far import FarServer, far_server
 from far.judging import MODELS, SEEN, Gallery
 from laws.leaks import tagged, watched
 from tunesmith.api.app import create_app
+from tunesmith.api.internal import create_internal_app
 from tunesmith.bootstrap import Composed, compose
 from tunesmith.cli.serve import Door, listen
 from tunesmith.core.settings import Settings
@@ -64,9 +65,19 @@ def serving(app: ASGIApp) -> Iterator[str]:
             thread.join()
 
 
+def _both_doors(composed: Composed) -> ASGIApp:
+    """Return the public app and the attempts' one, on one loop as they are in a server, told apart by the path."""
+    outer, inner = create_app(composed.services), create_internal_app(composed.attempts, composed.tools)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (inner if scope["path"].startswith("/internal/") else outer)(scope, receive, send)
+
+    return app
+
+
 @contextmanager
-def house(folder: Path, **settings: Any) -> Iterator[Served]:
-    """Serve a data folder; nothing is scheduled, so jobs stay as they were created."""
+def house(folder: Path, *, inside: bool = False, **settings: Any) -> Iterator[Served]:
+    """Serve a data folder, with `inside` the attempts' door too; nothing is scheduled: jobs stay as they were created."""
     composed = compose(
         Settings(
             data_dir=folder,
@@ -75,7 +86,7 @@ def house(folder: Path, **settings: Any) -> Iterator[Served]:
     )
     composed.services.bases.start()
     try:
-        with serving(create_app(composed.services)) as root:
+        with serving(_both_doors(composed) if inside else create_app(composed.services)) as root:
             yield Served(f"{root}/v1", composed)
     finally:
         asyncio.run(composed.close())
@@ -156,7 +167,7 @@ def far(_far: FarServer) -> FarServer:
 def judging(tmp_path_factory: pytest.TempPathFactory, _far: FarServer, gallery: Gallery) -> Iterator[Served]:
     """A server that knows every model of the one upstream."""
     with (
-        house(tmp_path_factory.mktemp("house"), image_hosts=f"pictures.test, {gallery.host}") as served,
+        house(tmp_path_factory.mktemp("house"), inside=True, image_hosts=f"pictures.test, {gallery.host}") as served,
         httpx2.Client(base_url=served.root, timeout=60, trust_env=False) as http,
     ):
         for name in SEEN:

@@ -1,4 +1,4 @@
-"""What no job is created with: other methods and integrations, wrong fields by their path, bodies that are not JSON."""
+"""What no job is created with: integrations, wrong fields by their path, bodies that are not JSON."""
 
 import json
 from typing import Any
@@ -9,7 +9,6 @@ import pytest
 
 MODEL = "tunesmith-nano"
 
-DPO = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}}
 STRING_CHECK = {"type": "string_check", "name": "a", "input": "{{sample.output_text}}", "reference": "x", "operation": "neq"}
 SIMILARITY = {
     "type": "text_similarity",
@@ -45,35 +44,6 @@ LABEL = {
     "passing_labels": ["a"],
 }
 MULTI = {"type": "multi", "graders": {"a": STRING_CHECK, "b": SIMILARITY}, "calculate_output": "0.5 * a + b"}
-MULTI_LIST = {**MULTI, "graders": [STRING_CHECK, {**SIMILARITY, "name": "b"}]}
-MULTI_ONE = {**MULTI, "graders": STRING_CHECK, "calculate_output": "a"}
-
-
-@pytest.mark.parametrize(
-    "method",
-    [DPO]
-    + [
-        {"type": "reinforcement", "reinforcement": {"grader": grader}}
-        for grader in (STRING_CHECK, SIMILARITY, PYTHON, SCORE, LABEL, MULTI, MULTI_LIST, MULTI_ONE)
-    ]
-    + [
-        {
-            "type": "reinforcement",
-            "reinforcement": {
-                "grader": PYTHON,
-                "response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": {}}},
-                "hyperparameters": {
-                    "reasoning_effort": "max", "compute_multiplier": 1.5, "eval_interval": 5, "eval_samples": 2,
-                },
-            },
-        }
-    ],
-    ids=str,
-)  # fmt: skip
-def test_the_other_methods_are_understood_and_not_available(client: openai.OpenAI, training_file: str, method: Any) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.fine_tuning.jobs.create(model=MODEL, training_file=training_file, method=method)
-    assert (caught.value.code, caught.value.param) == ("not_available", "method.type")
 
 
 def test_an_integration_is_understood_and_not_available(client: openai.OpenAI, training_file: str) -> None:
@@ -114,6 +84,27 @@ def reinforcement(grader: object) -> dict[str, Any]:
         ({"method": {"type": "sft"}}, "method.type", "invalid_value"),
         ({"method": {}}, "method.type", "missing_required_parameter"),
         ({"method": {"type": "supervised", "dpo": {}}}, "method", "invalid_value"),
+        ({"method": {"type": "reinforcement", "dpo": {}}}, "method", "invalid_value"),
+        (
+            {"method": {"type": "dpo", "reinforcement": {"grader": PYTHON}}},
+            "method",
+            "invalid_value",
+        ),
+        (
+            {"method": {"type": "reinforcement", "reinforcement": {}}},
+            "method.reinforcement.grader",
+            "missing_required_parameter",
+        ),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"eval_samples": 1}}}},
+            "method.dpo.hyperparameters.eval_samples",
+            "unknown_parameter",
+        ),
+        (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": PYTHON, "tools": []}}},
+            "method.reinforcement.tools",
+            "unknown_parameter",
+        ),
         ({"method": {"type": "reinforcement"}}, "method", "invalid_value"),
         (
             {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 2.5}}}},
@@ -222,6 +213,18 @@ def test_text_that_utf8_cannot_hold_is_refused_with_a_readable_answer(http: http
         {"metadata": {"a": "\udfff"}},
         {"metadata": {"\udfff": "a"}},
         {"model": "\ud800"},
+        reinforcement({**PYTHON, "name": "\ud800"}),
+        reinforcement({**PYTHON, "source": "\x00"}),
+        reinforcement({**STRING_CHECK, "reference": "\udfff"}),
+        {
+            "method": {
+                "type": "reinforcement",
+                "reinforcement": {
+                    "grader": PYTHON,
+                    "response_format": {"type": "json_schema", "name": "n", "schema": {"enum": [{"\udfff": 1}]}},
+                },
+            }
+        },
     ):
         text = json.dumps({"model": MODEL, "training_file": training_file, **body})
         answer = http.post("/v1/fine_tuning/jobs", content=text, headers={"content-type": "application/json"})

@@ -96,7 +96,7 @@ def departures(
         empty = client.files.list().to_dict()
         file = client.files.create(file=("rows.jsonl", rows(10)), purpose="evals").to_dict()
         rows_id = client.files.create(file=("rows.jsonl", rows(10)), purpose="fine-tune").id
-        waiting = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=rows_id)
+        waiting = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=rows_id, method={"type": "dpo"})
         paused = client.fine_tuning.jobs.pause(waiting.id).to_dict()
     event = shown(wording.started(1, 0))
     grade = wire_grade("g", "score_model", Grade(1.0, usage={"judge": Usage(2, 1)}, model="judge"))
@@ -155,8 +155,9 @@ def test_a_job_conforms_in_every_state(
 def test_events_of_every_kind_conform(conforms: Callable[[object, str], None]) -> None:
     measured = {"step": 3, "total_steps": 9, "train_loss": 0.123, "train_mean_token_accuracy": 0.5}
     for told in (
-        wording.step(measured, 1.5),
-        wording.step({**measured, "train_loss": None}, 1.5),
+        wording.step("supervised", measured, 1.5),
+        wording.step("dpo", {**measured, "train_loss": None}, 1.5),
+        wording.step("reinforcement", {"step": 0, "total_steps": 9, "scores": {"graders": [{"name": "a"}]}}, 1.5),
         wording.warning(1, "2 of 10 examples"),
         wording.failed("The job failed"),
         wording.cancelled(),

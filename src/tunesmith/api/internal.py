@@ -14,6 +14,7 @@ from starlette.routing import Route
 from tunesmith.api.chat import CLIENT_LEFT, unless_gone
 from tunesmith.api.wire import ascii_json
 from tunesmith.core.channel import PROTOCOL, Report
+from tunesmith.core.errors import Unavailable
 from tunesmith.domain.scope import Project
 from tunesmith.graders.base import Flag, GraderRefused, GradingFailed, Question, Tools, Verdict
 from tunesmith.services.attempts import Attempts, Fenced, WrongToken
@@ -71,6 +72,8 @@ def _endpoint(act: _Act, *, may_leave: bool = False) -> Callable[[Request], Awai
             return JSONResponse({"error": "this attempt is not the job's any more"}, status_code=410)
         except WrongToken:
             return JSONResponse({"error": "this token is not the attempt's"}, status_code=403)
+        except Unavailable as error:
+            return JSONResponse({"error": error.message}, status_code=error.status)
         except (ValueError, KeyError, TypeError) as error:
             log.exception("channel.malformed", job=job, attempt=attempt)
             return JSONResponse({"error": str(error)}, status_code=400)
@@ -84,19 +87,27 @@ def _reports(body: dict[str, Any]) -> list[Report]:
 
 
 async def _judge(tools: Tools, body: dict[str, Any]) -> dict[str, Any]:
-    return {"verdict": _verdict(await tools.judge.ask(Question(**body["question"])))}
+    question = Question(**body["question"])
+    return {"verdict": _verdict(await tools.judge.ask(question))}
 
 
 async def _similarity(tools: Tools, body: dict[str, Any]) -> dict[str, Any]:
-    return {"cosine": await tools.embedder.similarity(str(body["left"]), str(body["right"]))}
+    left, right = str(body["left"]), str(body["right"])
+    return {"cosine": await tools.embedder.similarity(left, right)}
 
 
 async def _asked(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the answer, or why there is none: that is an answer too, of which the grade tells."""
+    """Return the answer, or why there is none: that is an answer too, of which the grade tells.
+
+    Raises:
+        Unavailable: a model of this server cannot answer now, as when the server is about to end: the grade can wait.
+    """
     flag: Flag = "model_grader_server_error"
     try:
         return await answer
     except GradingFailed as failure:
+        if isinstance(failure.__cause__, Unavailable):
+            raise failure.__cause__ from failure
         verdict = None if failure.verdict is None else _verdict(failure.verdict)
         return {"failed": {"flag": failure.flag, "details": failure.details, "verdict": verdict}}
     except GraderRefused as refused:

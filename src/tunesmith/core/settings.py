@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     """Validations that run at the same time; they take no training slot."""
     training_threads: int | None = Field(default=None, ge=1)
     """CPU threads of one training attempt; None is 1 for small bases (under 50 M parameters), else cores by slots."""
+    training_processes: int = Field(default=1, ge=1, le=64)
+    """Processes of one training attempt, each with a GPU of its own where there are any; they share every step."""
+    training_spread: bool = False
+    """Spread the layers of a base over the processes of a training, for bases that one GPU does not hold."""
     sampler_threads: int | None = Field(default=None, ge=1)
     """CPU threads of a sampler; None is half of the cores, at least one."""
     warm_spares: int = Field(default=1, ge=0)

@@ -26,6 +26,11 @@ _TOLD: Final = {
 _BEFORE: Final = {"reinforcement": " ,"}
 
 
+def printable(text: str) -> str:
+    """Return a text as every database can hold it: a stranger's code may have said what is no Unicode."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
 def created(job: Job) -> NewEvent:
     """Return the first event of every job."""
     return NewEvent("created", f"Created fine-tuning job: {job.id}", data={})
@@ -51,6 +56,11 @@ def started(attempt: int, step: int) -> NewEvent:
     """Return the event of a loaded model that is about to take its next step."""
     text = "Fine-tuning job started" if step == 0 else f"Fine-tuning job continues after step {step}"
     return NewEvent(f"started-{attempt}", text)
+
+
+def said(key: str, text: str, level: str) -> NewEvent:
+    """Return the event of what a worker has to say."""
+    return NewEvent(key, printable(text), level=level, data={})
 
 
 def step(method: str, data: dict[str, Any], created_at: float) -> NewEvent:

@@ -185,7 +185,7 @@ class Ask:
     n: int
     max_tokens: int
     seed: int
-    #: On the weights that are trained; else on the bare base.
+    #: On the weights that are trained; else on those that training began with.
     tuned: bool = True
     temperature: float = 1.0
     #: What every sample keeps to, as `tunesmith.data.grammar` writes it.

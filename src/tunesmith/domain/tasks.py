@@ -55,6 +55,9 @@ class TrainSpec:
     resume_key: str | None
     threads: int
     max_line_bytes: int
+    #: Processes at it, one for each GPU; and whether the base is spread over them.
+    processes: int = 1
+    spread: bool = False
     #: Of reinforcement: `grader_env`, the folder of graders' packages, and `sandbox_reduced`, the setting.
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     #: Unix time of the job's creation: what templates that print the date see in every attempt.

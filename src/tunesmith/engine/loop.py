@@ -18,8 +18,9 @@ from tunesmith.engine import checkpoints
 from tunesmith.engine.batch import micro_batches
 from tunesmith.engine.checkpoints import Cursor, Saved
 from tunesmith.engine.optim import Optimizer, base_learning_rate
+from tunesmith.engine.ranks import ALONE, Ranks
 from tunesmith.engine.run import Bench, Interrupted, Run, Source
-from tunesmith.engine.step import Tuning, forward_backward
+from tunesmith.engine.step import Tuning, forward_backward, keep_company
 from tunesmith.lm import adapter_file
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import Adapter, LoraModel
@@ -27,8 +28,8 @@ from tunesmith.methods.auto import steps_per_epoch
 
 #: Where the adapter lies that is trained.
 SLOT: Final = 0
-#: Where the adapter that training began with lies, for methods that compare with it.
-_START_SLOT: Final = 1
+#: Where the adapter lies that training began with, to compare with.
+START_SLOT: Final = 1
 _N_ROWS_SHOWN: Final = 8
 
 
@@ -61,9 +62,19 @@ class _Session:
 
 
 def train(
-    run: Run, base: Base, *, lora: LoraModel, source: Source, blobs: Blobs, reporter: Reporter, control: Control
+    run: Run,
+    base: Base,
+    *,
+    lora: LoraModel,
+    source: Source,
+    blobs: Blobs,
+    reporter: Reporter,
+    control: Control,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train until the last step or until a pause is asked for; write a checkpoint wherever the source says.
+
+    Of several processes the first one alone writes and is asked for pauses; give the others a reporter that keeps silent.
 
     Raises:
         CheckpointRefused: the checkpoint to go on from is not one of this run.
@@ -71,7 +82,7 @@ def train(
         FloatingPointError: the loss or its gradient, or what the model says afterwards, is not finite; the message tells the
             step and the rows.
     """
-    session = _begin(run, base, lora, source, blobs, reporter, control)
+    session = _begin(run, base, lora, source, blobs, reporter, control, ranks)
     total_steps = session.bench.total_steps
     reporter.started(total_steps=total_steps, step=session.step)
     try:
@@ -81,7 +92,7 @@ def train(
             _tell(session)
         for step in range(session.step + 1, total_steps + 1):
             failpoint("train.step")
-            if control.pause_asked():
+            if ranks.word(control.pause_asked()):
                 return _paused(session)
             _advance(session, step)
             _tell(session)
@@ -92,6 +103,11 @@ def train(
     return Outcome(True, session.saved, session.trained_tokens, total_steps)
 
 
+def start_slot_of(start_adapter: str | None) -> int | None:
+    """Return the slot of what training began with; None where that is the bare base."""
+    return None if start_adapter is None else START_SLOT
+
+
 def _paused(session: _Session) -> Outcome:
     saved = session.saved
     if saved is None or saved.step != session.step:
@@ -100,20 +116,19 @@ def _paused(session: _Session) -> Outcome:
 
 
 def _begin(
-    run: Run, base: Base, lora: LoraModel, source: Source, blobs: Blobs, reporter: Reporter, control: Control
+    run: Run, base: Base, lora: LoraModel, source: Source, blobs: Blobs, reporter: Reporter, control: Control, ranks: Ranks
 ) -> _Session:
     total_steps = run.n_epochs * steps_per_epoch(source.n_rows, run.batch_size)
     loaded = checkpoints.read(blobs, run.resume_key, recipe=run.recipe) if run.resume_key else None
     adapter = _adapter(run, lora, blobs, loaded)
     lora.place(SLOT, adapter)
-    start_slot = None
-    if run.start_adapter is not None and run.method.needs_reference:
-        start_slot = _START_SLOT
-        lora.place(start_slot, adapter_file.from_folder(blobs.path(run.start_adapter), lora))
+    start_slot = start_slot_of(run.start_adapter)
+    if run.start_adapter is not None:
+        lora.place(START_SLOT, adapter_file.from_folder(blobs.path(run.start_adapter), lora))
     width = int(base.head.weight_VC.shape[1])
     peak = base_learning_rate(width) * run.method.learning_rate * run.learning_rate_multiplier
     tuning = Tuning(SLOT, run.method, adapter, Optimizer(adapter.parameters(), total_steps=total_steps, peak=peak))
-    bench = Bench(run, base, lora, tuning, start_slot, total_steps, reporter, control)
+    bench = Bench(run, base, lora, tuning, start_slot, total_steps, reporter, control, ranks)
     source.attach(bench, {} if loaded is None else loaded.source)
     session = _Session(bench, source, blobs)
     if loaded is not None and run.resume_key is not None:
@@ -139,10 +154,14 @@ def _advance(session: _Session, step: int) -> None:
     with _explained(session):
         taken = source.take(step)
     session.rows = taken.rows
-    for micro in micro_batches(taken.documents, token_budget=bench.run.token_budget):
-        forward_backward(bench.base, bench.lora, [(bench.tuning, micro)])
+    budget = bench.ranks.portion(sum(map(len, taken.documents)), bench.run.token_budget)
+    for micro, counts in bench.ranks.rounds(micro_batches(taken.documents, token_budget=budget)):
+        if counts:
+            forward_backward(bench.base, bench.lora, [(bench.tuning, micro)])
+        else:
+            keep_company(bench.base, bench.lora, bench.tuning, micro)
     with _explained(session):
-        values: dict[str, Any] = taken.values | bench.tuning.update(n_idle=taken.n_idle)
+        values: dict[str, Any] = taken.values | bench.tuning.update(n_idle=taken.n_idle, ranks=bench.ranks)
     session.step = step
     session.trained_tokens += taken.trained_tokens
     session.values, session.untold = values, True
@@ -181,6 +200,8 @@ def _tell(session: _Session) -> None:
 def _save(session: _Session) -> Saved:
     bench = session.bench
     key = f"{bench.run.output_key}/checkpoints/{session.step:06d}"
+    if not bench.ranks.first:
+        return Saved(session.step, key, "", session.values)
     return checkpoints.write(
         session.blobs, key,
         adapter=bench.tuning.adapter, optimizer=bench.tuning.optimizer.tensors(), source=session.source.tensors(),

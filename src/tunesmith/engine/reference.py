@@ -5,6 +5,7 @@ It is kept in checkpoints too: how a row was packed when it first came changes t
 checkpoint is to end with the same ones.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -46,8 +47,14 @@ class Reference:
     @torch.no_grad()
     def _ask(self, documents: list[Document]) -> Tensor:
         bench = self._bench
-        sums: list[Tensor] = []
-        for micro in micro_batches(documents, token_budget=bench.run.token_budget):
+        micros = list(micro_batches(documents, token_budget=bench.run.token_budget))
+        ends = list(itertools.accumulate(len(micro.n_trained) for micro in micros))
+        sums_B = torch.zeros(ends[-1], device=bench.base.device)
+        for number, counts in bench.ranks.rounds(range(len(micros))):
+            micro = micros[number]
             scores = score(bench.base, bench.lora, join([(bench.start_slot, micro)]).packed)
-            sums += [branch.sum() for branch in scores.logp_N.split(list(micro.n_trained))]
-        return torch.stack(sums).float().cpu()
+            if counts:
+                branches = scores.logp_N.split(list(micro.n_trained))
+                sums_B[ends[number] - len(branches) : ends[number]] = torch.stack([branch.sum() for branch in branches])
+        bench.ranks.add(sums_B)
+        return sums_B.cpu()

@@ -8,7 +8,7 @@ the same seeds. A checkpoint is due after each.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -187,38 +187,43 @@ class Rollouts:
         within = [thinks and thinks_already(ask.prompt, self._renderer) for ask in asks]
         answers: dict[tuple[int, int], tuple[Drawn, Answer]] = {}
         grades: dict[tuple[int, int], Future[Grade]] = {}
+        ranks = self._bench.ranks
+        own = list(ranks.mine(range(len(asks))))
 
         def on_drawn(drawn: Drawn) -> None:
-            row = told_rows[drawn.ask]
-            seed = seeds[drawn.ask] + drawn.sample
-            answer = read(drawn, row, self._renderer, thinks=thinks, seed=seed, within=within[drawn.ask])
-            place = drawn.ask, drawn.sample
+            number = own[drawn.ask]
+            row = told_rows[number]
+            seed = seeds[number] + drawn.sample
+            answer = read(drawn, row, self._renderer, thinks=thinks, seed=seed, within=within[number])
+            place = number, drawn.sample
             answers[place] = drawn, answer
             grades[place] = self._grade(told(answer, row, as_json=self._plan.as_json))
 
         try:
-            if not self._sampler.draw(asks, on_drawn, stop=self._bench.control.pause_asked):
+            whole = self._sampler.draw([asks[number] for number in own], on_drawn, stop=self._bench.control.pause_asked)
+            whole = whole and self._wait(grades.values())
+            if not ranks.word(whole):
                 raise Interrupted
-            self._wait(grades.values())
+            found = {place: (*answers[place], grade.result()) for place, grade in grades.items()}
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} any more, when it is sampled at step {step}") from error
         finally:
             for grade in grades.values():
                 grade.cancel()
+        every = {place: each for part in ranks.pooled(found) for place, each in part.items()}
         return [
-            [
-                Graded(rows[number], ask.prompt, *answers[number, sample], grades[number, sample].result())
-                for sample in range(n)
-            ]
+            [Graded(rows[number], ask.prompt, *every[number, sample]) for sample in range(n)]
             for number, ask in enumerate(asks)
         ]
 
-    def _wait(self, grades: Any) -> None:
-        open_: set[Future[Grade]] = set(grades)
+    def _wait(self, grades: Iterable[Future[Grade]]) -> bool:
+        """Wait for grades; False when a pause was asked for before they were there."""
+        open_ = set(grades)
         while open_:
             _, open_ = wait(open_, timeout=_LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
             if open_ and self._bench.control.pause_asked():
-                raise Interrupted
+                return False
+        return True
 
     def _ask(self, row: PromptRow, seed: int, n: int) -> Ask:
         plan = self._plan
@@ -268,7 +273,7 @@ class Rollouts:
     def _recorded(self, split: str, step: int, samples: list[Graded]) -> list[bytes]:
         file = self._files[split]
         records = (sample.record(file[sample.row], step=step, split=split) for sample in samples)
-        return [(json.dumps(record, ensure_ascii=False) + "\n").encode() for record in records]
+        return [(json.dumps(record) + "\n").encode() for record in records]
 
     def _of_training(self, step: int) -> list[bytes]:
         """Return the training's samples of a step; one that an earlier attempt took and was interrupted after has them."""
@@ -281,7 +286,8 @@ class Rollouts:
 
     def _put_down(self, step: int, records: list[bytes]) -> None:
         """Write the step's samples for people to look at, beside the attempt's checkpoints."""
-        self._blobs.put(_key(self._bench.run.output_key, step), records)
+        if self._bench.ranks.first:
+            self._blobs.put(_key(self._bench.run.output_key, step), records)
 
 
 def _key(attempt: str, step: int) -> str:

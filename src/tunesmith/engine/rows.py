@@ -4,37 +4,38 @@
 import io
 from array import array
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from tunesmith.core.failpoint import failpoint
-from tunesmith.data.prompts import PromptForm, PromptRow
 from tunesmith.data.render import Renderer
-from tunesmith.data.rows import read_rows
+from tunesmith.data.rows import Form, read_rows
 from tunesmith.engine.document import Document
 from tunesmith.methods.base import Method
 
 #: Files up to this size are rendered once and kept; larger ones are rendered anew in each epoch, in constant memory.
 KEEP_BYTES: Final = 32 * 1024 * 1024
 
+RowT = TypeVar("RowT")
 
-class PromptFile:
-    """The validated rows of a local JSONL file as prompts."""
 
-    def __init__(self, path: Path, *, max_line_bytes: int) -> None:
+class FormFile(Generic[RowT]):
+    """The validated rows of a local JSONL file of a form."""
+
+    def __init__(self, path: Path, *, form: Form[RowT], max_line_bytes: int) -> None:
         self._lines = _Lines(path)
-        self._max_line_bytes = max_line_bytes
+        self._form, self._max_line_bytes = form, max_line_bytes
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def __getitem__(self, row: int, /) -> PromptRow:
+    def __getitem__(self, row: int, /) -> RowT:
         """Return a row.
 
         Raises:
             IndexError: there is no such row.
             InvalidRows: the line is no longer a valid row.
         """
-        (found,) = read_rows(self._lines.stream(row), form=PromptForm(), max_line_bytes=self._max_line_bytes)
+        (found,) = read_rows(self._lines.stream(row), form=self._form, max_line_bytes=self._max_line_bytes)
         return found
 
 

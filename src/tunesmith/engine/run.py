@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tunesmith.domain.ports import Control, Reporter
 from tunesmith.engine.document import Document
+from tunesmith.engine.ranks import Ranks
 from tunesmith.engine.step import Tuning
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel
@@ -49,6 +50,7 @@ class Bench:
     total_steps: int
     reporter: Reporter
     control: Control
+    ranks: Ranks
 
 
 class Interrupted(Exception):

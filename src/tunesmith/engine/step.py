@@ -15,6 +15,7 @@ from torch import Tensor
 from tunesmith.core.failpoint import failpoint
 from tunesmith.engine.batch import MicroBatch, join
 from tunesmith.engine.optim import Optimizer
+from tunesmith.engine.ranks import ALONE, Ranks
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import Adapter, LoraModel
 from tunesmith.lm.score import score
@@ -37,6 +38,19 @@ class Tally:
             before, counted = self.metrics.get(name, (0.0, 0.0))
             self.metrics[name] = (before + float(figure), counted + count)
 
+    def pooled(self, ranks: Ranks) -> "Tally":
+        """Return the sums over all processes."""
+        if ranks.size == 1:
+            return self
+        whole = Tally()
+        for each in ranks.pooled(self):
+            whole.total += each.total
+            whole.count += each.count
+            for name, (figure, count) in each.metrics.items():
+                before, counted = whole.metrics.get(name, (0.0, 0.0))
+                whole.metrics[name] = (before + figure, counted + count)
+        return whole
+
     def means(self, prefix: str) -> dict[str, float]:
         """Return `{prefix}loss` and the further figures, divided; empty if nothing was counted."""
         if not self.count:
@@ -55,16 +69,17 @@ class Tuning:
     optimizer: Optimizer
     tally: Tally = field(default_factory=Tally)
 
-    def update(self, *, n_idle: int = 0) -> dict[str, float]:
+    def update(self, *, n_idle: int = 0, ranks: Ranks = ALONE) -> dict[str, float]:
         """Apply the gradients gathered since the last update; return the step's figures (empty if nothing was trained).
 
         `n_idle` counts in the division as well: what was left out because its gradient is nought.
         """
-        tally, self.tally = self.tally, Tally()
+        tally, self.tally = self.tally.pooled(ranks), Tally()
         if not tally.count:
             self.optimizer.skip()
             return {}
         tally.count += n_idle
+        ranks.add_gradients(self.optimizer.parameters)
         self.optimizer.update(tally.count)
         self.adapter.sync()
         return tally.means("train_")
@@ -79,13 +94,22 @@ def forward_backward(base: Base, lora: LoraModel, work: Sequence[tuple[Tuning, M
         tuning.tally.add(loss)
 
 
+def keep_company(base: Base, lora: LoraModel, tuning: Tuning, micro: MicroBatch) -> None:
+    """Make the passes that other processes make, and add nothing: over a spread base they could not make them alone."""
+    (loss,) = _losses(base, lora, [(tuning.slot, tuning.method, micro)])
+    (loss.total * 0.0).backward()
+
+
 @torch.no_grad()
-def evaluate(base: Base, lora: LoraModel, tuning: Tuning, micros: Iterable[MicroBatch], tally: Tally) -> None:
-    """Add the loss and figures of micro-batches to a tally, without training."""
-    for micro in micros:
+def evaluate(
+    base: Base, lora: LoraModel, tuning: Tuning, micros: Iterable[MicroBatch], tally: Tally, *, ranks: Ranks = ALONE
+) -> None:
+    """Add the loss and figures of micro-batches to a tally, without training; of several processes each does its part."""
+    for micro, counts in ranks.rounds(micros):
         (loss,) = _losses(base, lora, [(tuning.slot, tuning.method, micro)])
         failpoint("train.evaluate")
-        tally.add(loss)
+        if counts:
+            tally.add(loss)
 
 
 def _losses(base: Base, lora: LoraModel, work: Sequence[tuple[int, Method, MicroBatch]]) -> list[LossSum]:

@@ -25,6 +25,14 @@ class Latency:
     p99: float
 
 
+class _Asked:
+    """A grade that is being computed, and how many wait for it."""
+
+    def __init__(self, task: asyncio.Task[Grade]) -> None:
+        self.task = task
+        self.n_waiting = 0
+
+
 class Batch:
     """One grader over many samples."""
 
@@ -35,22 +43,29 @@ class Batch:
         self._n_kept = n_kept
         self._kept: OrderedDict[str, Grade] = OrderedDict()
         self._seconds: dict[str, deque[float]] = {}
+        self._asked: dict[str, _Asked] = {}
 
     async def grade(self, samples: Iterable[Sample]) -> list[Grade]:
         """Return the grades of samples, in their order. A failed one is not remembered, so that it may succeed later."""
-        keys: list[str] = []
-        tasks: dict[str, asyncio.Task[Grade]] = {}
         async with asyncio.TaskGroup() as group:
-            for sample in samples:
-                key = _key(sample)
-                keys.append(key)
-                if key not in tasks:
-                    tasks[key] = group.create_task(self._one(key, sample))
-        return [tasks[key].result() for key in keys]
+            tasks = [group.create_task(self.one(sample)) for sample in samples]
+        return [task.result() for task in tasks]
 
     async def one(self, sample: Sample) -> Grade:
-        """Return the grade of a sample."""
-        return await self._one(_key(sample), sample)
+        """Return the grade of a sample; one that is being computed is waited for, and given up with the last who waits."""
+        key = _key(sample)
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = _Asked(asyncio.create_task(self._one(key, sample)))
+        asked.n_waiting += 1
+        try:
+            return await asyncio.shield(asked.task)
+        finally:
+            asked.n_waiting -= 1
+            if not asked.n_waiting:
+                asked.task.cancel()  # what is done cannot be
+                if self._asked.get(key) is asked:
+                    del self._asked[key]
 
     async def _one(self, key: str, sample: Sample) -> Grade:
         known = self._kept.get(key)

@@ -13,7 +13,8 @@ from pydantic import Field
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith.data.render import Example, Renderer
+    from tunesmith.core.chat import Message
+    from tunesmith.data.render import Conversation, Example, Renderer
     from tunesmith.data.rows import Form
 
 Auto = Literal["auto"]
@@ -66,6 +67,10 @@ class Method(Protocol):
 
         The examples of a group are trained together; what they have in common at their beginning is computed once.
         """
+        ...
+
+    def question(self, row: Any) -> "tuple[Conversation, Message | None]":
+        """Return what a model is asked by a row, and the answer that the row has to it."""
         ...
 
     def loss(self, scored: Scored) -> LossSum:

@@ -62,6 +62,10 @@ class Dpo:
         ((preferred,), (other,)) = renderer.examples_of(conversations(row), max_tokens=max_tokens)
         return [(preferred, other)]
 
+    def question(self, row: Pair) -> "tuple[Conversation, Message | None]":
+        """Return the input, and the preferred answer."""
+        return (row.messages, row.tools, row.parallel_tool_calls), row.preferred
+
     def loss(self, scored: Scored) -> LossSum:
         """Return the sum over pairs and their number; branches alternate, preferred first.
 

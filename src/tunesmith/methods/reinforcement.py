@@ -23,7 +23,8 @@ from tunesmith.methods.base import Auto, LossSum, Scored
 from tunesmith.methods.supervised import SupervisedHyperparameters
 
 if TYPE_CHECKING:
-    from tunesmith.data.render import Example, Renderer
+    from tunesmith.core.chat import Message
+    from tunesmith.data.render import Conversation, Example, Renderer
 
 CLIP: Final = 0.2
 #: Added to a group's standard deviation.
@@ -83,6 +84,10 @@ class Reinforcement:
     def prompt(self, row: PromptRow, renderer: "Renderer", thinking: bool | None) -> list[int]:
         """Return the tokens that samples go on from."""
         return renderer.prompt(row.messages, row.tools, parallel_tool_calls=row.parallel_tool_calls, thinking=thinking)
+
+    def question(self, row: PromptRow) -> "tuple[Conversation, Message | None]":
+        """Return the prompt; the row has no answer to it."""
+        return (row.messages, row.tools, row.parallel_tool_calls), None
 
     def loss(self, scored: Scored) -> LossSum:
         """Return the sum over tokens and their number.

@@ -9,7 +9,8 @@ from tunesmith.data.rows import ChatForm, Form, Row
 from tunesmith.methods.base import Auto, BatchSize, Epochs, LossSum, Multiplier, Scored
 
 if TYPE_CHECKING:
-    from tunesmith.data.render import Example, Renderer
+    from tunesmith.core.chat import Message
+    from tunesmith.data.render import Conversation, Example, Renderer
 
 
 class SupervisedHyperparameters(BaseModel):
@@ -47,6 +48,14 @@ class Supervised:
         parallel = row.parallel_tool_calls
         examples = renderer.examples(row.messages, row.tools, max_tokens=max_tokens, parallel_tool_calls=parallel)
         return [(example,) for example in examples]
+
+    def question(self, row: Row) -> "tuple[Conversation, Message | None]":
+        """Return the chat up to the last assistant message that is trained on, and that message."""
+        trained = [
+            place for place, each in enumerate(row.messages) if each["role"] == "assistant" and each.get("weight") != 0
+        ]
+        last = trained[-1]
+        return (row.messages[:last], row.tools, row.parallel_tool_calls), row.messages[last]
 
     def loss(self, scored: Scored) -> LossSum:
         """Return the weighted sum of negative log-likelihoods, the sum of weights, and the token accuracy."""

@@ -30,10 +30,18 @@ class DirectSampler:
     """Samples between two optimizer steps; for so long the model has the sampler's attention, after it training's again."""
 
     def __init__(
-        self, base: Base, lora: LoraModel, *, slot: int, context_length: int, stop_ids: frozenset[int], folder: Path
+        self,
+        base: Base,
+        lora: LoraModel,
+        *,
+        slot: int,
+        start_slot: int | None,
+        context_length: int,
+        stop_ids: frozenset[int],
+        folder: Path,
     ) -> None:
         self._model: Any = base.model
-        self._slot = slot
+        self._slot, self._start_slot = slot, start_slot
         self._stop_ids = stop_ids
         self._engine = Engine(base, lora, context_length=context_length, cache_bytes=_cache_bytes(base.device))
         self._grammars = Grammars(folder / "tokenizer.json", base.head.weight_VC.shape[0])
@@ -82,7 +90,7 @@ class DirectSampler:
             temperature=ask.temperature,
             seed=ask.seed,
             stop_ids=self._stop_ids,
-            slot=self._slot if ask.tuned else None,
+            slot=self._slot if ask.tuned else self._start_slot,
             matcher=None if ask.grammar is None else self._grammars.matcher(ask.grammar, self._stop_ids),
         )
 

@@ -139,7 +139,7 @@ class Attempts:
                 metrics.add(tx, _scope(job), job.id, int(data["step"]), data)
                 news.append(wording.step(job.method, data, report.created_at))
             case channel.MESSAGE:
-                news.append(NewEvent(report.idempotency_key, data["message"], level=data["level"], data={}))
+                news.append(wording.said(report.idempotency_key, data["message"], data["level"]))
             case channel.CHECKPOINT if job.status is Status.RUNNING:
                 self._checkpoint(tx, job, report, news, dropped)
             case channel.PAUSED if job.status is Status.RUNNING:
@@ -290,6 +290,7 @@ class Attempts:
 
     def fail(self, tx: Transaction, job: Job, error: dict[str, Any], news: list[NewEvent], **changes: Any) -> Job:
         """Fail the job inside the caller's transaction: status, error, event, outbox; `changes` go into the same update."""
+        message = wording.printable(str(error.get("message")))
         moved = _moved(
             jobs.swap(
                 tx,
@@ -300,13 +301,13 @@ class Attempts:
                 status=Status.FAILED,
                 finished_at=self._clock.now(),
                 estimated_finish=None,
-                error={key: error.get(key) for key in ("code", "param", "message")},
+                error={"code": error.get("code"), "param": error.get("param"), "message": message},
                 **changes,
             )
         )
-        news.append(wording.failed(str(error.get("message"))))
+        news.append(wording.failed(message))
         outbox.add(tx, _scope(job), job.id, "fine_tuning.job.failed")
-        log.info("job.failed", job=job.id, attempt=job.attempt, code=error.get("code"), reason=error.get("message"))
+        log.info("job.failed", job=job.id, attempt=job.attempt, code=error.get("code"), reason=message)
         return moved
 
     def _forget(self, dropped: Iterable[Checkpoint]) -> None:

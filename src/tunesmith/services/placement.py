@@ -328,6 +328,8 @@ class Placement:
             threads=self._threads(base),
             max_line_bytes=self._settings.max_line_bytes,
             created_at=job.created_at,
+            processes=self._settings.training_processes,
+            spread=self._settings.training_spread,
             extra=self._grading() if job.method == "reinforcement" else {},
         ).to_mapping()
 
@@ -343,7 +345,7 @@ class Placement:
             return self._settings.training_threads
         if base.n_parameters < N_SMALL_BASE:
             return 1
-        return max(1, n_cores() // self._settings.training_slots)
+        return max(1, n_cores() // (self._settings.training_slots * self._settings.training_processes))
 
 
 def _scope(job: Job) -> Scope:

@@ -30,12 +30,27 @@ def open_blobs(url: str) -> Blobs:
 
 
 def open_sampler(
-    base: "Base", lora: "LoraModel", *, slot: int, context_length: int, stop_ids: frozenset[int], folder: Path
+    base: "Base",
+    lora: "LoraModel",
+    *,
+    slot: int,
+    start_slot: int | None,
+    context_length: int,
+    stop_ids: frozenset[int],
+    folder: Path,
 ) -> Drawing:
-    """Open the sampler inside a training, on the adapter in `slot`."""
+    """Open the sampler in a training: on the adapter in `slot`, and on what it began with (`start_slot`; None: the base)."""
     from tunesmith.sampler.direct import DirectSampler  # noqa: PLC0415 - torch, and only for rollouts
 
-    return DirectSampler(base, lora, slot=slot, context_length=context_length, stop_ids=stop_ids, folder=folder)
+    return DirectSampler(
+        base,
+        lora,
+        slot=slot,
+        start_slot=start_slot,
+        context_length=context_length,
+        stop_ids=stop_ids,
+        folder=folder,
+    )
 
 
 def preload() -> None:

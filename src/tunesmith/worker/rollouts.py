@@ -10,20 +10,17 @@ from pydantic import TypeAdapter
 from tunesmith.core.channel import Task
 from tunesmith.core.clock import SystemClock
 from tunesmith.data.grammar import grammar_of
+from tunesmith.data.prompts import PromptForm
 from tunesmith.data.render import Renderer
 from tunesmith.data.response_format import schema_of
-from tunesmith.domain.ports import Blobs
+from tunesmith.domain.ports import Blobs, Drawing
 from tunesmith.domain.tasks import TrainSpec
-from tunesmith.engine.loop import SLOT
 from tunesmith.engine.rollouts import Plan, Rollouts
-from tunesmith.engine.rows import PromptFile
+from tunesmith.engine.rows import FormFile
 from tunesmith.graders.batch import Batch
 from tunesmith.graders.grader import Grader
-from tunesmith.lm.load import Base
-from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.auto import group_size
 from tunesmith.methods.reinforcement import n_tokens, thinking
-from tunesmith.worker.compose import open_sampler
 from tunesmith.worker.grading import open_grading
 from tunesmith.worker.judging import ServerDoor, ServerEmbedder, ServerJudge
 
@@ -32,23 +29,18 @@ N_GRADES: int = 16
 
 
 @contextmanager
-def open_rollouts(
-    task: Task, spec: TrainSpec, base: Base, lora: LoraModel, renderer: Renderer, blobs: Blobs
-) -> Generator[Rollouts]:
+def open_rollouts(task: Task, spec: TrainSpec, *, renderer: Renderer, sampler: Drawing, blobs: Blobs) -> Generator[Rollouts]:
     """Open the source of a reinforcement training; its graders' processes end with it."""
     grader: Grader = TypeAdapter(Grader).validate_python(spec.method_config["grader"])
     folder = Path(spec.extra["grader_env"])
-    sampler = open_sampler(
-        base, lora, slot=SLOT, context_length=spec.context_length, stop_ids=renderer.stop_ids, folder=Path(spec.base_path)
-    )
     clock, door = SystemClock(), ServerDoor(task)
     reduced = bool(spec.extra["sandbox_reduced"])
     judge, embedder = ServerJudge(door), ServerEmbedder(door)
     with open_grading(clock, folder, sandbox_reduced=reduced, judges=judge, embeddings=embedder) as loop:
         batch = Batch(grader, loop.tools, n_at_once=N_GRADES)
         yield Rollouts(
-            PromptFile(blobs.path(spec.training_key), max_line_bytes=spec.max_line_bytes),
-            PromptFile(blobs.path(spec.validation_key or ""), max_line_bytes=spec.max_line_bytes),
+            FormFile(blobs.path(spec.training_key), form=PromptForm(), max_line_bytes=spec.max_line_bytes),
+            FormFile(blobs.path(spec.validation_key or ""), form=PromptForm(), max_line_bytes=spec.max_line_bytes),
             plan=_plan(spec, renderer),
             renderer=renderer,
             sampler=sampler,

@@ -14,6 +14,7 @@ from tunesmith.core.channel import Task
 from tunesmith.core.clock import SystemClock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.worker.compose import open_blobs
+from tunesmith.worker.further import Silent, is_further
 from tunesmith.worker.reporter import PipeControl, WorkerReporter
 from tunesmith.worker.spare import SPARE, wait_for_task
 
@@ -21,7 +22,7 @@ _LONGEST_MESSAGE: Final = 1000
 _OUT_OF_MEMORY: Final = "The worker ran out of memory. Use a smaller batch_size, shorter examples or a smaller base model."
 
 
-def perform(task: Task, reporter: WorkerReporter, control: PipeControl) -> int:
+def perform(task: Task, reporter: WorkerReporter | Silent, control: PipeControl | Silent) -> int:
     """Do the task and report its end; return the process's exit code."""
     failpoint(f"worker.{task.kind}")
     try:
@@ -38,7 +39,7 @@ def perform(task: Task, reporter: WorkerReporter, control: PipeControl) -> int:
     return 0
 
 
-def _dispatch(task: Task, reporter: WorkerReporter, control: PipeControl) -> None:
+def _dispatch(task: Task, reporter: WorkerReporter | Silent, control: PipeControl | Silent) -> None:
     """Hand the task to its kind's module; only a training loads torch."""
     from tunesmith.domain.tasks import TrainSpec, ValidateSpec  # noqa: PLC0415 - after the threads are set
 
@@ -80,6 +81,10 @@ def _set_threads(spec: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Do the task whose file is named, or the one that a spare is told."""
+    if is_further():
+        task, silent = Task.from_json(Path(arguments[0]).read_text()), Silent()
+        _set_threads(task.spec)
+        return perform(task, silent, silent)
     reports, control = int(os.environ["TUNESMITH_REPORT_FD"]), int(os.environ["TUNESMITH_CONTROL_FD"])
     if arguments[0] == SPARE:
         _set_threads({"threads": arguments[2]})

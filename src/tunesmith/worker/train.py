@@ -1,11 +1,14 @@
 # pyright: basic
 """The task `train`: from a `TrainSpec` to a finished adapter; checks the base, reads rows from the blobs, runs the loop.
 
-`trained_tokens` is the number of tokens of all training examples, each cut at the base's context length, times the epochs.
+`trained_tokens` is the number of tokens of all training examples, each cut at the base's context length, times the epochs
+(of a pair: of both its branches); of reinforcement the tokens of prompt and answer of every training sample with a grade.
 """
 
 import errno
+import time
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -15,21 +18,24 @@ import torch
 from tunesmith.core.channel import Task
 from tunesmith.core.failpoint import failpoint
 from tunesmith.data.render import Renderer
-from tunesmith.domain.ports import Blobs, Control, Reporter
+from tunesmith.domain.ports import Blobs, Control, Drawing, Reporter
 from tunesmith.domain.tasks import TrainSpec
 from tunesmith.engine.checkpoints import CheckpointRefused
 from tunesmith.engine.examples import Examples
-from tunesmith.engine.loop import Outcome, train
+from tunesmith.engine.loop import SLOT, Outcome, start_slot_of, train
 from tunesmith.engine.memory import token_budget
 from tunesmith.engine.rollouts import GraderFailing
 from tunesmith.engine.rows import RowFile
 from tunesmith.engine.run import Run, Source
 from tunesmith.lm.adapter_file import AdapterRefused
 from tunesmith.lm.last_layer import trim
-from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, load, prove
+from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, choose_device, load, prove
 from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.method import method
 from tunesmith.methods.reinforcement import Reinforcement
+from tunesmith.worker.comparison import put_down
+from tunesmith.worker.compose import open_sampler
+from tunesmith.worker.ranks import meet
 from tunesmith.worker.rollouts import open_rollouts
 
 log = structlog.get_logger()
@@ -95,11 +101,19 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     torch.set_num_threads(max(1, spec.threads))
     folder = Path(spec.base_path)
     check_pins(folder, spec.pins)
-    base = load(folder)
+    ranks = meet(task, spec)
+    # a base that is spread need not fit one GPU whole
+    base = load(folder, device=torch.device("cpu") if ranks.spread else None)
     failpoint("train.load")
-    prove(base)
+    if not ranks.spread:
+        prove(base)
     lora = LoraModel(base.model)
     trim(base.decoder, lora.route)
+    if ranks.spread:
+        from tunesmith.lm.shard import spread  # noqa: PLC0415 - seconds of imports
+
+        base = spread(base, choose_device())
+        prove(base)
     chosen = method(spec.method, spec.hyperparameters)
     renderer = Renderer.load(folder, clock=_FixedClock(spec.created_at) if spec.created_at else None)
 
@@ -112,15 +126,45 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
             max_line_bytes=spec.max_line_bytes,
         )
 
+    @cache
+    def sampler() -> Drawing:
+        return open_sampler(
+            base,
+            lora,
+            slot=SLOT,
+            start_slot=start_slot_of(spec.start_adapter),
+            context_length=spec.context_length,
+            stop_ids=renderer.stop_ids,
+            folder=folder,
+        )
+
     with ExitStack() as opened:
         source: Source
+        if spec.method == Reinforcement.name and ranks.spread:
+            raise BaseRefused(
+                "A base that is spread over several processes cannot be sampled from, as reinforcement does. Switch the "
+                "setting training_spread off, or take a base that one GPU holds."
+            )
         if spec.method == Reinforcement.name:
-            source = opened.enter_context(open_rollouts(task, spec, base, lora, renderer, blobs))
+            rollouts = open_rollouts(task, spec, renderer=renderer, sampler=sampler(), blobs=blobs)
+            source = opened.enter_context(rollouts)
         else:
             source = Examples(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
         log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
         run = _plan(task, spec, token_budget(base))
-        return train(run, base, lora=lora, source=source, blobs=blobs, reporter=reporter, control=control)
+        began = time.monotonic()
+        outcome = train(run, base, lora=lora, source=source, blobs=blobs, reporter=reporter, control=control, ranks=ranks)
+    if outcome.finished and ranks.first and not ranks.spread:
+        put_down(
+            spec,
+            method=chosen,
+            renderer=renderer,
+            sampler=sampler(),
+            blobs=blobs,
+            reporter=reporter,
+            trained_s=time.monotonic() - began,
+        )
+    return outcome
 
 
 def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:

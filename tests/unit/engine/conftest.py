@@ -182,7 +182,13 @@ class Rig:
             plan=Plan(**(settings | plan)),
             renderer=self.renderer,
             sampler=DirectSampler(
-                base, lora, slot=SLOT, context_length=N_CONTEXT, stop_ids=self.renderer.stop_ids, folder=self.folder
+                base,
+                lora,
+                slot=SLOT,
+                context_length=N_CONTEXT,
+                stop_ids=self.renderer.stop_ids,
+                folder=self.folder,
+                start_slot=None,
             ),
             grader=parsed,
             grade=lambda sample: self._pool.submit(grading or self.grade, sample, parsed),

@@ -64,6 +64,40 @@ def test_grades_come_in_order_each_computed_once_and_so_many_at_once():
     assert batch.latencies()["same"].n == 22
 
 
+def test_equal_samples_that_come_one_by_one_are_graded_once():
+    batch = Batch(Watched.model_validate(SAME), Tools(SystemClock()), n_at_once=8)
+
+    async def story():
+        tasks = [asyncio.create_task(batch.one(sample)) for sample in samples("yes", "no", "yes", "yes")]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # the others wait on
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(done[0], asyncio.CancelledError)
+        assert [grade.reward for grade in done[1:]] == [0.0, 1.0, 1.0]
+        assert seen["n"] == 2
+
+    asyncio.run(story())
+
+
+def test_a_grade_that_nobody_waits_for_any_more_is_given_up():
+    batch = Batch(Watched.model_validate(SAME), Tools(SystemClock()), n_at_once=8)
+
+    async def story():
+        tasks = [asyncio.create_task(batch.one(sample)) for sample in samples("yes", "yes")]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (seen["n"], seen["now"]) == (1, 1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)
+        assert seen["now"] == 1  # it never came to its end
+        assert (await batch.one(*samples("yes"))).reward == 1.0
+        assert seen["n"] == 2
+
+    asyncio.run(story())
+
+
 def test_a_failed_grade_is_tried_again():
     batch = Batch(Watched.model_validate({**SAME, "reference": "{{ item.y }}"}), Tools(SystemClock()), n_at_once=1)
     for n in (1, 2):

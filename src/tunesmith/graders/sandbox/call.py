@@ -54,6 +54,14 @@ def run(job: bytes, answer: int) -> None:
         os._exit(0)
 
 
+def rehearse() -> None:
+    """Grade once with a source of our own: what Python makes the first time, a third of a call, every fork then has."""
+    job = b'{"source": "def grade(sample, item): return 1", "sample": {}, "item": {}}'
+    _grade(json.loads(job))
+    del sys.modules["grader"]
+    linecache.cache.clear()
+
+
 def _check(source: str) -> bytes:
     """Load the source without calling it."""
     import ast  # noqa: PLC0415 - here and below: what few calls need is not to be copied for every one

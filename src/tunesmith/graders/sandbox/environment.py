@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -55,7 +56,7 @@ class Environment:
         """Make the environment anew beside the old one, put it in its place, and return what it holds.
 
         Every package has the version of OpenAI's image where there is a wheel of it for this Python, else the newest that
-        there is, else it is left out; `tell` is told each step, and what differs.
+        there is, else it is left out, and so are corpora that cannot be fetched; `tell` is told each step, and what differs.
 
         Raises:
             NotInstalled: no environment can be made, or not one package can be had.
@@ -67,11 +68,13 @@ class Environment:
         _run([self.python, "-m", "venv", str(new)])
         wanted = packages.FULL if full else packages.LIGHT
         pip = [str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
-        pip += ["--disable-pip-version-check"]
+        pip += ["--no-binary", ",".join(packages.FROM_SOURCE), "--disable-pip-version-check"]
         got = _all_at_once(pip, wanted) or _one_by_one(pip, wanted, tell)
         if not got:
             shutil.rmtree(new, ignore_errors=True)
             raise NotInstalled("no package of the graders' could be installed (is the package index reachable?)")
+        if "nltk" in got:
+            _fetch_corpora(new, tell)
         (new / _MARK).write_text(json.dumps(got, indent=1))
         old = self.folder.with_name(f"{self.folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -119,6 +122,20 @@ def _one_by_one(pip: list[str], wanted: dict[str, str], tell: Callable[[str], No
         else:
             tell(f"  {name} is left out.")
     return got
+
+
+def _fetch_corpora(folder: Path, tell: Callable[[str], None]) -> None:
+    """Have nltk fetch its corpora to where graders look for them; they come from its own server, not with the packages."""
+    (site,) = folder.glob("lib/python*/site-packages")
+    corpora = site / packages.CORPORA_FOLDER
+    corpora.mkdir(mode=0o755)
+    words = ["-I", "-m", "nltk.downloader", "-q", "-e", "-d", str(corpora), *packages.CORPORA]
+    with suppress(NotInstalled):  # it ends well when it fails, too
+        _run([str(folder / "bin" / "python"), *words])
+    lost = [name for name in packages.CORPORA if not [*corpora.glob(f"*/{name}"), *corpora.glob(f"*/{name}.zip")]]
+    if lost:
+        names = ", ".join(lost)
+        tell(f"  nltk's {names} cannot be fetched. What is put into {packages.CORPORA_FOLDER} beside nltk, it finds.")
 
 
 def _pinned(versions: Iterable[tuple[str, str]]) -> list[str]:

@@ -26,6 +26,11 @@ FULL: Final = {
     "scikit-bio": "0.6.3",
     "ast-grep-py": "0.36.2",
 }
+#: Of which there is no wheel, only a source without anything to compile.
+FROM_SOURCE: Final = ("rouge-score",)
+#: What the image has of nltk's corpora, with what this nltk splits sentences by, and the folder of them beside the packages.
+CORPORA: Final = ("punkt", "punkt_tab", "stopwords", "wordnet", "omw-1.4", "names")
+CORPORA_FOLDER: Final = "nltk_data"
 #: The name to import, where it is not the name to install.
 _IMPORTED_AS: Final = {
     "scikit-learn": "sklearn",

@@ -20,7 +20,7 @@ import time
 from contextlib import nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
-from tunesmith.graders.sandbox import call, host, kernel, layers, namespaces, seccomp
+from tunesmith.graders.sandbox import call, host, kernel, layers, namespaces, packages, seccomp
 
 READY: Final = b"READY"
 FAILED: Final = b"F"
@@ -116,6 +116,9 @@ def _prepare(config: Config) -> layers.Confinement:
     n_running = 0 if os.geteuid() == 0 else host.n_running(os.geteuid())
     statistics = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
     _leave_host(config, tree)
+    folders = [f"{path}/{packages.CORPORA_FOLDER}" for path in sys.path]
+    # where nltk looks for its corpora, as it finds when it is imported
+    os.environ["NLTK_DATA"] = os.pathsep.join(filter(os.path.isdir, folders))
     with namespaces.scratch(config.limits.disk_bytes) if config.namespaces else nullcontext():
         for name in config.modules:
             with suppress(Exception):  # a grader that imports it is told why it cannot
@@ -127,6 +130,7 @@ def _prepare(config: Config) -> layers.Confinement:
         rules.move(_FIRST_FREE)  # out of the way of the numbers that a call's descriptors get
     kernel.drop_capability_bounds()
     program = seccomp.program(1, scratch=True) if config.namespaces else None
+    call.rehearse()
     for name in [name for name in sys.modules if name.partition(".")[0] == "tunesmith"]:
         del sys.modules[name]
     gc.collect()
