@@ -21,6 +21,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -72,20 +73,27 @@ class Owner:
         body = {"name": self.model, "source": base}
         self.client.post(f"{self.url.removesuffix('/v1')}/tunesmith/v1/models", cast_to=object, body=body)
 
-    def upload(self, n_rows: int = 200) -> str:
-        """Upload short rows."""
-        rows = [
-            {"messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]}
-            for n in range(n_rows)
-        ]
+    def upload(self, n_rows: int = 200, *, answered: bool = True) -> str:
+        """Upload short rows; without answers they are prompts of reinforcement."""
+        answers = [[{"role": "assistant", "content": f"it is {n}"}] if answered else [] for n in range(n_rows)]
+        rows = [{"messages": [{"role": "user", "content": f"number {n}"}, *answers[n]]} for n in range(n_rows)]
         text = "\n".join(json.dumps(row) for row in rows).encode()
         return self.client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
 
-    def create(self, n_jobs: int, *, file: str | None = None, n_epochs: int = 50, batch_size: int = 1) -> list[str]:
-        """Create jobs that would train for long."""
-        file = file or self.upload()
-        knobs = {"n_epochs": n_epochs, "batch_size": batch_size}
-        method = {"type": "supervised", "supervised": {"hyperparameters": knobs}}
+    def create(
+        self,
+        n_jobs: int,
+        *,
+        file: str | None = None,
+        n_epochs: int = 50,
+        batch_size: int = 1,
+        grader: dict[str, Any] | None = None,
+    ) -> list[str]:
+        """Create jobs that would train for long: by rewards where there is a grader."""
+        file = file or self.upload(answered=grader is None)
+        block: dict[str, Any] = {"hyperparameters": {"n_epochs": n_epochs, "batch_size": batch_size}}
+        kind = "supervised" if grader is None else "reinforcement"
+        method: Any = {"type": kind, kind: block if grader is None else {**block, "grader": grader}}
         create = self.client.fine_tuning.jobs.create
         return [
             create(model=self.model, training_file=file, validation_file=file, method=method, seed=1).id

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks._server import Server, end_with_the_benchmark
 from benchmarks.cancel import Measured, Owner, cancel_together
@@ -38,6 +39,13 @@ HELD = {
     "upload": "checkpoint.manifest=sleep:3600",
     "publish": "train.finished=sleep:3600",
 }
+#: Answers are sampled up to here, of the validation rows before the first step.
+SAMPLING = "sampler.step=sleep:3600@20"
+#: Grades in the sandbox: one that would be there at once, and one that never is (its time is over after two minutes).
+ONE = {"type": "python", "name": "one", "source": "def grade(sample, item):\n    return 1.0"}
+HANGS = {"type": "python", "name": "hangs", "source": "import time\ndef grade(sample, item):\n    time.sleep(3600)"}
+#: Supervisor, trainer and the sandbox's first process; with more of them a call is on its way.
+N_AT_REST = 3
 N_HUGE_ROWS = 200_000
 #: Trainings at a time: one is cancelled while the next gets ready.
 N_SLOTS = 2
@@ -91,9 +99,9 @@ def rig(failpoints: str = "", **settings: str) -> Generator[Rig]:
         owner.client.close()
 
 
-def one_by_one(rig: Rig, n: int, ready: Callable[[str], bool], **knobs: int) -> Measured:
+def one_by_one(rig: Rig, n: int, ready: Callable[[str], bool], **knobs: Any) -> Measured:
     """Cancel `n` jobs, whichever is ready first; as many as there are slots are on their way."""
-    measured, file = Measured(), rig.owner.upload()
+    measured, file = Measured(), rig.owner.upload(answered="grader" not in knobs)
     waiting: list[str] = []
     while len(measured.answer_s) < n:
         waiting += rig.owner.create(min(N_SLOTS + 1, n - len(measured.answer_s)) - len(waiting), file=file, **knobs)
@@ -112,6 +120,18 @@ def held(point: str) -> Callable[[int], Measured]:
             return one_by_one(there, n, lambda job: there.at(job, name), **QUICK)
 
     return measure
+
+
+def sampling(n: int) -> Measured:
+    """Cancel trainings that are held while they sample."""
+    with rig(SAMPLING) as there:
+        return one_by_one(there, n, lambda job: there.at(job, "sampler.step"), grader=ONE, **QUICK)
+
+
+def hanging(n: int) -> Measured:
+    """Cancel trainings whose grader hangs in the sandbox."""
+    with rig() as there:
+        return one_by_one(there, n, lambda job: len(tree.tagged(job)) > N_AT_REST, grader=HANGS, **QUICK)
 
 
 def steps(n: int) -> Measured:
@@ -190,6 +210,8 @@ PHASES: dict[str, Callable[[int], Measured]] = {
     "validating": validating,
     "queued": waiting,
     **{name: held(point) for name, point in HELD.items()},
+    "sampling": sampling,
+    "hanging grader": hanging,
     "steps": steps,
     "while it pauses": pausing,
     "paused": lambda n: waiting(n, paused=True),

@@ -1,5 +1,6 @@
 """A real server as its user starts it, a tiny base model, and the official client in front of them."""
 
+import csv
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from laws.leaks import watched
 from tunesmith.supervisor import tree
 
 #: Long enough for a busy machine that imports torch; whoever waits this long has found a fault.
-PATIENCE_S = 120.0
+PATIENCE_S = float(os.environ.get("TUNESMITH_TEST_PATIENCE_S", "120"))
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -32,12 +33,34 @@ TEMPLATE = (
 )
 
 
+#: A grader that tells the answers of a base with random weights apart.
+LIKENESS = {
+    "type": "text_similarity", "name": "likeness", "input": "{{ sample.output_text }}", "reference": "{{ item.answer }}",
+    "evaluation_metric": "fuzzy_match",
+}  # fmt: skip
+#: Left to itself such a base talks until its context is full, and a step would take seconds.
+SHORT = {
+    "type": "json_schema",
+    "json_schema": {"name": "said", "schema": {"type": "string", "enum": [f"it is {n}" for n in range(10)]}},
+}
+
 #: A training row of every method, by its number: a new method's tests begin with a line here.
 ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "supervised": lambda n: {
-        "messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]
-    }
+    "supervised": lambda n: {"messages": [_asked(n), {"role": "assistant", "content": f"it is {n}"}]},
+    "dpo": lambda n: {
+        "input": {"messages": [_asked(n)]},
+        "preferred_output": [{"role": "assistant", "content": f"it is {n}"}],
+        "non_preferred_output": [{"role": "assistant", "content": "no idea"}],
+    },
+    "reinforcement": lambda n: {"messages": [_asked(n)], "answer": f"it is {n}"},
 }
+#: What a method's block has beside its hyperparameters, and which of those it has that the others do not.
+BLOCKS: dict[str, dict[str, Any]] = {"reinforcement": {"grader": LIKENESS, "response_format": SHORT}}
+KNOBS: dict[str, dict[str, Any]] = {"reinforcement": {"compute_multiplier": 0.5, "eval_interval": 10}}
+
+
+def _asked(n: int) -> dict[str, str]:
+    return {"role": "user", "content": f"number {n}"}
 
 
 def _eventually(condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
@@ -127,10 +150,20 @@ class Server:
             return client.files.create(file=("rows.jsonl", body), purpose="fine-tune").id
 
     def create(
-        self, file: str, *, n_epochs: int = 2, seed: int = 7, method: str = "supervised", validation_file: str | None = None
+        self,
+        file: str,
+        *,
+        n_epochs: int = 2,
+        seed: int = 7,
+        method: str = "supervised",
+        validation_file: str | None = None,
+        block: dict[str, Any] | None = None,
     ) -> str:
-        knobs = {"n_epochs": n_epochs, "batch_size": 2}
-        chosen: Any = {"type": method, method: {"hyperparameters": knobs}}
+        """Create a job; a reinforcement job that is given no validation file is evaluated on one of three rows."""
+        if method == "reinforcement" and validation_file is None:
+            validation_file = self.upload(3, method=method)
+        knobs = {"n_epochs": n_epochs, "batch_size": 2, **KNOBS.get(method, {})}
+        chosen: Any = {"type": method, method: {"hyperparameters": knobs, **(block or BLOCKS.get(method, {}))}}
         with self.client as client:
             job = client.fine_tuning.jobs.create(
                 model="tiny", training_file=file, seed=seed, method=chosen, validation_file=validation_file
@@ -170,9 +203,11 @@ class Server:
     def steps(self, job: str) -> list[int]:
         return [int(event.data["step"]) for event in self.events(job) if event.type == "metrics"]
 
-    def results(self, job: str) -> str:
+    def results(self, job: str) -> list[dict[str, str]]:
+        """Return the rows of the result file, without the columns that tell how long something took."""
         with self.client as client:
-            return client.files.content(self.job(job).result_files[0]).text
+            rows = csv.DictReader(client.files.content(self.job(job).result_files[0]).text.splitlines())
+            return [{name: cell for name, cell in row.items() if not name.endswith("_duration")} for row in rows]
 
     def task(self, job: str, attempt: int) -> dict[str, Any]:
         return json.loads((self.data_dir / "attempts" / job / str(attempt) / "task.json").read_text())

@@ -8,18 +8,27 @@ import pytest
 from tunesmith.methods.method import METHODS
 from tunesmith.supervisor import tree
 
-#: Where a training is held for each phase. The twenty rows make ten steps an epoch; validation is measured at the tenth.
-PHASES = {
+#: Where a training is held for each phase in which it does not matter which method it is of.
+ANY = {
     "warm start": "worker.train=sleep:600",
     "model load": "train.load=sleep:600",
-    "tokenising": "train.tokenise=sleep:600@3",
     "first step": "train.step=sleep:600@1",
-    "inside a step": "train.backward=sleep:600@4",
-    "evaluation": "train.evaluate=sleep:600",
-    "checkpoint save": "checkpoint.put=sleep:600@2",
     "upload": "checkpoint.manifest=sleep:600",
-    "after a checkpoint": "train.step=sleep:600@14",
     "publish": "train.finished=sleep:600",
+}
+#: And where it does. The twenty rows make ten steps an epoch; validation is measured at the tenth.
+PHASES = {
+    "inside a step": "train.backward=sleep:600@4",
+    "checkpoint save": "checkpoint.put=sleep:600@2",
+    "after a checkpoint": "train.step=sleep:600@14",
+}
+#: Of the methods whose examples are read from the file.
+READ = {"tokenising": "train.tokenise=sleep:600@3", "evaluation": "train.evaluate=sleep:600"}
+#: Of the method that samples them, the validation's before the first step too: every answer is nine passes long.
+SAMPLED = {
+    "evaluation before the first step": "sampler.step=sleep:600@3",
+    "sampling": "sampler.step=sleep:600@12",
+    "evaluation": "sampler.step=sleep:600@91",
 }
 #: Checkpoints that were complete before the cancel, where there were any.
 COMPLETE = {"after a checkpoint": [10], "publish": [10]}
@@ -36,14 +45,22 @@ def held_at(server, job, point):
     return log.exists() and f"failpoint {point}\n" in log.read_text()
 
 
+def cases():
+    """Return every phase of every method, with the failpoint that holds it there."""
+    return [pytest.param("supervised", phase, point, id=phase) for phase, point in ANY.items()] + [
+        pytest.param(method, phase, point, id=f"{phase}-{method}")
+        for method in METHODS
+        for phase, point in (PHASES | (SAMPLED if method == "reinforcement" else READ)).items()
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("method", METHODS)
-def test_a_cancel_is_final_in_every_phase(make_server, eventually, phase, method):
-    server = make_server(failpoints=PHASES[phase], validation_slots=1)
+@pytest.mark.parametrize(("method", "phase", "held"), cases())
+def test_a_cancel_is_final_in_every_phase(make_server, eventually, method, phase, held):
+    server = make_server(failpoints=held, validation_slots=1)
     file = server.upload(method=method)
     job = server.create(file, method=method, validation_file=server.upload(9, method=method))
-    point = PHASES[phase].partition("=")[0]
+    point = held.partition("=")[0]
     eventually(lambda: held_at(server, job, point), phase)
     following = server.create(file, method=method)
     server.reaches(following, "queued")
@@ -95,7 +112,7 @@ def test_cancel_while_a_huge_file_is_validated(make_server, eventually):
 
 
 def test_cancel_while_the_server_restarts(make_server, eventually):
-    server = make_server(failpoints=PHASES["warm start"])
+    server = make_server(failpoints=ANY["warm start"])
     job = server.create(server.upload())
     server.reaches(job, "running")
     server.kill()
@@ -109,7 +126,7 @@ def test_cancel_while_the_server_restarts(make_server, eventually):
 
 
 def test_queued_jobs_are_cancelled_beside_one_that_trains(make_server, eventually):
-    server = make_server(failpoints=PHASES["warm start"])
+    server = make_server(failpoints=ANY["warm start"])
     file = server.upload()
     first = server.create(file)
     server.reaches(first, "running")

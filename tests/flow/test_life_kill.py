@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from tunesmith.methods.method import METHODS
 from tunesmith.supervisor import tree
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,8 @@ N_STEPS = 40
 def once_each(server, job, *, also=()):
     """Check what every run owes, however often it was killed; `also` has checkpoints beside the epochs'."""
     done = server.reaches(job, "succeeded")
-    assert server.steps(job) == list(range(1, N_STEPS + 1))
+    rewards = done.method.type == "reinforcement"
+    assert server.steps(job) == list(range(0 if rewards else 1, N_STEPS + 1))
     texts = server.texts(job)
     assert texts[0] == f"Created fine-tuning job: {job}"
     assert texts[-2:] == [f"New fine-tuned model created: {done.fine_tuned_model}", "The job has successfully completed"]
@@ -25,9 +27,11 @@ def once_each(server, job, *, also=()):
     assert len({event.id for event in server.events(job)}) == len(texts)
     with server.client as client:
         listed = client.fine_tuning.jobs.checkpoints.list(job).data
-    assert {checkpoint.step_number for checkpoint in listed} == {40, 30, 20, *also}
+    kept = {checkpoint.step_number for checkpoint in listed}
+    # of rewards the best three stay, whichever they are, and the last one
+    assert {40} < kept < {10, 20, 30, 40, *also} if rewards and not also else kept == {40, 30, 20, *also}
     assert listed[0].fine_tuned_model_checkpoint == done.fine_tuned_model
-    assert len(server.results(job).splitlines()) == N_STEPS + 1
+    assert [int(row["step"]) for row in server.results(job)] == list(range(1, N_STEPS + 1))
     return texts
 
 
@@ -48,9 +52,10 @@ def trainer_of(server, job, attempt):
     return supervisor, next(process.pid for process in tree.tagged(job, attempt) if process.pid != supervisor)
 
 
-def test_a_killed_trainer_goes_on_from_its_last_checkpoint(make_server, eventually, slowly):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_trainer_goes_on_from_its_last_checkpoint(make_server, eventually, slowly, method):
     server = make_server(failpoints=slowly)
-    job = server.create(server.upload(), n_epochs=N_EPOCHS)
+    job = server.create(server.upload(method=method), n_epochs=N_EPOCHS, method=method)
     after_first_checkpoint(server, job, eventually)
     os.kill(trainer_of(server, job, 2)[1], signal.SIGKILL)
     texts = once_each(server, job)
@@ -60,7 +65,7 @@ def test_a_killed_trainer_goes_on_from_its_last_checkpoint(make_server, eventual
     assert resumed in (10, 20, 30)
     assert f"Fine-tuning job continues after step {resumed}" in texts
     assert next(event.level for event in server.events(job) if event.message == told) == "warn"
-    undisturbed = server.create(server.jobs and server.job(job).training_file, n_epochs=N_EPOCHS)
+    undisturbed = server.create(server.job(job).training_file, n_epochs=N_EPOCHS, method=method)
     server.reaches(undisturbed, "succeeded")
     assert server.results(job) == server.results(undisturbed), "a resumed run ends as an undisturbed one"
 
@@ -81,13 +86,16 @@ def tree_of(server, job, attempt=2):
     return {process.pid for process in tree.tagged(job, attempt)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_server_that_ends_leaves_its_jobs_running_and_the_next_one_adopts_them(make_server, eventually, number):
+@pytest.mark.parametrize(
+    ("number", "method"),
+    [(signal.SIGKILL, "supervised"), (signal.SIGTERM, "supervised"), (signal.SIGKILL, "reinforcement")],
+)
+def test_a_server_that_ends_leaves_its_jobs_running_and_the_next_one_adopts_them(make_server, eventually, number, method):
     server = make_server(failpoints="train.step=sleep:15@20")  # in which the server ends and the next one starts
-    file = server.upload()
-    job = server.create(file, n_epochs=N_EPOCHS)
+    file = server.upload(method=method)
+    job = server.create(file, n_epochs=N_EPOCHS, method=method)
     after_first_checkpoint(server, job, eventually)
-    waiting, dropped = server.create(file, n_epochs=1), server.create(file, n_epochs=1)
+    waiting, dropped = (server.create(file, n_epochs=1, method=method) for _ in range(2))
     server.cancel(dropped)
     known = {event.id: event.message for event in server.events(job)}
     processes = tree_of(server, job)

@@ -57,7 +57,8 @@ LAWS: Final[dict[str, str]] = {
     "a step has one listed checkpoint": """
         SELECT c.job_id, c.step FROM checkpoints c WHERE c.kept GROUP BY c.job_id, c.step HAVING count(*) > 1""",
     "a job that succeeded has every step's metrics": """
-        SELECT j.id, count(m.step), max(m.step) FROM jobs j JOIN metrics m ON m.job_id = j.id WHERE j.status = 'succeeded'
+        SELECT j.id, count(m.step), max(m.step) FROM jobs j JOIN metrics m ON m.job_id = j.id AND m.step > 0
+        WHERE j.status = 'succeeded'
         GROUP BY j.id HAVING count(m.step) <> max(m.step)""",
 }
 

@@ -4,6 +4,7 @@
 Validation: one batch every `VALID_EVERY` steps and at epoch ends (`valid_*`), the whole file at epoch ends (`full_valid_*`).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
@@ -73,8 +74,8 @@ class Examples:
             return values
         n_rows = min(len(valid), max(N_VALID_ROWS, self._bench.run.batch_size))
         start = (step // VALID_EVERY) * n_rows
-        values = values | self._score(valid, [(start + i) % len(valid) for i in range(n_rows)], "valid_")
-        return values | (self._score(valid, range(len(valid)), "full_valid_") if at_end else {})
+        values = values | self._score(step, valid, [(start + i) % len(valid) for i in range(n_rows)], "valid_")
+        return values | (self._score(step, valid, range(len(valid)), "full_valid_") if at_end else {})
 
     def saves_at(self, step: int) -> bool:
         """Say whether an epoch ends here."""
@@ -89,11 +90,14 @@ class Examples:
             return [document for row in rows for document in source[row]]
         return self._reference.complete(split, [(row, document) for row in rows for document in source[row]])
 
-    def _score(self, valid: Rows, rows: Iterable[int], prefix: str) -> dict[str, float]:
+    def _score(self, step: int, valid: Rows, rows: Iterable[int], prefix: str) -> dict[str, float]:
         bench, tally = self._bench, Tally()
         picked = list(rows)
         for start in range(0, len(picked), _N_ROWS_AT_ONCE):
             documents = self._documents("valid", valid, picked[start : start + _N_ROWS_AT_ONCE])
             micros = micro_batches(documents, token_budget=bench.run.token_budget)
             evaluate(bench.base, bench.lora, bench.tuning, micros, tally, ranks=bench.ranks)
-        return tally.pooled(bench.ranks).means(prefix)
+        means = tally.pooled(bench.ranks).means(prefix)
+        if not math.isfinite(means.get(f"{prefix}loss", 0.0)):
+            raise FloatingPointError(f"the loss on the validation file after step {step} is not finite")
+        return means

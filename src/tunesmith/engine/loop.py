@@ -7,7 +7,9 @@ from seed, epoch and row alone. So a run that goes on from a checkpoint ends wit
 number of threads) as one that was never interrupted.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tunesmith.core.failpoint import failpoint
@@ -54,6 +56,8 @@ class _Session:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     #: It was taken, and is to be measured on the validation file and told of.
     untold: bool = False
+    #: The rows of that step; empty where an earlier attempt took it.
+    rows: list[int] = field(default_factory=list[int])
     saved: Saved | None = None
 
 
@@ -75,7 +79,8 @@ def train(
     Raises:
         CheckpointRefused: the checkpoint to go on from is not one of this run.
         AdapterRefused: the adapter to start from does not fit the base.
-        FloatingPointError: the loss or its gradient is not finite; the message tells the step and the rows.
+        FloatingPointError: the loss or its gradient, or what the model says afterwards, is not finite; the message tells the
+            step and the rows.
     """
     session = _begin(run, base, lora, source, blobs, reporter, control, ranks)
     total_steps = session.bench.total_steps
@@ -146,33 +151,48 @@ def _adapter(run: Run, lora: LoraModel, blobs: Blobs, loaded: checkpoints.Loaded
 def _advance(session: _Session, step: int) -> None:
     """Take one optimizer step."""
     bench, source = session.bench, session.source
-    taken = source.take(step)
+    with _explained(session):
+        taken = source.take(step)
+    session.rows = taken.rows
     budget = bench.ranks.portion(sum(map(len, taken.documents)), bench.run.token_budget)
     for micro, counts in bench.ranks.rounds(micro_batches(taken.documents, token_budget=budget)):
         if counts:
             forward_backward(bench.base, bench.lora, [(bench.tuning, micro)])
         else:
             keep_company(bench.base, bench.lora, bench.tuning, micro)
-    try:
+    with _explained(session):
         values: dict[str, Any] = taken.values | bench.tuning.update(n_idle=taken.n_idle, ranks=bench.ranks)
-    except FloatingPointError as error:
-        shown = ", ".join(str(row + 1) for row in sorted(taken.rows)[:_N_ROWS_SHOWN])
-        more = f" and {len(taken.rows) - _N_ROWS_SHOWN} more" if len(taken.rows) > _N_ROWS_SHOWN else ""
-        raise FloatingPointError(f"{error}; it was computed from example {shown}{more} of the training file") from error
     session.step = step
     session.trained_tokens += taken.trained_tokens
     session.values, session.untold = values, True
 
 
+@contextmanager
+def _explained(session: _Session) -> Generator[None]:
+    """Name the rows of the last step in what is raised of a number that is not finite: they made it so."""
+    try:
+        yield
+    except FloatingPointError as error:
+        if not session.rows:
+            raise
+        shown = ", ".join(str(row + 1) for row in sorted(session.rows)[:_N_ROWS_SHOWN])
+        more = f" and {len(session.rows) - _N_ROWS_SHOWN} more" if len(session.rows) > _N_ROWS_SHOWN else ""
+        raise FloatingPointError(f"{error}; it was computed from example {shown}{more} of the training file") from error
+
+
 def _tell(session: _Session) -> None:
     """Measure the step on the validation file, report it, and write a checkpoint where one is due."""
     bench, step = session.bench, session.step
-    session.values = session.source.validate(step, session.values)
+    with _explained(session):
+        session.values = session.source.validate(step, session.values)
     session.untold = False
     if session.values:
         bench.reporter.metrics(step, bench.total_steps, session.values)
     if step == bench.total_steps or session.source.saves_at(step):
-        saved = session.saved = _save(session)
+        saved = session.saved
+        # one that an earlier attempt wrote of this step, before it was measured, is the same but for its figures
+        written = None if saved is None or saved.step != step else saved
+        saved = session.saved = _save(session) if written is None else replace(written, metrics=session.values)
         if step < bench.total_steps:
             bench.reporter.checkpoint(saved.step, saved.key, saved.sha256, saved.metrics)
 

@@ -37,7 +37,8 @@ class Reference:
     def complete(self, split: str, numbered: Sequence[tuple[int, Document]]) -> list[Document]:
         """Return the documents of rows with what the reference says of their branches."""
         known = self._known[split]
-        missing = [(row, document) for row, document in numbered if known[row].isnan().any()]
+        # one whose input fills the context is not trained on, and stays unknown
+        missing = [(row, document) for row, document in numbered if document.trained and known[row].isnan().any()]
         if missing:
             sums_P2 = self._ask([document for _, document in missing]).view(-1, _N_BRANCHES)
             known[[row for row, _ in missing]] = sums_P2

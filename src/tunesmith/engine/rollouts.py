@@ -22,7 +22,7 @@ from tunesmith.domain.ports import Ask, Blobs, Drawing, Drawn
 from tunesmith.engine.order import Shuffled
 from tunesmith.engine.rewards import Figures
 from tunesmith.engine.run import Bench, Interrupted, Taken
-from tunesmith.engine.samples import Answer, Graded, read, told
+from tunesmith.engine.samples import Answer, Graded, read, thinks_already, told
 from tunesmith.graders.base import Grade, Sample
 from tunesmith.graders.grader import Grader
 from tunesmith.methods.reinforcement import Reinforcement, advantages
@@ -88,9 +88,10 @@ class Rollouts:
         self._blobs = blobs
         self._method = Reinforcement()
         self._figures = Figures(grader)
-        self._sampled_s = 0.0
+        self._sampled_s: float | None = None
         self._handed_out_at: float | None = None
-        self._records: list[dict[str, Any]] = []
+        #: The step that was taken last, and its samples as they are put down.
+        self._taken: tuple[int, list[bytes]] = (0, [])
 
     def attach(self, bench: Bench, tensors: dict[str, Tensor]) -> None:
         """Begin to work; nothing is carried from one attempt to the next, each step is sampled anew from its seeds."""
@@ -113,9 +114,7 @@ class Rollouts:
 
     def begin(self) -> dict[str, Any]:
         """Return the evaluation before the first step."""
-        figures = self._evaluate(0, {})
-        self._put_down(0)
-        return figures
+        return self._evaluate(0, {})
 
     def take(self, step: int) -> Taken:
         """Sample and grade a group for each prompt of the step.
@@ -123,18 +122,20 @@ class Rollouts:
         Raises:
             Interrupted: a pause was asked for meanwhile.
             GraderFailing: too many samples got no grade.
+            FloatingPointError: the model says what is no number.
         """
         rows = self._order.rows(step)
         began = time.monotonic()
         # the same prompt gets other samples in every epoch
-        groups = self._sample("train", rows, self._plan.group_size, salt=f"{step}")
+        groups = self._sample("train", step, rows, self._plan.group_size, salt=f"{step}")
         samples = [sample for group in groups for sample in group]
         self._sampled_s = time.monotonic() - began
         self._check_grader(step, samples)
         trained = [sample for group in groups if self._compare(group) for sample in group if sample.advantage]
         if not trained:
             self._warn_of_no_gradient(step)
-        self._records = self._recorded("train", step, samples)
+        self._taken = step, self._recorded("train", step, samples)
+        self._put_down(step, self._taken[1])
         counted = [sample for sample in samples if sample.reward is not None]
         n_counted = sum(len(sample.drawn.tokens) for sample in counted)
         documents = [sample.document() for sample in trained]
@@ -151,10 +152,10 @@ class Rollouts:
         """Return the step's figures with those of its evaluation, where one is due, and how long everything took.
 
         Raises:
-            Interrupted, GraderFailing: as `take`.
+            Interrupted, GraderFailing, FloatingPointError: as `take`.
         """
         trained_s = None if self._handed_out_at is None else time.monotonic() - self._handed_out_at
-        self._handed_out_at = None
+        sampled_s, self._sampled_s, self._handed_out_at = self._sampled_s, None, None
         if "train_sampler_logp_gap" in values:
             gap = values["train_sampler_logp_gap"]
             values = {key: value for key, value in values.items() if key != "train_sampler_logp_gap"}
@@ -163,25 +164,27 @@ class Rollouts:
                 self._warn_of_gap(step, gap)
         began = time.monotonic()
         figures = self._evaluate(step, values) if self.saves_at(step) else dict(values)
-        self._put_down(step)
         evaluated_s = time.monotonic() - began
-        spans = {"sampling": self._sampled_s, "training": trained_s, "eval": evaluated_s}
+        spans = {"sampling": sampled_s, "training": trained_s, "eval": evaluated_s}
         whole = sum(seconds for seconds in spans.values() if seconds is not None)
         figures["timing"] = {**figures.get("timing", {}), "step": {**spans, "full_iteration": whole}}
         return figures
 
     def _evaluate(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
-        groups = self._sample("valid", range(len(self._files["valid"])), self._plan.eval_samples, salt="")
+        rows = range(len(self._files["valid"]))
+        groups = self._sample("valid", step, rows, self._plan.eval_samples, salt="")
         samples = [sample for group in groups for sample in group]
         self._check_grader(step, samples)
-        self._records += self._recorded("valid", step, samples)
+        self._put_down(step, [*self._of_training(step), *self._recorded("valid", step, samples)])
         return self._figures.of("valid", samples, values)
 
-    def _sample(self, split: str, rows: Sequence[int], n: int, *, salt: str) -> list[list[Graded]]:
+    def _sample(self, split: str, step: int, rows: Sequence[int], n: int, *, salt: str) -> list[list[Graded]]:
         """Draw `n` samples of each row and return them with their grades, row by row."""
         told_rows = [self._files[split][row] for row in rows]
         seeds = [self._seed(split, row, salt) for row in rows]
         asks = [self._ask(row, seed, n) for row, seed in zip(told_rows, seeds, strict=True)]
+        thinks = self._renderer.thinks and self._plan.thinking is not False
+        within = [thinks and thinks_already(ask.prompt, self._renderer) for ask in asks]
         answers: dict[tuple[int, int], tuple[Drawn, Answer]] = {}
         grades: dict[tuple[int, int], Future[Grade]] = {}
         ranks = self._bench.ranks
@@ -190,8 +193,8 @@ class Rollouts:
         def on_drawn(drawn: Drawn) -> None:
             number = own[drawn.ask]
             row = told_rows[number]
-            thinks = self._renderer.thinks and self._plan.thinking is not False
-            answer = read(drawn, row, self._renderer, thinks=thinks, seed=seeds[number] + drawn.sample)
+            seed = seeds[number] + drawn.sample
+            answer = read(drawn, row, self._renderer, thinks=thinks, seed=seed, within=within[number])
             place = number, drawn.sample
             answers[place] = drawn, answer
             grades[place] = self._grade(told(answer, row, as_json=self._plan.as_json))
@@ -202,6 +205,8 @@ class Rollouts:
             if not ranks.word(whole):
                 raise Interrupted
             found = {place: (*answers[place], grade.result()) for place, grade in grades.items()}
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} any more, when it is sampled at step {step}") from error
         finally:
             for grade in grades.values():
                 grade.cancel()
@@ -265,14 +270,25 @@ class Rollouts:
             key="sampler-gap",
         )
 
-    def _recorded(self, split: str, step: int, samples: list[Graded]) -> list[dict[str, Any]]:
+    def _recorded(self, split: str, step: int, samples: list[Graded]) -> list[bytes]:
         file = self._files[split]
-        return [sample.record(file[sample.row], step=step, split=split) for sample in samples]
+        records = (sample.record(file[sample.row], step=step, split=split) for sample in samples)
+        return [(json.dumps(record) + "\n").encode() for record in records]
 
-    def _put_down(self, step: int) -> None:
+    def _of_training(self, step: int) -> list[bytes]:
+        """Return the training's samples of a step; one that an earlier attempt took and was interrupted after has them."""
+        taken, records = self._taken
+        if taken == step:
+            return records
+        attempt = str(self._bench.run.resume_key).rpartition("/checkpoints/")[0]
+        with self._blobs.open(_key(attempt, step)) as stream:
+            return [*stream]
+
+    def _put_down(self, step: int, records: list[bytes]) -> None:
         """Write the step's samples for people to look at, beside the attempt's checkpoints."""
-        if not self._bench.ranks.first:
-            return
-        lines = ((json.dumps(record) + "\n").encode() for record in self._records)
-        self._blobs.put(f"{self._bench.run.output_key}/rollouts/{step:06d}.jsonl", lines)
-        self._records = []
+        if self._bench.ranks.first:
+            self._blobs.put(_key(self._bench.run.output_key, step), records)
+
+
+def _key(attempt: str, step: int) -> str:
+    return f"{attempt}/rollouts/{step:06d}.jsonl"

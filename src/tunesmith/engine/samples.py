@@ -3,6 +3,7 @@
 
 import json
 import random
+import re
 from array import array
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,8 +16,13 @@ from tunesmith.domain.ports import Drawn
 from tunesmith.engine.document import Document
 from tunesmith.graders.base import Grade, Sample
 
-#: What ends the thinking of a base that thinks before it answers.
+#: What begins and what ends the thinking of a base that thinks before it answers.
+THINK: Final = "<think>"
 THOUGHT: Final = "</think>"
+#: Tokens at the end of a prompt in which that mark would be, letter by letter at the worst.
+_N_LOOKED_AT: Final = 16
+#: Within a part of the sample that there is; where the part itself is absent, the grader is wrong and not the answer.
+_LACKING: Final = re.compile(r"there is no sample\.\w+[.\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,19 @@ class Answer:
         return said | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
 
 
-def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thinks: bool, seed: int) -> Answer:
-    """Return a sample as chat completions would; ids of tool calls follow from `seed`."""
+def thinks_already(prompt: list[int], renderer: Renderer) -> bool:
+    """Say whether a prompt ends with the mark that begins the thinking, so that what is drawn begins within it."""
+    return renderer.decode(prompt[-_N_LOOKED_AT:], skip_special_tokens=False).rstrip().endswith(THINK)
+
+
+def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thinks: bool, seed: int, within: bool = False) -> Answer:
+    """Return a sample as chat completions would; ids of tool calls follow from `seed`.
+
+    `thinks`: the base may think before it answers; `within`: the prompt has begun with that for it.
+    """
     tokens, n_reasoning = drawn.tokens, 0
     if thinks:
-        n_reasoning = _n_reasoning(tokens, renderer)
+        n_reasoning = _n_reasoning(tokens, renderer, within=within)
         tokens = tokens[n_reasoning:]
     assembler = Assembler(
         drawn.sample,
@@ -60,14 +74,14 @@ def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thinks: bool, seed
     return Answer(text.lstrip("\n") if thinks else text, calls, finish, n_reasoning)
 
 
-def _n_reasoning(tokens: list[int], renderer: Renderer) -> int:
+def _n_reasoning(tokens: list[int], renderer: Renderer, *, within: bool) -> int:
     """Return how many tokens the thinking took, with the mark that ends it; all of them where it never ended."""
     stream, text = renderer.stream(skip_special_tokens=False), ""
     for place, token in enumerate(tokens):
         text += stream.step(token)
         if THOUGHT in text:
             return place + 1
-    return len(tokens) if "<think>" in text else 0
+    return len(tokens) if within or THINK in text else 0
 
 
 def told(answer: Answer, row: PromptRow, *, as_json: bool) -> Sample:
@@ -80,6 +94,11 @@ def told(answer: Answer, row: PromptRow, *, as_json: bool) -> Sample:
         except (ValueError, RecursionError):
             sample["output_json"] = None
     return Sample(row.item, sample)
+
+
+def _by_answer(flag: str, details: str) -> bool:
+    """Say whether an error of grading is the answer's: no JSON, a key that its JSON lacks, a call that it did not make."""
+    return flag == "sample_parse_error" or (flag == "invalid_variable_error" and _LACKING.search(details) is not None)
 
 
 @dataclass(slots=True)
@@ -95,8 +114,8 @@ class Graded:
 
     @property
     def reward(self) -> float | None:
-        """Return the reward; None without a grade. An answer that is not the JSON it was to be is worth nought."""
-        if self.grade.score is None and set(self.grade.errors) == {"sample_parse_error"}:
+        """Return the reward; None without a grade. An answer that lacks what the grader asks for is worth nought."""
+        if self.grade.score is None and self.grade.errors and all(_by_answer(*each) for each in self.grade.errors.items()):
             return 0.0
         return self.grade.score
 

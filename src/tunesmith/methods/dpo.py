@@ -78,7 +78,7 @@ class Dpo:
         sums_B: Tensor = torch.stack([branch.sum() for branch in scored.logp_N.split(list(scored.n_trained))])
         gains_B = sums_B - scored.reference_B
         margins_P = self._beta * (gains_B[0::2] - gains_B[1::2])
-        lengths_P = torch.tensor(scored.n_trained[0::2], device=sums_B.device)
+        lengths_P = torch.tensor(scored.n_trained[0::2], device=sums_B.device).clamp(min=1)
         nll_P = -sums_B[0::2] / lengths_P
         total = (-F.logsigmoid(margins_P) + self._nll_weight * nll_P).sum()
         n_pairs = float(len(margins_P))

@@ -7,6 +7,7 @@ Each turn of the loop either takes waiting prompts in (one packed pass over all 
 Shapes: T tokens of the packed row, S rows, C hidden size.
 """
 
+import math
 import queue
 import random
 import threading
@@ -321,8 +322,12 @@ class Engine:
         tokens, logprobs = choose(logits_SV, [row.sampling for row in rows], allowed_SV)
         ended: list[int] = []
         said: dict[int, tuple[Request, list[Token]]] = {}
-        broken: dict[int, tuple[Request, GrammarBroken]] = {}
+        broken: dict[int, tuple[Request, Exception]] = {}
         for place, row, token, logprob in zip(places, rows, tokens, logprobs, strict=True):
+            if math.isnan(logprob):
+                broken[id(row.request)] = (row.request, FloatingPointError("what the model says is not finite"))
+                said.setdefault(id(row.request), (row.request, []))
+                continue
             row.last_token = token
             row.n_sampled += 1
             is_stop = token in row.request.stop_ids

@@ -195,9 +195,14 @@ class Attempts:
     def _checkpoint(
         self, tx: Transaction, job: Job, report: Report, news: list[NewEvent], dropped: list[Checkpoint]
     ) -> None:
-        """Publish an earlier checkpoint under a name of its own; drop what retention does not keep."""
+        """Publish an earlier checkpoint under a name of its own; drop what retention does not keep.
+
+        One that a pause had published before its step was measured is told again when it was: it gets its figures.
+        """
         step = int(report.data["step"])
-        if any(checkpoint.step == step for checkpoint in checkpoints.listed(tx, job)):
+        if known := [checkpoint for checkpoint in checkpoints.listed(tx, job) if checkpoint.step == step]:
+            if report.kind == channel.CHECKPOINT:
+                checkpoints.measured(tx, job, known[0], report)
             return
         name = checkpoint_name(job.model, self._settings.organization_slug, job.suffix, self._ids.model_tail(), step)
         checkpoints.publish(tx, job, report, name, step=step)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from tunesmith.core.channel import PAUSED, Report
 from tunesmith.domain.job import Checkpoint, Job
@@ -29,7 +29,7 @@ def publish(tx: Transaction, job: Job, report: Report, name: str, *, step: int |
         model_name=name,
         key=data["key"],
         sha256=data["sha256"],
-        metrics={"step": int(data["step"]), **data["metrics"], "type": job.method},
+        metrics=_figures(job, report),
         by_pause=report.kind == PAUSED,
     )
     model = TunedModel(
@@ -46,6 +46,11 @@ def publish(tx: Transaction, job: Job, report: Report, name: str, *, step: int |
     )
     checkpoints.add(tx, _scope(job), checkpoint)
     models.add(tx, _scope(job), model)
+
+
+def measured(tx: Transaction, job: Job, checkpoint: Checkpoint, report: Report) -> None:
+    """Give a listed checkpoint the figures of a later report of its step."""
+    checkpoints.measure(tx, _scope(job), checkpoint.id, _figures(job, report))
 
 
 def listed(tx: Transaction, job: Job) -> list[Checkpoint]:
@@ -73,6 +78,10 @@ def _kept(method: str, newest_first: Sequence[Checkpoint]) -> Sequence[Checkpoin
         return newest_first[:KEPT]
     best_first = sorted(newest_first, key=_reward, reverse=True)  # stable: of equal ones the newer is before the older
     return [*best_first[:KEPT], *newest_first[:1]]
+
+
+def _figures(job: Job, report: Report) -> dict[str, Any]:
+    return {"step": int(report.data["step"]), **report.data["metrics"], "type": job.method}
 
 
 def _reward(checkpoint: Checkpoint) -> float:

@@ -56,6 +56,13 @@ def page(
     return [_checkpoint(row) for row in rows[:limit]], len(rows) > limit
 
 
+def measure(tx: Transaction, scope: Scope, checkpoint_id: str, metrics: dict[str, Any]) -> None:
+    """Set the figures of a checkpoint."""
+    tx.execute(
+        update(checkpoints).where(owned(checkpoints, scope), checkpoints.c.id == checkpoint_id).values(metrics=metrics)
+    )
+
+
 def drop(tx: Transaction, scope: Scope, checkpoint_id: str) -> None:
     """Take a checkpoint off the list; its row stays, its bytes may go."""
     tx.execute(update(checkpoints).where(owned(checkpoints, scope), checkpoints.c.id == checkpoint_id).values(kept=False))

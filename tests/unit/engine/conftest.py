@@ -1,24 +1,43 @@
 """A tiny base with random weights, documents of random tokens, and ports that remember what they were told."""
 
+import asyncio
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM, Qwen3Config
 from transformers.utils import logging
 
 from tunesmith.blobs.local import LocalBlobs
-from tunesmith.data.render import Example
+from tunesmith.core.clock import SystemClock
+from tunesmith.data.prompts import PromptRow
+from tunesmith.data.render import Example, Renderer
 from tunesmith.engine.document import Document
+from tunesmith.engine.loop import SLOT, Outcome, train
+from tunesmith.engine.rollouts import Plan, Rollouts
 from tunesmith.engine.run import Run
+from tunesmith.graders.base import Grade, Sample, Tools
+from tunesmith.graders.grader import Grader
 from tunesmith.lm import attention
-from tunesmith.lm.load import Base, wrap
+from tunesmith.lm.load import Base, load, wrap
+from tunesmith.lm.lora import LoraModel
+from tunesmith.methods.reinforcement import Reinforcement
 from tunesmith.methods.supervised import Supervised
+from tunesmith.sampler.direct import DirectSampler
 
 N_VOCAB = 64
+#: Of the base that samples.
+N_CONTEXT = 128
+LIKENESS = {
+    "type": "text_similarity", "name": "likeness", "input": "{{ sample.output_text }}", "reference": "{{ item.answer }}",
+    "evaluation_metric": "fuzzy_match",
+}  # fmt: skip
 
 
 class Told:
@@ -30,6 +49,7 @@ class Told:
         self.steps: dict[int, dict[str, Any]] = {}
         self.checkpoints: list[tuple[int, str, str, dict[str, Any]]] = []
         self.messages: list[str] = []
+        self.keys: list[str | None] = []
 
     def started(self, *, total_steps: int, step: int) -> None:
         self.start = (step, total_steps)
@@ -39,6 +59,7 @@ class Told:
 
     def message(self, text: str, *, level: str = "info", key: str | None = None) -> None:
         self.messages.append(text)
+        self.keys.append(key)
 
     def checkpoint(self, step: int, key: str, sha256: str, metrics: dict[str, Any]) -> None:
         self.checkpoints.append((step, key, sha256, metrics))
@@ -116,3 +137,79 @@ def plan() -> Callable[..., Run]:
         return Run(**(settings | changes))
 
     return make
+
+
+def make_row(line: int, **item: Any) -> PromptRow:
+    asked = [{"role": "user", "content": f"number {line}"}]
+    return PromptRow(line, line, asked, None, None, item or {"answer": "aeiou"})
+
+
+class Rig:
+    """A base folder, a store, and runs on them."""
+
+    def __init__(self, folder: Path, blobs: LocalBlobs, pool: ThreadPoolExecutor, told: type) -> None:
+        self.folder, self.blobs, self.told = folder, blobs, told
+        self._pool = pool
+        self._tools = Tools(SystemClock())
+        self.renderer = Renderer.load(folder)
+        #: What every grader was told.
+        self.samples: list[Sample] = []
+
+    def grade(self, sample: Sample, grader: Any) -> Grade:
+        self.samples.append(sample)
+        return asyncio.run(grader.grade(sample, self._tools))
+
+    def go(
+        self,
+        run: Run,
+        news: Any,
+        *,
+        grader: Any = LIKENESS,
+        rows: list[PromptRow] | None = None,
+        valid: list[PromptRow] | None = None,
+        grading: "Callable[[Sample, Any], Grade] | None" = None,
+        **plan: Any,
+    ) -> Outcome:
+        base = load(self.folder)
+        lora = LoraModel(base.model)
+        parsed: Any = TypeAdapter(Grader).validate_python(grader)
+        settings: dict[str, Any] = {
+            "group_size": 4, "eval_interval": 2, "eval_samples": 2, "context_length": N_CONTEXT, "max_tokens": 6,
+        }  # fmt: skip
+        source = Rollouts(
+            [make_row(n) for n in range(1, 5)] if rows is None else rows,
+            [make_row(n) for n in range(8, 10)] if valid is None else valid,
+            plan=Plan(**(settings | plan)),
+            renderer=self.renderer,
+            sampler=DirectSampler(
+                base,
+                lora,
+                slot=SLOT,
+                context_length=N_CONTEXT,
+                stop_ids=self.renderer.stop_ids,
+                folder=self.folder,
+                start_slot=None,
+            ),
+            grader=parsed,
+            grade=lambda sample: self._pool.submit(grading or self.grade, sample, parsed),
+            blobs=self.blobs,
+        )
+        return train(run, base, lora=lora, source=source, blobs=self.blobs, reporter=news, control=news)
+
+    def records(self, step: int, *attempts: str) -> list[dict[str, Any]]:
+        """Return the rollouts of a step; of several attempts the last one that has some counts."""
+        found = [path for key in attempts if (path := self.blobs.path(f"{key}/rollouts/{step:06d}.jsonl")).is_file()]
+        return [json.loads(line) for line in found[-1].read_text().splitlines()]
+
+
+@pytest.fixture
+def rig(base_folder: Callable[[str], Path], blobs: LocalBlobs, told: type) -> Iterator[Rig]:
+    with ThreadPoolExecutor(4) as pool:
+        yield Rig(base_folder("qwen3"), blobs, pool, told)
+
+
+@pytest.fixture
+def prompts_plan(plan: Callable[..., Run]) -> Callable[..., Run]:
+    """Return a function that makes a run over four prompts: 2 steps of 2 prompts an epoch, 2 epochs."""
+    settings: dict[str, Any] = {"method": Reinforcement(), "n_epochs": 2, "batch_size": 2, "token_budget": 400}
+    return lambda **changes: plan(**(settings | changes))

@@ -52,6 +52,17 @@ def run(rig: Any) -> Run:
     return Run(rig, "reinforcement")
 
 
+def test_one_that_a_pause_published_before_its_step_was_measured_gets_its_figures_later(run: Run) -> None:
+    run.send("paused", 2)
+    (before,) = run.listed()
+    assert "valid_reward_mean" not in before.metrics
+    run.set(status=Status.RUNNING)
+    run.send("checkpoint", 2, 0.7)
+    (after,) = run.listed()
+    assert (after.id, after.key, after.by_pause, after.model_name) == (before.id, before.key, True, before.model_name)
+    assert after.metrics["valid_reward_mean"] == 0.7
+
+
 def test_the_best_three_by_reward_stay_and_the_newest_beside_them(run: Run) -> None:
     for step, reward, listed in (
         (2, 0.5, [2]),
