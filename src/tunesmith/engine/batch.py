@@ -78,19 +78,22 @@ def pack(documents: Sequence[Document]) -> MicroBatch:
     )
 
 
-def micro_batches(documents: Iterable[Document], *, token_budget: int) -> Iterator[MicroBatch]:
+def micro_batches(
+    documents: Iterable[Document], *, token_budget: int, tree_budget: int | None = None
+) -> Iterator[MicroBatch]:
     """Split a step's documents into rows of at most `token_budget` tokens, in their order but for those that begin alike.
 
-    A document that is longer than the budget gets a row of its own. Documents without a trained token are left out: they
-    cannot change the gradient.
+    Those may fill a row of `tree_budget` tokens, since their stem is computed once a row. A document that is longer than the
+    budget gets a row of its own. Documents without a trained token are left out: they cannot change the gradient.
     """
     held: list[Document] = []
     n_held = 0
     for alike, n_stem in _alike([document for document in documents if document.trained]):
+        budget = tree_budget if n_stem and tree_budget is not None else token_budget
         branches: list[Document] = []
         for document in alike:
             shared = n_stem if branches else 0
-            if (held or branches) and n_held + len(document) - shared > token_budget:
+            if (held or branches) and n_held + len(document) - shared > budget:
                 yield pack([*held, *_together(branches, n_stem)])
                 held, branches, n_held, shared = [], [], 0, 0
             branches.append(document)

@@ -95,7 +95,8 @@ class Examples:
         picked = list(rows)
         for start in range(0, len(picked), _N_ROWS_AT_ONCE):
             documents = self._documents("valid", valid, picked[start : start + _N_ROWS_AT_ONCE])
-            micros = micro_batches(documents, token_budget=bench.run.token_budget)
+            run = bench.run
+            micros = micro_batches(documents, token_budget=run.token_budget, tree_budget=run.tree_budget)
             evaluate(bench.base, bench.lora, bench.tuning, micros, tally, ranks=bench.ranks)
         means = tally.pooled(bench.ranks).means(prefix)
         if not math.isfinite(means.get(f"{prefix}loss", 0.0)):

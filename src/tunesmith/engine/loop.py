@@ -154,8 +154,10 @@ def _advance(session: _Session, step: int) -> None:
     with _explained(session):
         taken = source.take(step)
     session.rows = taken.rows
-    budget = bench.ranks.portion(sum(map(len, taken.documents)), bench.run.token_budget)
-    for micro, counts in bench.ranks.rounds(micro_batches(taken.documents, token_budget=budget)):
+    run, n_tokens = bench.run, sum(map(len, taken.documents))
+    budget = bench.ranks.portion(n_tokens, run.token_budget)
+    shared = bench.ranks.portion(n_tokens, run.tree_budget or run.token_budget)
+    for micro, counts in bench.ranks.rounds(micro_batches(taken.documents, token_budget=budget, tree_budget=shared)):
         if counts:
             forward_backward(bench.base, bench.lora, [(bench.tuning, micro)])
         else:

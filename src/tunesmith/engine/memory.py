@@ -9,6 +9,8 @@ from tunesmith.lm.load import Base
 
 #: Tokens of a micro-batch on a CPU: twice as many are no faster there and take a quarter more memory.
 CPU_TOKENS: Final = 1024
+#: The same where documents share what they begin with: that is computed once for each micro-batch.
+CPU_TREE_TOKENS: Final = 4096
 _MAX_TOKENS: Final = 65536
 #: Share of the free memory of a GPU that activations may take.
 _SHARE: Final = 0.6
@@ -32,3 +34,8 @@ def token_budget(base: Base) -> int:
     free, _ = torch.cuda.mem_get_info(base.device)
     fitting = int(free * _SHARE) // bytes_per_token(base.model.config, base.dtype)
     return max(CPU_TOKENS, min(_MAX_TOKENS, fitting))
+
+
+def tree_budget(base: Base, token_budget: int) -> int:
+    """Return the tokens of a micro-batch of documents that begin alike."""
+    return CPU_TREE_TOKENS if base.device.type == "cpu" else token_budget

@@ -31,6 +31,8 @@ class Run:
     recipe: dict[str, Any]
     #: Tokens per micro-batch; a longer example gets a row of its own.
     token_budget: int
+    #: Tokens per micro-batch of documents that begin alike; None is as many.
+    tree_budget: int | None = field(default=None, kw_only=True)
     #: Blob prefix of an adapter to start from, None for a fresh one.
     start_adapter: str | None = None
     #: Blob prefix of a checkpoint to go on from.

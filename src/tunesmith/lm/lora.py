@@ -114,7 +114,6 @@ class LoraLinear(nn.Module):
         y_TO = _LoraProduct.apply(x_TI, self.base.weight, self.base.bias, cuts, *factors)
         return y_TO.view(*x.shape[:-1], -1)  # type: ignore[union-attr]  # autograd functions are untyped
 
-
     def _forward_only(self, x: Tensor, spans: tuple[Span, ...]) -> Tensor:
         """Return the same without anything kept for a backward pass: a sampler takes very many, very short passes."""
         x_TI = x.reshape(-1, x.shape[-1])

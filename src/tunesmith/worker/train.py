@@ -23,13 +23,13 @@ from tunesmith.domain.tasks import TrainSpec
 from tunesmith.engine.checkpoints import CheckpointRefused
 from tunesmith.engine.examples import Examples
 from tunesmith.engine.loop import SLOT, Outcome, start_slot_of, train
-from tunesmith.engine.memory import token_budget
+from tunesmith.engine.memory import token_budget, tree_budget
 from tunesmith.engine.rollouts import GraderFailing
 from tunesmith.engine.rows import RowFile
 from tunesmith.engine.run import Run, Source
 from tunesmith.lm.adapter_file import AdapterRefused
 from tunesmith.lm.last_layer import trim
-from tunesmith.lm.load import BaseChanged, BaseRefused, check_pins, choose_device, load, prove
+from tunesmith.lm.load import Base, BaseChanged, BaseRefused, check_pins, choose_device, load, prove
 from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.method import method
 from tunesmith.methods.reinforcement import Reinforcement
@@ -103,7 +103,7 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     check_pins(folder, spec.pins)
     ranks = meet(task, spec)
     # a base that is spread need not fit one GPU whole
-    base = load(folder, device=torch.device("cpu") if ranks.spread else None)
+    base = load(folder, device=torch.device("cpu")) if ranks.spread else load(folder)
     failpoint("train.load")
     if not ranks.spread:
         prove(base)
@@ -151,7 +151,7 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
         else:
             source = Examples(rows(spec.training_key), rows(spec.validation_key) if spec.validation_key else None)
         log.info("train.loaded", job=task.job, attempt=task.attempt, device=str(base.device), dtype=str(base.dtype))
-        run = _plan(task, spec, token_budget(base))
+        run = _plan(task, spec, base)
         began = time.monotonic()
         outcome = train(run, base, lora=lora, source=source, blobs=blobs, reporter=reporter, control=control, ranks=ranks)
     if outcome.finished and ranks.first and not ranks.spread:
@@ -167,13 +167,14 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     return outcome
 
 
-def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:
+def _plan(task: Task, spec: TrainSpec, base: Base) -> Run:
     knobs = spec.hyperparameters
     recipe = {
         "job": task.job, "base": spec.base_name, "pins": spec.pins, "method": spec.method, "hyperparameters": knobs,
         "seed": spec.seed, "training": spec.training_key, "validation": spec.validation_key, "start": spec.start_adapter,
         "context_length": spec.context_length,
     }  # fmt: skip
+    budget = token_budget(base)
     return Run(
         method=method(spec.method, knobs),
         n_epochs=int(knobs["n_epochs"]),
@@ -183,6 +184,7 @@ def _plan(task: Task, spec: TrainSpec, budget: int) -> Run:
         output_key=spec.output_key,
         recipe=recipe,
         token_budget=budget,
+        tree_budget=tree_budget(base, budget),
         start_adapter=spec.start_adapter,
         resume_key=spec.resume_key,
     )
