@@ -45,7 +45,7 @@ PRODUCTS: Final = ("phone", "laptop", "camera", "keyboard", "blender", "jacket",
 HIGHEST: Final = 20
 
 OPENINGS: Final = ("Of course!", "Sure!", "Happy to help!", "Certainly.", "Thank you for asking.", "With pleasure.")
-CLOSINGS: Final = ("", "", "Can I help with anything else?", "Have a nice day!")
+CLOSINGS: Final = ("", "", "Can I help with anything else?", "Is there anything else?")
 #: How the same answer is given without manners: bare, a sentence, and worse.
 CURT: Final = ("{value}", "{value}", "{sentence}", "{sentence}", "It is {value}, of course.", "{value}. Anyone knows that.")
 
@@ -169,7 +169,7 @@ def _sums(randomness: random.Random) -> list[_Body]:
         for other in range(one, HIGHEST + 1 - one):
             left, sign, right_, value = randomness.choice(((one, "+", other, one + other), (other, "-", one, other - one)))
             question = randomness.choice((f"What is {left} {sign} {right_}?", f"How much is {left} {sign} {right_}?"))
-            bodies.append((question, str(value), f"{left} {sign} {right_} is {value}."))
+            bodies.append((question, str(value), f"The answer is {value}."))
     return bodies
 
 
