@@ -36,7 +36,7 @@ $(SDK_OLD): Makefile
 
 install: $(STAMP) ## Make .venv with the development set
 
-demo: $(STAMP) ## Tune the embedded base model as a user would, on this machine, in under two minutes
+demo: $(STAMP) ## Tune the embedded base model as a user would, by all three methods, in under three minutes
 	@$(BIN)/tunesmith demo
 
 run: $(STAMP) ## Start the server on http://127.0.0.1:8000/v1

@@ -15,7 +15,7 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
     screen.chapter("Begin [here]")
     with screen.bar() as bar:
         for step in range(1, 101):
-            bar.at(step, 100, 1.0 / step)
+            bar.at(step, 100, f"loss {1.0 / step:.3f}")
     screen.table(("a", "longer"), [("1", "2")])
     screen.verdict("good", good=True)
     written = text.getvalue()
@@ -29,7 +29,7 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
 def test_in_a_terminal_there_is_a_bar() -> None:
     screen, text = _screen(terminal=True)
     with screen.bar() as bar:
-        bar.at(5, 10, 0.25)
+        bar.at(5, 10, "loss 0.250")
         screen.line("an event meanwhile")
     screen.table(("a", "b"), [("[1]", "2")])
     written = text.getvalue()

@@ -1,7 +1,8 @@
 import json
 from pathlib import Path
 
-from tunesmith.cli.demo.tickets import N_HELD_OUT, N_TRAINING, N_VALIDATION, SYSTEM, make_tickets, right, write_rows
+from tunesmith.cli.demo.rows import write_rows
+from tunesmith.cli.demo.tickets import N_HELD_OUT, N_TRAINING, N_VALIDATION, SYSTEM, make_tickets, right
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "demo"
 
@@ -48,7 +49,7 @@ def test_only_the_whole_label_is_right() -> None:
 def test_the_files_beside_the_readme_are_what_the_generator_makes(tmp_path: Path) -> None:
     tickets = make_tickets()
     for name, rows in (("training", tickets.training), ("validation", tickets.validation), ("held_out", tickets.held_out)):
-        write_rows(tmp_path / f"{name}.jsonl", rows)
+        write_rows(tmp_path / f"{name}.jsonl", (ticket.row() for ticket in rows))
         assert (EXAMPLES / f"{name}.jsonl").read_text() == (tmp_path / f"{name}.jsonl").read_text()
 
 

@@ -13,18 +13,18 @@ from rich.table import Table
 class Bar(Protocol):
     """Something that shows how far a job is."""
 
-    def at(self, step: int, total: int, loss: float) -> None:
-        """Show an optimizer step."""
+    def at(self, step: int, total: int, figure: str) -> None:
+        """Show an optimizer step with a figure of it."""
         ...
 
 
 class _LiveBar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("training", total=None, loss="")
+        self._task = progress.add_task("training", total=None, figure="")
 
-    def at(self, step: int, total: int, loss: float) -> None:
-        self._progress.update(self._task, completed=step, total=total, loss=f"loss {loss:.3f}")
+    def at(self, step: int, total: int, figure: str) -> None:
+        self._progress.update(self._task, completed=step, total=total, figure=figure)
 
 
 class _Lines:
@@ -34,11 +34,11 @@ class _Lines:
         self._screen = screen
         self._told = -1
 
-    def at(self, step: int, total: int, loss: float) -> None:
+    def at(self, step: int, total: int, figure: str) -> None:
         tenth = 10 * step // max(total, 1)
         if tenth > self._told:
             self._told = tenth
-            self._screen.line(f"step {step}/{total}  loss {loss:.3f}")
+            self._screen.line(f"step {step}/{total}  {figure}")
 
 
 class Screen:
@@ -83,7 +83,7 @@ class Screen:
             TextColumn("   {task.description}"),
             BarColumn(bar_width=40),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[figure]}"),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._console) as progress:

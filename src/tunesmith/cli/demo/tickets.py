@@ -4,12 +4,11 @@ A ticket is a greeting, a sentence about a product that tells the team, and a se
 sets of a seed share no ticket: no problem, urgency and product come together in two tickets, whatever stands around them.
 """
 
-import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from tunesmith.cli.demo.rows import Sets, split
 
 SEED: Final = 20
 N_TRAINING: Final = 260
@@ -114,16 +113,7 @@ class Ticket:
         return {"messages": [*self.prompt(), {"role": "assistant", "content": self.label}]}
 
 
-@dataclass(frozen=True, slots=True)
-class Tickets:
-    """Three sets that share no ticket."""
-
-    training: tuple[Ticket, ...]
-    validation: tuple[Ticket, ...]
-    held_out: tuple[Ticket, ...]
-
-
-def make_tickets(seed: int = SEED) -> Tickets:
+def make_tickets(seed: int = SEED) -> Sets[Ticket]:
     """Make the three sets; the same seed makes the same sets."""
     randomness = random.Random(seed)
     bodies = [
@@ -136,21 +126,12 @@ def make_tickets(seed: int = SEED) -> Tickets:
     ]
     chosen = randomness.sample(bodies, N_TRAINING + N_VALIDATION + N_HELD_OUT)
     tickets = [_ticket(randomness, *body) for body in chosen]
-    return Tickets(
-        training=tuple(tickets[:N_TRAINING]),
-        validation=tuple(tickets[N_TRAINING : N_TRAINING + N_VALIDATION]),
-        held_out=tuple(tickets[N_TRAINING + N_VALIDATION :]),
-    )
+    return split(tickets, N_TRAINING, N_VALIDATION, N_HELD_OUT)
 
 
 def right(answer: str, ticket: Ticket) -> bool:
     """Say whether an answer routes the ticket: all three fields, exactly as asked for; blanks around it don't count."""
     return answer.strip() == ticket.label
-
-
-def write_rows(path: Path, tickets: Sequence[Ticket]) -> None:
-    """Write a training file: one row of JSON a line."""
-    path.write_text("".join(json.dumps(ticket.row(), ensure_ascii=False) + "\n" for ticket in tickets), encoding="utf-8")
 
 
 def _ticket(randomness: random.Random, team: str, priority: str, product: str, problem: str, urgency: str) -> Ticket:
