@@ -150,6 +150,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "checkpoints.get": ((CHECKPOINT,), {}),
     "checkpoints.page": ((JOB,), {}),
     "checkpoints.drop": ((CHECKPOINT,), {}),
+    "checkpoints.measure": ((CHECKPOINT, {"step": 1}), {}),
     "metrics.add": ((JOB, 1, {"train_loss": 9.0}), {}),
     "metrics.all": ((JOB,), {}),
     "outbox.add": ((JOB, "fine_tuning.job.cancelled"), {}),
