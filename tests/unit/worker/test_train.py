@@ -258,8 +258,8 @@ def test_a_base_that_cannot_be_proved_is_refused(
 ) -> None:
     loaded = train.load
 
-    def with_another_head(folder: Path) -> Any:
-        base = loaded(folder)
+    def with_another_head(folder: Path, **how: Any) -> Any:
+        base = loaded(folder, **how)
         return replace(base, head=replace(base.head, scale=3.0))
 
     monkeypatch.setattr(train, "load", with_another_head)
