@@ -62,7 +62,7 @@ app.command("doctor")(with_flags(doctor))
 def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep the data folder here instead of deleting it at the end.")] = None,
 ) -> None:
-    """Tune the embedded base by all three methods as a user would, cancel a job, compare answers. Under three minutes."""
+    """Tune the embedded base by every method, as a user would; cancel a job; compare answers. Under three minutes."""
     from tunesmith.cli.demo.story import tell
 
     raise typer.Exit(tell(keep))

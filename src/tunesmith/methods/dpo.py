@@ -6,9 +6,9 @@ The loss of a pair is the sigmoid loss of Rafailov et al. 2023 (arXiv 2305.18290
 `NLL_WEIGHT` times the mean `-log p` of the preferred answer's tokens (the RPO term of Pang et al. 2024, arXiv 2404.19733):
 without it a small base learns to make the other answer unlikely at the cost of the preferred one, and forgets what it knew.
 
-Measured on `examples/preferences` (`auto`, the embedded base, three seeds; of 120 held-out questions the share answered politely
-and the share answered rightly, in per cent; the base has 0 and 100): weight 0: 69 and 63, weight 0.2: 100 and 97.5, weight 1:
-100 and 99.2, which is one question. Twice the `learning_rate` does as well with weight 1: 100 and 99.4.
+Measured on `examples/preferences` (`auto`, the embedded base, three seeds; of 120 held-out questions the share answered
+politely and the share answered rightly, in per cent; the base has 0 and 100): weight 0: 69 and 63, weight 0.2: 100 and 97.5,
+weight 1: 100 and 99.2, which is one question. Twice the `learning_rate` does as well with weight 1: 100 and 99.4.
 """
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
