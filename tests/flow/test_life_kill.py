@@ -19,7 +19,8 @@ def once_each(server, job, *, also=()):
     """Check what every run owes, however often it was killed; `also` has checkpoints beside the epochs'."""
     done = server.reaches(job, "succeeded")
     rewards = done.method.type == "reinforcement"
-    assert server.steps(job) == list(range(0 if rewards else 1, N_STEPS + 1))
+    steps = list(range(0 if rewards else 1, N_STEPS + 1))
+    assert server.steps(job) == steps
     texts = server.texts(job)
     assert texts[0] == f"Created fine-tuning job: {job}"
     assert texts[-2:] == [f"New fine-tuned model created: {done.fine_tuned_model}", "The job has successfully completed"]
@@ -31,7 +32,7 @@ def once_each(server, job, *, also=()):
     # of rewards the best three stay, whichever they are, and the last one
     assert {40} < kept < {10, 20, 30, 40, *also} if rewards and not also else kept == {40, 30, 20, *also}
     assert listed[0].fine_tuned_model_checkpoint == done.fine_tuned_model
-    assert [int(row["step"]) for row in server.results(job)] == list(range(1, N_STEPS + 1))
+    assert [int(row["step"]) for row in server.results(job)] == steps
     return texts
 
 
