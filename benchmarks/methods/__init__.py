@@ -1,0 +1,1 @@
+"""Training beside TRL: the three methods, and several jobs on one base."""
