@@ -19,7 +19,7 @@ from tunesmith.engine.loop import Outcome, train
 from tunesmith.engine.run import Run
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel
-from tunesmith.methods.dpo import Dpo
+from tunesmith.methods.dpo import NLL_WEIGHT, Dpo
 
 Rows = list[list[Document]]
 MakeBase = Callable[..., Base]
@@ -149,7 +149,7 @@ def test_the_reference_of_continued_tuning_is_the_adapter_that_it_starts_from(
     go(run, make_base(), Examples(pairs), blobs, news)
     assert news.steps[1]["train_reward_margin"] == pytest.approx(0.0, abs=1e-4)
     nll = news.steps[1]["train_nll_loss"]
-    assert news.steps[1]["train_loss"] == pytest.approx(math.log(2) + 0.2 * nll, abs=1e-3)
+    assert news.steps[1]["train_loss"] == pytest.approx(math.log(2) + NLL_WEIGHT * nll, abs=1e-3)
     # after a pause too: the weights have moved since, the reference has not
     paused = go(replace(run, output_key="jobs/p"), make_base(), Examples(pairs), blobs, told(pause_after=1))
     later = told()
