@@ -4,14 +4,19 @@
 Shapes: T tokens of the row, N asked positions, C hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
+import torch
 from torch import Tensor
 
 from tunesmith.lm.attention import Layout, Piece
 from tunesmith.lm.head import token_logp
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel, Span
+
+#: A CPU makes a program for each size of a product in bf16, which takes time and stays in memory: so many tokens apart.
+STRIDE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,21 @@ class Scores:
     correct_N: Tensor
 
 
+def filled(packed: Packed) -> Packed:
+    """Return the row with a document at its end that nobody asks of, so that its length is a multiple of `STRIDE`."""
+    n_more = -len(packed.tokens_T) % STRIDE
+    if not n_more:
+        return packed
+    tokens_T = torch.cat([packed.tokens_T, packed.tokens_T.new_zeros(n_more)])
+    positions_T = torch.cat([packed.positions_T, torch.arange(n_more)])
+    return replace(packed, tokens_T=tokens_T, positions_T=positions_T, lengths=(*packed.lengths, n_more))
+
+
 def score(base: Base, lora: LoraModel, packed: Packed) -> Scores:
     """Score a packed row; one forward pass for all documents and all adapters in it."""
     device, route = base.device, lora.route
+    if device.type == "cpu" and base.dtype == torch.bfloat16:
+        packed = filled(packed)
     asked_N = packed.asked_N.to(device)
     route.spans, route.asked_N = packed.spans, asked_N
     try:
