@@ -89,9 +89,10 @@ def micro_batches(
     held: list[Document] = []
     n_held = 0
     for alike, n_stem in _alike([document for document in documents if document.trained]):
-        budget = tree_budget if n_stem and tree_budget is not None else token_budget
         branches: list[Document] = []
         for document in alike:
+            shares = n_stem or len(document.lengths) > 1
+            budget = tree_budget if shares and tree_budget is not None else token_budget
             shared = n_stem if branches else 0
             if (held or branches) and n_held + len(document) - shared > budget:
                 yield pack([*held, *_together(branches, n_stem)])

@@ -47,7 +47,8 @@ class Reference:
     @torch.no_grad()
     def _ask(self, documents: list[Document]) -> Tensor:
         bench = self._bench
-        micros = list(micro_batches(documents, token_budget=bench.run.token_budget))
+        run = bench.run
+        micros = list(micro_batches(documents, token_budget=run.token_budget, tree_budget=run.tree_budget))
         ends = list(itertools.accumulate(len(micro.n_trained) for micro in micros))
         sums_B = torch.zeros(ends[-1], device=bench.base.device)
         for number, counts in bench.ranks.rounds(range(len(micros))):
