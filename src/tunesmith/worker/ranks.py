@@ -18,7 +18,6 @@ import torch.distributed as dist
 
 from tunesmith.core.channel import Task
 from tunesmith.core.environment import ATTEMPT_TAG, JOB_TAG
-from tunesmith.core.failpoint import failpoint
 from tunesmith.domain.tasks import TrainSpec
 from tunesmith.engine.ranks import ALONE, Ranks
 from tunesmith.worker.further import PARENT
@@ -41,7 +40,6 @@ def meet(task: Task, spec: TrainSpec) -> Ranks:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
-    failpoint("train.met")
     return Ranks(rank, size, spread=spec.spread and size > 1)
 
 
