@@ -1,0 +1,1 @@
+"""What is learned, beside TRL's trainers."""
