@@ -1,13 +1,14 @@
 """What is learned beside TRL's trainers: held-out loss and reward after the same examples, three seeds of three small tasks.
 
     python -m benchmarks.learning                       # every task, then the table
-    python -m benchmarks.learning supervised --seeds 1
+    python -m benchmarks.learning supervised --seeds 1 --same-start
 
 Both sides tune the embedded base on the files of `examples/`: the same token ids in the same order and batches, LoRA of the
 same rank, alpha and layers, the same number type, optimizer and learning rate at every step (TRL's trainers are given our
 schedule, since transformers' own begins with a step at 0). What differs is each side's own: its random numbers, for the
-adapter's beginning and for sampling, and its arithmetic. Ours goes through the product's own door (`worker.train.run`). Both
-adapters are saved in PEFT's format, loaded into our engine and measured there by the same code.
+adapter's beginning and for sampling, and its arithmetic; with `--same-start` both adapters begin alike. Ours goes through
+the product's own door (`worker.train.run`). Both adapters are saved in PEFT's format, loaded into our engine and measured
+there by the same code.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.learning import ours, peer
@@ -39,14 +41,16 @@ def line(name: str, measure: str, more: bool, base: float, mine: list[float], it
     return f"| {name} | {measure} | {base:.4f} | {told(mine)} | {told(its)} | {pooled:.4f} | {verdict} |"
 
 
-def adapters(side: str, names: list[str], seeds: list[int], folder: Path) -> dict[str, list[Path]]:
+def adapters(side: str, names: list[str], seeds: list[int], folder: Path, options: list[str]) -> dict[str, list[Path]]:
     """Train a side's adapters in a process of its own with one thread; return their folders by work, seed by seed."""
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }  # fmt: skip
-    command = [sys.executable, "-m", "benchmarks.learning", *names, "--side", side, "--folder", str(folder), "--seeds"]
-    done = subprocess.run([*command, *map(str, seeds)], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.learning", *names, "--side", side, "--folder", str(folder), *options]
+    done = subprocess.run(
+        [*command, "--seeds", *map(str, seeds)], env=environment, capture_output=True, text=True, check=False
+    )
     for each in done.stdout.splitlines():
         if each.startswith("ADAPTERS "):
             return {name: list(map(Path, paths)) for name, paths in json.loads(each.removeprefix("ADAPTERS ")).items()}
@@ -58,12 +62,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.learning")
     parser.add_argument("works", nargs="*", choices=[*WORKS, []], metavar="work")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--same-start", action="store_true", help="begin TRL's adapter with the numbers of ours")
     parser.add_argument("--side", choices=[OURS, PEER], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names, seeds = arguments.works or list(WORKS), arguments.seeds
     if arguments.side:
-        train = ours.train if arguments.side == OURS else peer.train
+        train = ours.train if arguments.side == OURS else partial(peer.train, same_start=arguments.same_start)
         folder = arguments.folder / arguments.side
         found = {
             name: [str(train(WORKS[name], seed, folder / f"{i}-{seed}")) for seed in seeds] for i, name in enumerate(names)
@@ -73,7 +78,8 @@ def main() -> int:
     print("| task | held out | base | ours, mean (each seed) | TRL's | pooled deviation | ours is |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        sides = {side: adapters(side, names, seeds, Path(scratch)) for side in (OURS, PEER)}
+        options = ["--same-start"] if arguments.same_start else []
+        sides = {side: adapters(side, names, seeds, Path(scratch), options) for side in (OURS, PEER)}
         scorer = Scorer()
         for name in names:
             work = WORKS[name]

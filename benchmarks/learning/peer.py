@@ -9,8 +9,8 @@ from benchmarks.learning.scoring import Rewards
 from benchmarks.learning.works import ALPHA, BASE, BETA, CONTEXT, GROUP, N_MOST_SAMPLED, RANK, Row, Work, ordered_rows
 
 
-def train(work: Work, seed: int, folder: Path) -> Path:
-    """Train with TRL's trainer of the method; return the adapter's folder."""
+def train(work: Work, seed: int, folder: Path, *, same_start: bool = False) -> Path:
+    """Train with TRL's trainer of the method, `same_start` from the adapter that ours begins with; return its folder."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -18,7 +18,8 @@ def train(work: Work, seed: int, folder: Path) -> Path:
     from transformers import AutoTokenizer
 
     from tunesmith.engine.optim import base_learning_rate, rate_at
-    from tunesmith.lm.load import choose_device, choose_dtype
+    from tunesmith.lm.load import choose_device, choose_dtype, load
+    from tunesmith.lm.lora import LoraModel
     from tunesmith.methods.method import METHODS
 
     torch.set_num_threads(1)
@@ -51,6 +52,10 @@ def train(work: Work, seed: int, folder: Path) -> Path:
         train_dataset=Dataset.from_list(given.pop("rows")(seed)), processing_class=AutoTokenizer.from_pretrained(BASE),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"), **given,
     )  # fmt: skip
+    if same_start:
+        start = LoraModel(load(BASE).model).fresh(seed=seed).tensors()
+        for name, tensor in start.items():
+            trainer.model.get_parameter(f"base_model.model.{name}.default.weight").data.copy_(tensor)
     trainer.train()
     trainer.save_model(str(folder / "adapter"))
     return folder / "adapter"
