@@ -156,6 +156,8 @@ class GenerateRequest:
     adapter: Adapter | None = None
     grammar: str | None = None
     """What every sample keeps to, as `tunesmith.data.grammar` writes it."""
+    project: str = ""
+    """Who asks: projects that wait for the same base take turns."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -238,6 +238,7 @@ def _message(request: GenerateRequest) -> dict[str, Any]:
         "stop_ids": sorted(request.stop_ids),
         "grammar": request.grammar,
         "adapter": None if adapter is None else {"name": adapter.name, "path": adapter.path, "sha256": adapter.sha256},
+        "project": request.project,
     }
 
 

@@ -23,7 +23,7 @@ from tunesmith.core.failpoint import failpoint
 from tunesmith.core.machine import readable_bytes
 from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel, Span
-from tunesmith.sampler import attention
+from tunesmith.sampler import attention, waiting
 from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding
 from tunesmith.sampler.choice import choose
@@ -32,9 +32,6 @@ from tunesmith.sampler.request import Intake, Request, Row, Token, row_of
 
 log = structlog.get_logger()
 
-#: Rows at once, and prompt tokens taken in by one pass, so that rows under way never wait long for a newcomer.
-N_MAX_ROWS: Final = 64
-N_MAX_PROMPT_TOKENS: Final = 4096
 CACHE_BYTES: Final = 2 * 1024**3
 #: What an idle engine keeps for the next rows.
 KEPT_BYTES: Final = 256 * 1024**2
@@ -66,7 +63,7 @@ class Engine:
         self._randomness = randomness if randomness is not None else random.SystemRandom()
         self.adapters = Adapters(lora)
         self._inbox: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
-        self._waiting: list[Request] = []
+        self._waiting = waiting.Waiting()
         self._rows: list[Row] = []
         self._admitted: list[Intake] = []
         self.n_steps = 0
@@ -130,14 +127,15 @@ class Engine:
         """
         for request in requests:
             self._check(request)
-        self._waiting += requests
+        for request in requests:
+            self._waiting.add(request)
         try:
             while self._waiting or self._rows:
                 if stop():
                     return False
                 self._turn()
         finally:
-            self._waiting.clear()
+            self._waiting = waiting.Waiting()
             self._rows.clear()
             self._cache.release()
         return True
@@ -165,7 +163,7 @@ class Engine:
             if item is None:
                 return False
             if isinstance(item, Request):
-                self._waiting.append(item)
+                self._waiting.add(item)
             else:
                 item()
             idle = False
@@ -173,7 +171,7 @@ class Engine:
     @torch.inference_mode()
     def _turn(self) -> None:
         self._drop_cancelled()
-        self._admitted = self._admit()
+        self._admitted = self._waiting.admit(self._rows, self._cache.room)
         if self._admitted:
             self._take_in(self._admitted)
             self._admitted = []
@@ -188,37 +186,16 @@ class Engine:
         return {row.adapter_slot for row in self._rows if row.adapter_slot is not None}
 
     def _drop_cancelled(self) -> None:
-        self._waiting = [request for request in self._waiting if not request.cancelled.is_set()]
+        self._waiting.keep(lambda request: not request.cancelled.is_set())
         for place in reversed(range(len(self._rows))):
             if self._rows[place].request.cancelled.is_set():
                 self._remove(place)
 
-    def _admit(self) -> list[Intake]:
-        """Return the waiting samples, in order, for which there is room now until they end."""
-        admitted: list[Intake] = []
-        n_rows, n_tokens = len(self._rows), 0
-        longest = max((row.request.n_positions for row in self._rows), default=0)
-        while self._waiting:
-            request = self._waiting[0]
-            longest = max(longest, request.n_positions)
-            n_room = min(N_MAX_ROWS, self._cache.room(longest)) - n_rows
-            n_tokens += len(request.prompt)
-            if n_room < 1 or (admitted and n_tokens > N_MAX_PROMPT_TOKENS):
-                break
-            n = min(n_room, request.n - request.n_begun)
-            admitted.append(Intake(request, request.n_begun, n))
-            request.n_begun += n
-            n_rows += n
-            if request.n_begun < request.n:
-                break
-            self._waiting.pop(0)
-        return admitted
-
     def _take_in(self, admitted: list[Intake]) -> None:
         """Compute prompts in one pass, copy each slot for further samples, and choose everybody's first token."""
         intakes: list[Intake] = []
-        for waiting in admitted:
-            intake = self._with_adapter(waiting, {each.adapter_slot for each in intakes if each.adapter_slot is not None})
+        for admission in admitted:
+            intake = self._with_adapter(admission, {each.adapter_slot for each in intakes if each.adapter_slot is not None})
             if intake is not None:
                 intakes.append(intake)
         first = len(self._rows)
@@ -243,14 +220,14 @@ class Engine:
     def _compute_prompts(self, intakes: list[Intake], segments: list[Segment], n_rows: int) -> Tensor:
         """Fill the slots of prompts and return each one's last hidden state (S, C), with room for `n_rows` rows held.
 
-        A prompt longer than `N_MAX_PROMPT_TOKENS` comes alone; it is computed in parts, so that its length costs no more
-        memory than its keys and values.
+        A prompt longer than `waiting.N_MAX_PROMPT_TOKENS` comes alone; it is computed in parts, so that its length costs no
+        more memory than its keys and values.
         """
         slots = [intake.adapter_slot for intake in intakes]
         n_positions = max(segment.n_tokens for segment in segments) + 1
         start = 0
-        while len(segments) == 1 and n_positions - 1 - start > N_MAX_PROMPT_TOKENS:
-            stop = start + N_MAX_PROMPT_TOKENS
+        while len(segments) == 1 and n_positions - 1 - start > waiting.N_MAX_PROMPT_TOKENS:
+            stop = start + waiting.N_MAX_PROMPT_TOKENS
             part = (Segment(segments[0].slot, start, stop - start),)
             self._pass(intakes[0].request.prompt[start:stop], list(range(start, stop)), part, slots, reserve=(n_rows, stop))
             start = stop
@@ -273,7 +250,7 @@ class Engine:
         try:
             slot = self.adapters.slot(name, folder, sha256, in_use=self._slots_in_use() | spoken_for)
         except (OSError, ValueError) as error:
-            self._waiting = [waiting for waiting in self._waiting if waiting is not request]
+            self._waiting.keep(lambda other: other is not request)
             request.emit(error)
             return None
         return replace(intake, adapter_slot=slot)
@@ -364,7 +341,7 @@ class Engine:
         requests = {id(holder.request): holder.request for holder in (*self._rows, *self._admitted)}
         self._rows.clear()
         self._admitted = []
-        self._waiting = [request for request in self._waiting if id(request) not in requests]
+        self._waiting.keep(lambda request: id(request) not in requests)
         self._cache.release()
         for request in requests.values():
             request.emit(error)

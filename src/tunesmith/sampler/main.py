@@ -106,6 +106,7 @@ def _request(message: dict[str, Any], emit: Any) -> Request:
         seed=message.get("seed"),
         stop_ids=frozenset(message["stop_ids"]),
         adapter=None if adapter is None else (adapter["name"], Path(adapter["path"]), adapter["sha256"]),
+        project=message.get("project", ""),
     )
 
 

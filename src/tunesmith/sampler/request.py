@@ -39,6 +39,8 @@ class Request:
     matcher: LLMatcher | None = None
     """At the begin of the grammar that binds every sample."""
     cancelled: threading.Event = field(default_factory=threading.Event)
+    project: str = ""
+    """Whose it is: projects that wait take turns."""
     n_begun: int = 0
     """Samples that have a row, or had one."""
 

@@ -114,6 +114,7 @@ class Chat:
             stop_ids=served.renderer.stop_ids,
             adapter=served.adapter,
             grammar=grammar,
+            project=scope.project_id,
         )
         answer = Answer(
             id=self.ids.chat(),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunesmith.sampler import engine as engine_module
+from tunesmith.sampler import waiting
 from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.engine import PromptTooLong
 from tunesmith.sampler.request import Token
@@ -116,11 +116,11 @@ def test_an_answer_ends_with_a_stop_id_or_at_its_length(make_engine: Callable[..
 def test_more_samples_than_rows_are_taken_in_portions(
     make_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "N_MAX_ROWS", 4)
+    monkeypatch.setattr(waiting, "N_MAX_ROWS", 4)
     bench = make_engine()
     wishes: dict[str, Any] = {"n": 11, "max_tokens": 6, "temperature": 1.0, "seed": 3}
     few = [[token.token for token in sample] for sample in bench.ask([9, 8, 7], **wishes)[1].tokens(11)]
-    monkeypatch.setattr(engine_module, "N_MAX_ROWS", 64)
+    monkeypatch.setattr(waiting, "N_MAX_ROWS", 64)
     many = [[token.token for token in sample] for sample in bench.ask([9, 8, 7], **wishes)[1].tokens(11)]
     assert few == many
     assert bench.engine.status()["rows"] == 0
@@ -134,7 +134,7 @@ def test_a_long_prompt_is_computed_in_parts_beside_rows_under_way(
     bench = make_engine(family)
     whole = [bench.ask(prompt, max_tokens=8, temperature=0.0, n=2)[1].tokens(2) for prompt in asked]
     n_steps = bench.engine.status()["steps"]
-    monkeypatch.setattr(engine_module, "N_MAX_PROMPT_TOKENS", 7)
+    monkeypatch.setattr(waiting, "N_MAX_PROMPT_TOKENS", 7)
     at_once = [bench.ask(prompt, max_tokens=8, temperature=0.0, n=2)[1] for prompt in asked]
     for expected, said in zip(whole, at_once, strict=True):
         for one, other in zip(expected, said.tokens(2), strict=True):
