@@ -115,14 +115,20 @@ def test_tools_are_told_to_the_model_unless_none_shall_be_called(client: openai.
 
 def test_tool_calls_are_streamed_by_index(client: openai.OpenAI, said: Script, conforms: Callable[..., None]) -> None:
     said.texts = [CALLS]
-    told: dict[int, Any] = {}
+    told: dict[int, list[Any]] = {}
     reasons = []
     for chunk in ask(client, tools=TOOLS, stream=True):
         conforms(chunk, "CreateChatCompletionStreamResponse")
         for call in chunk.choices[0].delta.tool_calls or []:
-            told[call.index] = (call.function.name, json.loads(call.function.arguments))
+            told.setdefault(call.index, []).append(call)
         reasons.append(chunk.choices[0].finish_reason)
-    assert told == dict(enumerate(EXPECTED))
+    for parts, (name, arguments) in zip(told.values(), EXPECTED, strict=True):
+        first, *others = parts
+        assert (first.type, first.function.name, first.function.arguments) == ("function", name, "")
+        assert first.id.startswith("call_")
+        assert {(part.id, part.type, part.function.name) for part in others} == {(None, None, None)}
+        assert len(others) > 1
+        assert json.loads("".join(part.function.arguments for part in others)) == arguments
     assert reasons == [None] * (len(reasons) - 1) + ["tool_calls"]
 
 

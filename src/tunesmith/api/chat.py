@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -20,7 +19,8 @@ from tunesmith.api.chat_schema import CreateChatCompletion
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.once import Repeatable
 from tunesmith.core.errors import ApiError, InvalidRequest
-from tunesmith.data.answers import Delta, ToolCall
+from tunesmith.data.answers import Delta, Said
+from tunesmith.data.calls import CallPart, ToolCall
 from tunesmith.services.chat import Answer
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["Chat"])
@@ -30,15 +30,6 @@ log = structlog.get_logger()
 CLIENT_LEFT: Final = 499
 
 Result = TypeVar("Result")
-
-
-@dataclass(slots=True)
-class Choice:
-    """One choice as it grows."""
-
-    text: list[str] = field(default_factory=list[str])
-    tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
-    finish_reason: str | None = None
 
 
 @router.post("")
@@ -84,14 +75,10 @@ async def _disconnect(receive: Receive) -> None:
 
 
 async def _whole(answer: Answer, n: int) -> dict[str, Any]:
-    choices = [Choice() for _ in range(n)]
+    choices = [Said() for _ in range(n)]
     async with aclosing(answer.deltas) as deltas:
         async for delta in deltas:
-            choice = choices[delta.index]
-            choice.text.append(delta.text)
-            if delta.tool_call is not None:
-                choice.tool_calls.append(delta.tool_call)
-            choice.finish_reason = delta.finish_reason or choice.finish_reason
+            choices[delta.index].add(delta)
     return {
         "id": answer.id,
         "object": "chat.completion",
@@ -104,8 +91,8 @@ async def _whole(answer: Answer, n: int) -> dict[str, Any]:
     }
 
 
-def _wire_choice(index: int, choice: Choice) -> dict[str, Any]:
-    text = "".join(choice.text)
+def _wire_choice(index: int, choice: Said) -> dict[str, Any]:
+    text = choice.text
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text if text or not choice.tool_calls else None,
@@ -119,6 +106,13 @@ def _wire_choice(index: int, choice: Choice) -> dict[str, Any]:
 
 def _wire_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _wire_part(part: CallPart) -> dict[str, Any]:
+    function: dict[str, Any] = {"arguments": part.arguments}
+    if part.name is None:
+        return {"index": part.index, "function": function}
+    return {"index": part.index, "id": part.id, "type": "function", "function": {"name": part.name, **function}}
 
 
 def wire_usage(answer: Answer) -> dict[str, Any]:
@@ -165,7 +159,6 @@ async def _chunks(
         "system_fingerprint": answer.fingerprint,
     }
     usage: dict[str, Any] = {"usage": None} if include_usage else {}
-    n_calls = [0] * n
     try:
         async with aclosing(deltas):
             for index in range(n):
@@ -176,8 +169,7 @@ async def _chunks(
                 if delta.text:
                     said["content"] = delta.text
                 if delta.tool_call is not None:
-                    said["tool_calls"] = [{"index": n_calls[delta.index], **_wire_call(delta.tool_call)}]
-                    n_calls[delta.index] += 1
+                    said["tool_calls"] = [_wire_part(delta.tool_call)]
                 yield {**envelope, "choices": [_wire_delta(delta.index, said, delta.finish_reason)], **usage}
     except ApiError as error:
         log.warning("chat.broken", id=answer.id, reason=error.message)

@@ -1,38 +1,54 @@
 """From sampled tokens to the parts of an answer: whole characters, stop strings held back, tool calls told apart.
 
-One `Assembler` a sample; nothing here waits or knows of HTTP.
+One `Assembler` a sample, and one `Said` for what its deltas make together; nothing here waits or knows of HTTP.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tunesmith.core.ids import Ids
+from tunesmith.data.calls import CALL, CALLED, CallPart, CallReader, ToolCall, n_begun
 
 if TYPE_CHECKING:
     from tunesmith.data.render import TextStream
 
-TOOL_CALL: Final = ("<tool_call>", "</tool_call>")
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call that the model makes; `arguments` is JSON text."""
-
-    id: str
-    name: str
-    arguments: str
-
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new in sample `index`: text, or a whole tool call, or on the last one why it ended."""
+    """What is new in sample `index`: text, or a piece of a tool call, or on the last one why it ended."""
 
     index: int
     text: str = ""
-    tool_call: ToolCall | None = None
+    tool_call: CallPart | None = None
     finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Said:
+    """One sample's deltas put together."""
+
+    texts: list[str] = field(default_factory=list[str])
+    tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    finish_reason: str | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Take in what is new."""
+        self.texts.append(delta.text)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        part = delta.tool_call
+        if part is None:
+            return
+        if part.index == len(self.tool_calls):
+            self.tool_calls.append(ToolCall(part.id or "", part.name or "", part.arguments))
+        else:
+            call = self.tool_calls[part.index]
+            self.tool_calls[part.index] = ToolCall(call.id, call.name, call.arguments + part.arguments)
+
+    @property
+    def text(self) -> str:
+        """What was said beside the calls."""
+        return "".join(self.texts)
 
 
 class Assembler:
@@ -49,7 +65,7 @@ class Assembler:
         self._ids = ids
         self._held = ""
         self._n_calls = 0
-        self._in_call = False
+        self._call: CallReader | None = None
         #: White space between text and a call: layout, unless the call turns out to be none.
         self._layout = ""
         self._after_call = False
@@ -71,15 +87,15 @@ class Assembler:
     def _release(self, *, last: bool) -> list[Delta]:
         deltas: list[Delta] = []
         while not self.finished:
-            before = len(self._held)
-            deltas += self._release_call(last=last) if self._in_call else self._release_text(last=last)
-            if len(self._held) == before or not self._held:
+            before = len(self._held), self._call
+            deltas += self._release_text(last=last) if self._call is None else self._release_call(self._call, last=last)
+            if (len(self._held), self._call) == before or not (self._held or self._call):
                 break
         return deltas
 
     def _release_text(self, *, last: bool) -> list[Delta]:
         """Give out the text up to a stop string, to a tool call, or to what may yet become one of them."""
-        marks = (*self._stops, *((TOOL_CALL[0],) if self._with_tools else ()))
+        marks = (*self._stops, *((CALL,) if self._with_tools else ()))
         places = [(place, mark) for mark in marks if (place := self._held.find(mark)) >= 0]
         if places:
             place, mark = min(places)
@@ -87,30 +103,33 @@ class Assembler:
             if mark in self._stops:
                 self._held = ""
                 return [*self._said(text), self._end("stop")]
-            self._in_call = True
+            self._call = CallReader(self._n_calls, self._ids.tool_call)
             said = text.rstrip()
             self._layout = text[len(said) :]
             return self._said(said)
-        n_kept = 0 if last else max((_n_begun(self._held, mark) for mark in marks), default=0)
+        n_kept = 0 if last else max((n_begun(self._held, mark) for mark in marks), default=0)
         text = self._held[: len(self._held) - n_kept]
         if self._with_tools and not last:
             text = text.rstrip()
         self._held = self._held[len(text) :]
         return self._said(text)
 
-    def _release_call(self, *, last: bool) -> list[Delta]:
-        """Give out a tool call once it is whole; what is no call after all is text."""
-        body, mark, rest = self._held.partition(TOOL_CALL[1])
-        if not mark and not last:
-            return []
-        self._in_call, self._held = False, rest
-        call = _parse(body)
-        if call is None:
-            return self._said(self._layout + TOOL_CALL[0] + body + mark)
+    def _release_call(self, call: CallReader, *, last: bool) -> list[Delta]:
+        """Give out what has come of a tool call; what is no call after all is text."""
+        text, self._held = self._held, ""
+        deltas = [Delta(self._index, tool_call=part) for part in call.feed(text, last=last)]
+        if not call.over:
+            return deltas
+        self._call, self._held = None, call.rest
+        if not call.begun:
+            body, mark, self._held = call.rest.partition(CALLED)
+            return self._said(self._layout + CALL + body + mark)
         self._n_calls += 1
         self._after_call = True
-        made = Delta(self._index, tool_call=ToolCall(self._ids.tool_call(), *call))
-        return [made, self._end("stop")] if self._one_call else [made]
+        if self._one_call:
+            self._held = ""
+            return deltas if last else [*deltas, self._end("stop")]
+        return deltas
 
     def _said(self, text: str) -> list[Delta]:
         if self._after_call:
@@ -122,20 +141,3 @@ class Assembler:
         self.finished = True
         reason = "tool_calls" if self._n_calls and finish == "stop" else finish
         return Delta(self._index, finish_reason=reason)
-
-
-def _n_begun(text: str, mark: str) -> int:
-    """Return how many characters at the end of the text may be the beginning of the mark."""
-    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)
-
-
-def _parse(body: str) -> tuple[str, str] | None:
-    """Return name and arguments of a call as the model wrote it, or None."""
-    try:
-        said: Any = json.loads(body)
-        name, arguments = said["name"], said.get("arguments", {})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    if not isinstance(name, str):
-        return None
-    return name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tunesmith.core.ids import Ids
-from tunesmith.data.answers import Assembler
+from tunesmith.data.answers import Assembler, Said
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Renderer
 from tunesmith.domain.ports import Drawn
@@ -62,16 +62,17 @@ def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thinks: bool, seed
         with_tools=bool(row.tools),
         ids=Ids(random.Random(seed)),
     )
-    text, calls, finish = "", [], drawn.finish
+    said = Said(finish_reason=drawn.finish)
     for place, token in enumerate(tokens):
         last = drawn.finish if place == len(tokens) - 1 else None
         for delta in assembler.feed(token, last, is_stop=last == "stop" and token in renderer.stop_ids):
-            text += delta.text
-            finish = delta.finish_reason or finish
-            if delta.tool_call is not None:
-                function = {"name": delta.tool_call.name, "arguments": delta.tool_call.arguments}
-                calls.append({"id": delta.tool_call.id, "type": "function", "function": function})
-    return Answer(text.lstrip("\n") if thinks else text, calls, finish, n_reasoning)
+            said.add(delta)
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in said.tool_calls
+    ]
+    text = said.text.lstrip("\n") if thinks else said.text
+    return Answer(text, calls, said.finish_reason or drawn.finish, n_reasoning)
 
 
 def _n_reasoning(tokens: list[int], renderer: Renderer, *, within: bool) -> int:

@@ -1,6 +1,5 @@
 """Sampled tokens become text, stop strings and tool calls, whatever way the text is cut into tokens."""
 
-import json
 import random
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.core.ids import Ids
-from tunesmith.data.answers import Assembler, Delta
+from tunesmith.data.answers import Assembler, Delta, Said
+from tunesmith.data.calls import ToolCall
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {"city": "Köln"}}\n</tool_call>'
 
@@ -40,8 +40,19 @@ def told(
     return deltas + assembler.feed(-1, "stop", is_stop=True)
 
 
+def said(deltas: list[Delta]) -> Said:
+    whole = Said()
+    for delta in deltas:
+        whole.add(delta)
+    return whole
+
+
 def text(deltas: list[Delta]) -> str:
-    return "".join(delta.text for delta in deltas)
+    return said(deltas).text
+
+
+def calls(deltas: list[Delta]) -> list[ToolCall]:
+    return said(deltas).tool_calls
 
 
 def reason(deltas: list[Delta]) -> str | None:
@@ -74,11 +85,10 @@ def test_the_first_of_several_stop_strings_wins() -> None:
 @given(places=st.lists(st.integers(0, 200)))
 def test_tool_calls_are_told_apart_however_they_are_cut(places: list[int]) -> None:
     deltas = told(cut(f"Let me see.\n{CALL}\n{CALL}", places), tools=True)
-    calls = [delta.tool_call for delta in deltas if delta.tool_call is not None]
+    made = calls(deltas)
     assert text(deltas) == "Let me see."
-    assert [call.name for call in calls] == ["look", "look"]
-    assert json.loads(calls[0].arguments) == {"city": "Köln"}
-    assert len({call.id for call in calls}) == 2
+    assert [(call.name, call.arguments) for call in made] == [("look", '{"city": "Köln"}')] * 2
+    assert len({call.id for call in made}) == 2
     assert reason(deltas) == "tool_calls"
 
 
@@ -86,7 +96,7 @@ def test_tool_calls_are_told_apart_however_they_are_cut(places: list[int]) -> No
 def test_text_around_a_call_loses_the_layout_between_them_and_nothing_else(places: list[int]) -> None:
     deltas = told(cut(f"Let me see.\n\n{CALL}\n It is  warm.\n\nAnd dry. ", places), tools=True)
     assert text(deltas) == "Let me see.It is  warm.\n\nAnd dry. "
-    assert sum(delta.tool_call is not None for delta in deltas) == 1
+    assert len(calls(deltas)) == 1
     no_call = "One\n <tool_call>two</tool_call> three"
     assert text(told(cut(no_call, places), tools=True)) == no_call
 
@@ -112,14 +122,68 @@ def test_a_call_cut_off_by_the_length_is_text_and_length() -> None:
 
 def test_a_call_that_ends_with_the_answer_needs_no_closing_mark() -> None:
     deltas = told(["<tool_call>", '{"name": "look", "arguments": "{}"}'], tools=True)
-    assert [delta.tool_call.arguments for delta in deltas if delta.tool_call] == ["{}"]
+    assert [call.arguments for call in calls(deltas)] == ["{}"]
     assert reason(deltas) == "tool_calls"
 
 
 def test_one_call_at_a_time_when_asked() -> None:
     deltas = told([CALL, CALL], tools=True, one_call=True)
-    assert sum(delta.tool_call is not None for delta in deltas) == 1
+    assert len(calls(deltas)) == 1
     assert reason(deltas) == "tool_calls"
+
+
+def test_arguments_are_told_as_they_come() -> None:
+    pieces = [
+        "<tool",
+        '_call>\n{"name": "lo',
+        'ok", "argu',
+        'ments": {"a',
+        '": "x</tool_call>',
+        '\\"}", "b": [1, {',
+        "}]",
+        "}}\n</",
+        "tool_call>",
+    ]
+    parts = [
+        (part.id is not None, part.name, part.arguments) for delta in told(pieces, tools=True) if (part := delta.tool_call)
+    ]
+    assert parts == [
+        (True, "look", ""), (False, None, '{"a'), (False, None, '": "x</tool_call>'), (False, None, '\\"}", "b": [1, {'),
+        (False, None, "}]"), (False, None, "}"),
+    ]  # fmt: skip
+
+
+def test_a_call_that_the_length_cuts_off_has_what_there_was_of_it() -> None:
+    for one_call in (False, True):
+        deltas = told(["<tool_call>", '{"name": "look", "arguments": {"ci'], tools=True, finish="length", one_call=one_call)
+        assert [(call.name, call.arguments) for call in calls(deltas)] == [("look", '{"ci')]
+        assert (text(deltas), reason(deltas)) == ("", "length")
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments", "rest"),
+    [
+        ('<tool_call>{"name": "f", "arguments": {"a": 1</tool_call>!', '{"a": 1', "!"),
+        ('<tool_call>{"name": "f", "arguments": {"a": "b\n</tool_call>!', '{"a": "b\n', "!"),
+        ('<tool_call>{"name": "f", "arguments": {"a": [1}}</tool_call>!', '{"a": [1}}', "!"),
+        ('<tool_call>{"name": "f", "parameters": {"a": 1}, "id": 3}</tool_call>!', '{"a": 1}', "!"),
+        ('<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>!', '{"a": 1}', "!"),
+        ('<tool_call>{"name": "f", "arguments": {}}!', "{}", "!"),
+        ('<tool_call>{"name": "f"}</tool_call>', "{}", ""),
+        ('<tool_call>{"name": "f", "arguments": {}}', "{}", ""),
+    ],
+)
+@given(places=st.lists(st.integers(0, 70)))
+def test_a_call_is_read_however_it_is_written(written: str, arguments: str, rest: str, places: list[int]) -> None:
+    deltas = told(cut(written, places), tools=True)
+    assert [(call.name, call.arguments) for call in calls(deltas)] == [("f", arguments)]
+    assert text(deltas) == rest
+
+
+@given(places=st.lists(st.integers(0, 120)))
+def test_a_call_may_begin_where_the_last_one_was_not_closed(places: list[int]) -> None:
+    open_ = '<tool_call>{"name": "f", "arguments": {}}'
+    assert [call.name for call in calls(told(cut(f"{open_}\n{open_}</tool_call>", places), tools=True))] == ["f", "f"]
 
 
 @given(whole=st.text(max_size=40), places=st.lists(st.integers(0, 60)), tools=st.booleans())
