@@ -18,7 +18,16 @@ from starlette.routing import Match
 
 from tunesmith.api.once import ONCE, Once
 from tunesmith.api.refusals import explain
-from tunesmith.core.errors import ApiError, InternalError, InvalidRequest, NotAvailable, NotFound, StorageFull, TooLarge
+from tunesmith.core.errors import (
+    ApiError,
+    InternalError,
+    InvalidRequest,
+    NotAvailable,
+    NotFound,
+    RateLimited,
+    StorageFull,
+    TooLarge,
+)
 
 log = structlog.get_logger()
 
@@ -52,6 +61,8 @@ def render(error: ApiError, headers: Mapping[str, str] | None = None) -> Respons
     sent = dict(headers or {})
     if isinstance(error, StorageFull):
         sent["x-should-retry"] = "false"
+    if isinstance(error, RateLimited):
+        sent["retry-after"] = str(error.retry_after_s)
     return JSONResponse(body, status_code=error.status, headers=sent)
 
 

@@ -73,7 +73,7 @@ def _endpoint(act: _Act, *, may_leave: bool = False) -> Callable[[Request], Awai
         except WrongToken:
             return JSONResponse({"error": "this token is not the attempt's"}, status_code=403)
         except Unavailable as error:
-            return JSONResponse({"error": error.message}, status_code=error.status)
+            return JSONResponse({"error": error.message}, status_code=Unavailable.status)
         except (ValueError, KeyError, TypeError) as error:
             log.exception("channel.malformed", job=job, attempt=attempt)
             return JSONResponse({"error": str(error)}, status_code=400)

@@ -108,6 +108,18 @@ class Unavailable(ApiError):
     type = "server_error"
 
 
+class RateLimited(Unavailable):
+    """Too much is asked for at once (429, which every SDK sends again, after the seconds of `Retry-After`)."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class InternalError(ApiError):
     """A fault of the server (500); its details are in the log under the request id."""
 

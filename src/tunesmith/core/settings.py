@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """Start a sampler before the first question: for the default base at the start, for a job's base when it trains."""
     sampler_idle_s: float | None = None
     """Seconds after which an unused sampler is unloaded; None keeps it."""
+    sampler_queue: int = Field(default=256, ge=1)
+    """Requests that may wait for a sampler's first token; the next one is answered 429 with `Retry-After`."""
     sandbox_reduced: bool = True
     """Let `python` graders run where the host gives their sandbox no namespaces, the level `reduced`."""
     judge_requests: int = Field(default=8, ge=1)

@@ -11,6 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -58,16 +59,22 @@ class Starter:
 class SamplerProcess:
     """A process that samples from one base; `ready` resolves when it serves, `gone` when it is no more."""
 
-    def __init__(self, base_path: str, socket: Path, *, threads: int, on_gone: Callable[["SamplerProcess"], None]) -> None:
+    def __init__(
+        self, base_path: str, socket: Path, *, threads: int, queue: int, on_gone: Callable[["SamplerProcess"], None]
+    ) -> None:
         self.base_path = base_path
         self.socket = socket
         self.ready: Future[None] = Future()
         self.gone: Future[int | None] = Future()
         self.pid: int | None = None
-        #: Answers under way, and the monotonic time of the last use; both are the keeper's.
+        #: Answers under way, and the monotonic times of the start and of the last use; all are the keeper's.
         self.n_answering = 0
+        self.started_at = 0.0
         self.used_at = 0.0
+        #: Who waits for it to serve, by project.
+        self.n_loading: Counter[str] = Counter()
         self._threads = threads
+        self._queue = queue
         self._on_gone = on_gone
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = threading.Event()
@@ -81,6 +88,7 @@ class SamplerProcess:
                 [
                     *(sys.executable, "-m", "tunesmith.sampler", "--base", self.base_path),
                     *("--socket", str(self.socket), "--parent", str(os.getpid()), "--threads", str(self._threads)),
+                    *("--queue", str(self._queue)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

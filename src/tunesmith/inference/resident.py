@@ -15,7 +15,7 @@ import structlog
 
 from tunesmith.core.channel import PROTOCOL
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, Unavailable
+from tunesmith.core.errors import InvalidRequest, RateLimited, Unavailable
 from tunesmith.core.machine import n_cores
 from tunesmith.core.settings import Settings
 from tunesmith.data.folder import BrokenFolder, fingerprint
@@ -29,6 +29,8 @@ _N_MAX_LINE_BYTES: Final = 1024 * 1024
 _BURIAL_S: Final = 5.0
 #: One that dies sooner than this after its last start is not started again before somebody asks for it.
 RESTART_AFTER_S: Final = 5.0
+#: What a client is asked to wait at most while a base is loaded.
+LONGEST_PAUSE_S: Final = 60
 
 
 @dataclass(slots=True)
@@ -37,7 +39,6 @@ class _Place:
 
     sampler: SamplerProcess
     fingerprint: str
-    started_at: float
 
 
 class Resident:
@@ -47,6 +48,7 @@ class Resident:
         self._folder = folder
         self._threads = settings.sampler_threads or max(1, n_cores() // 2)
         self._idle_s = settings.sampler_idle_s
+        self._queue = settings.sampler_queue
         self._clock = clock
         self._lock = threading.RLock()
         self._places: dict[str, _Place] = {}
@@ -60,9 +62,10 @@ class Resident:
 
         Raises:
             Unavailable: the base or the adapter cannot be loaded, or the sampler died; another one is started.
+            RateLimited: too many wait for the base already.
             InvalidRequest: the prompt does not fit.
         """
-        async with self._connected(base_path) as (sampler, reader, writer):
+        async with self._connected(base_path, request.project) as (sampler, reader, writer):
             try:
                 writer.write(_line(_message(request)))
                 await writer.drain()
@@ -122,13 +125,13 @@ class Resident:
 
     @asynccontextmanager
     async def _connected(
-        self, base_path: str
+        self, base_path: str, project: str
     ) -> AsyncGenerator[tuple[SamplerProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
         """Connect to the base's sampler; one found dead, with nothing asked of it yet, is replaced at once."""
         for attempt in (1, 2):
             sampler = self._take(base_path)
             try:
-                await _shielded(sampler)
+                await self._loaded(sampler, project)
                 try:
                     reader, writer = await asyncio.open_unix_connection(str(sampler.socket), limit=_N_MAX_LINE_BYTES)
                 except OSError as error:
@@ -144,6 +147,23 @@ class Resident:
                 return
             finally:
                 self._give_back(sampler)
+
+    async def _loaded(self, sampler: SamplerProcess, project: str) -> None:
+        """Wait until a sampler serves; no more of a project's requests do than may wait for one that serves."""
+        with self._lock:
+            if not sampler.ready.done() and sampler.n_loading[project] >= self._queue:
+                seconds = self._clock.monotonic() - sampler.started_at
+                raise RateLimited(
+                    f"The model is being loaded, and {self._queue} requests wait for it, which are as many as may "
+                    "(`sampler_queue`). Please try again later.",
+                    retry_after_s=max(1, min(LONGEST_PAUSE_S, round(seconds))),
+                )
+            sampler.n_loading[project] += 1
+        try:
+            await _shielded(sampler)
+        finally:
+            with self._lock:
+                sampler.n_loading[project] -= 1
 
     async def _bury(self, sampler: SamplerProcess) -> None:
         """Wait until a sampler that broke off is gone, so that the next request meets another one."""
@@ -179,9 +199,9 @@ class Resident:
     def _start(self, base_path: str, seen: str) -> _Place:
         self._n_started += 1
         socket = self._folder / f"sampler-{os.getpid()}-{self._n_started}.sock"
-        sampler = SamplerProcess(base_path, socket, threads=self._threads, on_gone=self._left)
-        sampler.used_at = self._clock.monotonic()
-        self._places[base_path] = _Place(sampler, seen, self._clock.monotonic())
+        sampler = SamplerProcess(base_path, socket, threads=self._threads, queue=self._queue, on_gone=self._left)
+        sampler.started_at = sampler.used_at = self._clock.monotonic()
+        self._places[base_path] = _Place(sampler, seen)
         self._starter.run(sampler.start)
         if self._idle_s is not None and self._unloader is None:
             self._unloader = threading.Thread(target=self._unload, args=(self._idle_s,), name="unloader", daemon=True)
@@ -201,7 +221,7 @@ class Resident:
             if place is None or place.sampler is not sampler:
                 return
             del self._places[sampler.base_path]
-            lived_s = self._clock.monotonic() - place.started_at
+            lived_s = self._clock.monotonic() - sampler.started_at
             served = sampler.ready.exception() is None
             log.warning("sampler.died", base=sampler.base_path, pid=sampler.pid, exit_code=sampler.gone.result())
             if served and not sampler.killed and lived_s >= RESTART_AFTER_S and not self._closed.is_set():
@@ -250,7 +270,7 @@ def _sampled(line: bytes) -> Sampled:
     """Read one line of an answer.
 
     Raises:
-        Unavailable, InvalidRequest: it is an error.
+        Unavailable, RateLimited, InvalidRequest: it is an error.
         ConnectionResetError: the connection ended too early.
     """
     if not line.endswith(b"\n"):
@@ -260,6 +280,8 @@ def _sampled(line: bytes) -> Sampled:
         reason = str(said["error"]).rstrip(".")
         if said["kind"] == "prompt":
             raise InvalidRequest(f"{reason}.", param="messages", code="context_length_exceeded")
+        if said["kind"] == "full":
+            raise RateLimited(f"{reason}.", retry_after_s=said["retry_after_s"])
         if said["kind"] == "grammar":
             raise InvalidRequest(f"The model cannot keep to the schema: {reason}.", param="response_format")
         raise Unavailable(f"The model could not be served: {reason}.")

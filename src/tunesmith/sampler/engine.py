@@ -51,6 +51,7 @@ class Engine:
         *,
         context_length: int,
         cache_bytes: int = CACHE_BYTES,
+        n_max_waiting: int | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         attention.register()
@@ -62,8 +63,8 @@ class Engine:
         #: Where the seeds of requests without one come from.
         self._randomness = randomness if randomness is not None else random.SystemRandom()
         self.adapters = Adapters(lora)
-        self._inbox: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
-        self._waiting = waiting.Waiting()
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._waiting = waiting.Waiting(n_max_waiting)
         self._rows: list[Row] = []
         self._admitted: list[Intake] = []
         self.n_steps = 0
@@ -96,13 +97,17 @@ class Engine:
         self._thread.join()
 
     def submit(self, request: Request) -> None:
-        """Take a request in; its tokens go to its `emit`.
+        """Take a request in; its tokens go to its `emit`, and so does it when another project's takes its place.
 
         Raises:
             PromptTooLong: it cannot fit.
+            QueueFull: too many wait.
         """
         self._check(request)
-        self._inbox.put(request)
+        leaves = self._waiting.add(request)
+        if leaves is not None:
+            leaves.emit(self._waiting.full())
+        self._inbox.put(_look)
 
     def _check(self, request: Request) -> None:
         if request.n_positions > self._context_length or not request.prompt:
@@ -135,7 +140,7 @@ class Engine:
                     return False
                 self._turn()
         finally:
-            self._waiting = waiting.Waiting()
+            self._waiting.keep(lambda _: False)
             self._rows.clear()
             self._cache.release()
         return True
@@ -162,10 +167,7 @@ class Engine:
                 return True
             if item is None:
                 return False
-            if isinstance(item, Request):
-                self._waiting.add(item)
-            else:
-                item()
+            item()
             idle = False
 
     @torch.inference_mode()
@@ -330,6 +332,7 @@ class Engine:
 
     def _remove(self, place: int) -> None:
         """Take a row out; the last row moves into its slot, so that slots stay without gaps."""
+        self._waiting.ended()
         last = len(self._rows) - 1
         if place != last:
             self._cache.copy(last, place, self._rows[last].position)
@@ -345,6 +348,10 @@ class Engine:
         self._cache.release()
         for request in requests.values():
             request.emit(error)
+
+
+def _look() -> None:
+    """Do nothing: who puts this into the inbox wants the waiting looked at."""
 
 
 def _spans(segments: tuple[Segment, ...], slots: list[int | None]) -> tuple[Span, ...]:

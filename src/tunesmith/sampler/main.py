@@ -24,9 +24,12 @@ from tunesmith.lm.lora import LoraModel
 from tunesmith.sampler.engine import Engine, PromptTooLong
 from tunesmith.sampler.grammar import GrammarBroken, Grammars
 from tunesmith.sampler.request import Request, Token
+from tunesmith.sampler.waiting import QueueFull
 from tunesmith.supervisor.tree import die_with_parent
 
 _N_MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+#: Connections that the kernel holds until they are taken: one refused looks like a sampler that is gone.
+_N_BACKLOG: Final = 4096
 
 
 class Server:
@@ -38,7 +41,7 @@ class Server:
 
     async def serve(self, socket: Path) -> None:
         """Listen until the process ends."""
-        server = await asyncio.start_unix_server(self._connected, path=socket, limit=_N_MAX_LINE_BYTES)
+        server = await asyncio.start_unix_server(self._connected, path=socket, limit=_N_MAX_LINE_BYTES, backlog=_N_BACKLOG)
         print("ready", flush=True)  # noqa: T201 - the parent waits for this line
         os.dup2(2, 1)  # and reads no other: what is logged from here on goes where errors go
         async with server:
@@ -58,7 +61,7 @@ class Server:
                     await _say(writer, self._engine.status())
                 case unknown:
                     raise ValueError(f"there is no operation {unknown!r}")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, QueueFull) as error:
             await _say(writer, _wrong(error))
         except ConnectionError:
             return
@@ -117,6 +120,8 @@ async def _say(writer: asyncio.StreamWriter, *lines: dict[str, Any]) -> None:
 
 def _wrong(error: Exception) -> dict[str, Any]:
     match error:
+        case QueueFull():
+            return {"error": f"{error}", "kind": "full", "retry_after_s": error.retry_after_s}
         case PromptTooLong():
             kind = "prompt"
         case GrammarBroken():
@@ -142,6 +147,7 @@ def main() -> int:
     arguments.add_argument("--socket", type=Path, required=True)
     arguments.add_argument("--parent", type=int, required=True)
     arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--queue", type=int)
     given = arguments.parse_args()
     die_with_parent(given.parent)
     torch.set_num_threads(given.threads)
@@ -149,7 +155,13 @@ def main() -> int:
         base = load(given.base)
         context_length = read_folder(given.base).context_length
         grammars = Grammars(given.base / "tokenizer.json", base.head.weight_VC.shape[0])
-        engine = Engine(base, LoraModel(base.model), context_length=context_length, cache_bytes=_cache_bytes(base.device))
+        engine = Engine(
+            base,
+            LoraModel(base.model),
+            context_length=context_length,
+            cache_bytes=_cache_bytes(base.device),
+            n_max_waiting=given.queue,
+        )
     except (BaseRefused, OSError, ValueError) as error:
         print(json.dumps({"error": f"{error}"}), flush=True)  # noqa: T201 - the parent reads this line
         return 3

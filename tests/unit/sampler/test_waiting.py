@@ -8,7 +8,19 @@ import pytest
 
 from tunesmith.sampler import waiting as waiting_module
 from tunesmith.sampler.request import Request
-from tunesmith.sampler.waiting import Waiting
+from tunesmith.sampler.waiting import QueueFull, Waiting
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    at = 100.0
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
 
 
 def asked(project: str, *, n: int = 1, n_prompt: int = 1) -> Request:
@@ -61,6 +73,75 @@ def test_those_that_left_have_no_turn() -> None:
         queue.add(request)
     queue.keep(lambda request: request is not requests[0] and request.project != "b")
     assert list(queue) == [requests[1]]
+
+
+def test_more_than_may_wait_are_turned_away_and_told_when_to_come_again() -> None:
+    clock = Hand()
+    queue = Waiting(4, clock=clock)
+    for n in (1, 1, 3, 1):
+        assert queue.add(asked("a", n=n)) is None
+    clock.at += 10
+    with pytest.raises(QueueFull, match=r"4 requests wait .*Please try again in 30 s") as full:
+        queue.add(asked("a"))
+    assert full.value.retry_after_s == 30, "no sample has ended in 10 seconds, and half of 6 should"
+    for _ in range(19):
+        queue.ended()
+    assert queue.full().retry_after_s == 2, "20 in 10 seconds"
+    clock.at += 1000
+    assert queue.full().retry_after_s == 60
+    assert len(queue) == 4
+
+
+def test_the_rate_is_that_of_late() -> None:
+    clock = Hand()
+    queue = Waiting(100, clock=clock)
+    for _ in range(100):
+        queue.add(asked("a"))
+    clock.at += 10_000
+    for _ in range(64):
+        clock.at += 0.1
+        queue.ended()
+    assert queue.full().retry_after_s == 5
+
+
+def test_a_project_with_few_waiting_takes_the_place_of_the_last_of_the_one_with_most() -> None:
+    queue = Waiting(4)
+    crowd = [asked("a") for _ in range(4)]
+    for request in crowd:
+        queue.add(request)
+    assert queue.add(asked("b")) is crowd[3]
+    assert queue.add(asked("b")) is crowd[2]
+    for project in "ab":
+        with pytest.raises(QueueFull):
+            queue.add(asked(project))
+    assert queue.add(asked("c")) is crowd[1]
+    with pytest.raises(QueueFull):
+        queue.add(asked("c"))
+    assert len(queue) == 4
+
+
+def test_nobody_that_has_begun_makes_room() -> None:
+    queue = Waiting(1)
+    queue.add(asked("a", n=2))
+    assert begun(queue, 1) == [("a", 1)]
+    with pytest.raises(QueueFull):
+        queue.add(asked("b"))
+
+
+def test_an_engine_tells_those_that_it_turns_away(make_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_module, "N_MAX_ROWS", 1)
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.05")
+    bench = make_engine(n_max_waiting=3)
+    first = bench.ask([5], max_tokens=20)[1]
+    first.news.get(timeout=60)
+    crowd = [bench.ask([5], max_tokens=1, project="a")[1] for _ in range(3)]
+    with pytest.raises(QueueFull):
+        bench.ask([5], max_tokens=1, project="a")
+    late = bench.ask([5], max_tokens=1, project="b")[1]
+    with pytest.raises(QueueFull):
+        crowd[2].tokens()
+    for said in (first, late, *crowd[:2]):
+        said.tokens()
 
 
 def test_a_project_that_asks_once_does_not_wait_for_the_backlog_of_another(
