@@ -22,6 +22,7 @@ from tunesmith.graders.sandbox.pool import Sandbox
 from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
+from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
@@ -145,7 +146,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     )
     scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
     wake.call = scheduler.wake
-    bases = Bases(db=db, clock=clock, settings=settings)
+    bases = Bases(db=db, clock=clock, settings=settings, on_removed=inference.unload)
     jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
@@ -167,7 +168,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         jobs=jobs,
         pauses=pauses,
         queue=Queue(db=db, clock=clock, settings=settings),
-        models=Models(db=db, blobs=blobs, settings=settings),
+        models=Models(db=db, blobs=blobs, inference=inference, settings=settings),
+        aliases=Aliases(db=db, bases=bases, clock=clock),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=chat,

@@ -17,7 +17,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.domain.file import File
 from tunesmith.domain.idempotency import Record
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
-from tunesmith.domain.model import TunedModel
+from tunesmith.domain.model import Alias, TunedModel
 from tunesmith.domain.queue import Load
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
@@ -70,6 +70,7 @@ def tx(template: Database) -> Iterator[Transaction]:
         files.add(open_tx, OTHER, _file())
         checkpoints.add(open_tx, OTHER, _checkpoint())
         models.add(open_tx, OTHER, _model())
+        models.add_alias(open_tx, OTHER, _alias())
         metrics.add(open_tx, OTHER, JOB, 1, {"train_loss": 1.0})
         outbox.add(open_tx, OTHER, JOB, "fine_tuning.job.failed")
         idempotency.add(open_tx, OTHER, _record("k"))
@@ -124,6 +125,10 @@ def _model() -> TunedModel:
     return TunedModel(MODEL, "proj_b", "org-b", JOB, "nano", 1.0, "jobs/k", "0" * 64, {})
 
 
+def _alias() -> Alias:
+    return Alias("theirs", "proj_b", MODEL, 1.0)
+
+
 def _record(key: str | None) -> Record:
     return Record(f"idem-{key}", "proj_b", 1.0, 2_000.0, key, "f", 0, 200, {}, b"theirs")
 
@@ -168,7 +173,11 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "idempotency.sweep": ((), {"limit": 9}),
     "models.add": ((_model(),), {}),
     "models.get": ((MODEL,), {}),
+    "models.find": (("theirs",), {}),
     "models.tuned": ((), {}),
+    "models.add_alias": ((_alias(),), {}),
+    "models.aliases": ((), {}),
+    "models.delete_alias": (("theirs",), {}),
     "models.delete": ((MODEL,), {}),
 }
 
@@ -215,7 +224,7 @@ def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction
     assert _everything(tx) == before, f"{name} changed another project's rows"
 
 
-@pytest.mark.parametrize("name", sorted(name for name in ASKED if not name.endswith(".add")))
+@pytest.mark.parametrize("name", sorted(name for name in ASKED if not name.endswith((".add", ".add_alias"))))
 def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, name: str) -> None:
     """Without this, the test above would pass for a query that never finds anything."""
     function = dict(FUNCTIONS)[name]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from tunesmith.domain.job import Job
-from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.model import Alias, Base, TunedModel
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.store import jobs, models
 from tunesmith.store.session import Database
@@ -96,3 +96,24 @@ def test_a_name_is_given_once_and_in_the_own_project(db: Database, job: Job) -> 
         models.add(tx, OWN, _tuned(job, "ft:x"))
     with pytest.raises(IntegrityError), db.begin() as tx:
         models.add(tx, OWN, _tuned(job, "ft:x"))
+
+
+def test_an_alias_is_its_projects_and_goes_with_its_model(db: Database, job: Job) -> None:
+    alias = Alias("ft:gpt-4o:org::x", "proj_a", "ft:nano:t::a", 1.0)
+    with pytest.raises(ValueError, match="is of proj_a, not of proj_b"), db.begin() as tx:
+        models.add_alias(tx, OTHER, alias)
+    first, second = _tuned(job, "ft:nano:t::a"), _tuned(job, "ft:nano:t::b")
+    with db.begin() as tx:
+        for model in (first, second):
+            models.add(tx, OWN, model)
+        models.add_alias(tx, OWN, alias)
+        assert models.find(tx, OWN, alias.name) == first
+        assert models.find(tx, OTHER, alias.name) is None
+        models.add_alias(tx, OWN, replace(alias, model=second.name))
+        assert models.find(tx, OWN, alias.name) == second
+        assert models.find(tx, OWN, second.name) == second
+        assert [found.model for found in models.aliases(tx, OWN)] == [second.name]
+        assert models.aliases(tx, OWN, "other") == models.aliases(tx, OTHER) == []
+        models.delete(tx, OWN, second.name)
+        assert models.aliases(tx, OWN) == []
+        assert models.delete_alias(tx, OWN, alias.name) is None

@@ -6,7 +6,21 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Scope
 
-from tunesmith.api import bases, chat, errors, files, graders, health, jobs, models, not_available, queue, rollouts, spares
+from tunesmith.api import (
+    aliases,
+    bases,
+    chat,
+    errors,
+    files,
+    graders,
+    health,
+    jobs,
+    models,
+    not_available,
+    queue,
+    rollouts,
+    spares,
+)
 from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
 from tunesmith.services.all import Services
@@ -25,7 +39,7 @@ def create_routes(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for module in (files, jobs, models, bases, queue, rollouts, spares, chat, graders, health):
+    for module in (files, jobs, models, aliases, bases, queue, rollouts, spares, chat, graders, health):
         app.include_router(module.router)
     app.include_router(not_available.make_router())
     errors.install(app)

@@ -25,9 +25,9 @@ def get_model(model: str, served: Served, caller: Caller) -> Response:
 
 
 @router.delete("/{model:path}")
-def delete_model(model: str, served: Served, caller: Caller) -> Response:
+async def delete_model(model: str, served: Served, caller: Caller) -> Response:
     """Delete a tuned model."""
-    served.models.delete(caller.scope, model)
+    await served.models.delete(caller.scope, model)
     return JSONResponse({"id": model, "object": "model", "deleted": True})
 
 

@@ -1,4 +1,4 @@
-"""`tunesmith models`: add, list and remove base models and models upstream through a running server."""
+"""`tunesmith models`: add, list, name and remove models through a running server."""
 
 import sys
 import time
@@ -11,6 +11,7 @@ from tunesmith.cli.client import DEFAULT_BASE_URL, Client, fail
 from tunesmith.core.machine import readable_bytes
 
 PATH: Final = "/tunesmith/v1/models"
+ALIASES: Final = "/tunesmith/v1/aliases"
 POLL_S: Final = 0.5
 
 app = typer.Typer(
@@ -87,13 +88,37 @@ def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="A model's name, or one of its aliases to remove only that.")],
+    name: Annotated[str, typer.Argument(help="A base or a tuned model (ft:…), or an alias of a base to remove only that.")],
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
-    """Remove a model or an alias. What was downloaded is deleted; your own folders are not touched."""
+    """Remove a model or an alias. What was downloaded or tuned is deleted; your own folders are not touched."""
     with Client(base_url) as client:
-        client.call("DELETE", f"{PATH}/{quote(name, safe='')}")
+        client.call("DELETE", f"{'/v1/models' if name.startswith('ft:') else PATH}/{quote(name, safe='')}")
     typer.echo(f"{name} is removed.")
+
+
+@app.command()
+def alias(
+    name: Annotated[str, typer.Argument(help="A tuned model or a base, by its name or an alias.")],
+    alias: Annotated[str, typer.Argument(help="The further name, such as ft:gpt-4o-mini-2024-07-18:org::abc123.")],
+    move: Annotated[bool, typer.Option("--move", help="Take the alias from the model that has it now.")] = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Let a further name stand for a model, so that code which asks for that name runs unchanged."""
+    with Client(base_url) as client:
+        made = client.call("POST", ALIASES, {"alias": alias, "model": name, "move": move})
+    typer.echo(f"{made['alias']} stands for {made['model']}.")
+
+
+@app.command()
+def unalias(
+    alias: Annotated[str, typer.Argument(help="An alias; the model that it stands for stays.")],
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Free an alias."""
+    with Client(base_url) as client:
+        client.call("DELETE", f"{ALIASES}/{quote(alias, safe='')}")
+    typer.echo(f"{alias} is free.")
 
 
 def _absolute(source: str | None) -> str | None:

@@ -8,6 +8,8 @@ from typing import Final
 from tunesmith.core.errors import InvalidRequest
 
 BASE_NAME: Final = re.compile(r"^[A-Za-z0-9._-]+$")
+#: What a tuned model can be called besides: old names of it elsewhere, too.
+ALIAS: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}$")
 
 
 #: What a model upstream can be able to do, and how hard it can be told to think.
@@ -80,6 +82,16 @@ class TunedModel:
     step: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A further name of a tuned model, in its project."""
+
+    name: str
+    project_id: str
+    model: str
+    created_at: float
+
+
 def vetted_names(name: str, aliases: Iterable[str]) -> list[str]:
     """Return a new base's name and its aliases, each once.
 
@@ -103,7 +115,7 @@ def suffix_for_name(suffix: str) -> str:
 
 def tuned_name(model: str, slug: str, suffix: str | None, tail: str) -> str:
     """Return `ft:BASE:SLUG:SUFFIX:TAIL`; `model` is the base as the request named it, or the tuned model tuned further."""
-    base = model.split(":")[1] if model.startswith("ft:") else model
+    base = model.split(":")[1] if model.startswith("ft:") else model.replace(":", "-")
     return f"ft:{base}:{slug}:{suffix_for_name(suffix or '')}:{tail}"
 
 

@@ -287,7 +287,11 @@ class Inference(Protocol):
         ...
 
     async def forget(self, adapter_name: str) -> None:
-        """Drop an adapter wherever it is loaded."""
+        """Drop an adapter wherever it is loaded; answers under way go on with it."""
+        ...
+
+    def unload(self, base_path: str) -> None:
+        """Let no new request use a base's process, from any thread; it ends with its last answer."""
         ...
 
     async def close(self) -> None:

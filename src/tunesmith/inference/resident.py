@@ -98,6 +98,12 @@ class Resident:
                 await writer.drain()
                 writer.close()
 
+    def unload(self, base_path: str) -> None:
+        """Let no new request use a base's process; it ends with its last answer."""
+        with self._lock:
+            if base_path in self._places:
+                self._retire(base_path)
+
     async def status(self) -> dict[str, dict[str, Any]]:
         """Return what each sampler that serves is at, by the path of its base, with its `pid`."""
         with self._lock:

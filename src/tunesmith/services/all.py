@@ -6,6 +6,7 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Spares
+from tunesmith.services.aliases import Aliases
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.files import Files
@@ -32,6 +33,7 @@ class Services:
     pauses: Pauses
     queue: Queue
     models: Models
+    aliases: Aliases
     bases: Bases
     upstreams: UpstreamModels
     chat: Chat

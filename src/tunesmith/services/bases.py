@@ -47,11 +47,13 @@ class Bases:
         clock: Clock,
         settings: Settings,
         inspect: Callable[[Path], dict[str, Any]] = inspect_folder,
+        on_removed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._db = db
         self._clock = clock
         self._settings = settings
         self._inspect = inspect
+        self._on_removed = on_removed
         self._downloads: dict[str, tuple[Download, threading.Thread]] = {}
 
     def start(self) -> None:
@@ -213,6 +215,7 @@ class Bases:
         if running is not None:
             running[0].stop()
             running[1].join()
+        self._on_removed(base.path)
         if base.kind == "hub":
             shutil.rmtree(base.path, ignore_errors=True)
 
@@ -226,6 +229,8 @@ class Bases:
     def _unknown(self, name: str) -> str:
         message = f"Model {name} is not available for fine-tuning or does not exist. {self._tunable()}"
         first = next((base for base in self.list() if base.upstream is None), None)
+        if name.startswith("ft:"):
+            return f"{message} To let this name stand for a tuned model: `tunesmith models alias TUNED-MODEL {name}`"
         if first is None or not BASE_NAME.fullmatch(name):
             return message
         return f"{message} To let this name stand for one of them: `tunesmith models add {first.name} --alias {name}`"
@@ -310,6 +315,11 @@ class Bases:
                 raise InvalidRequest(
                     f"The name {name} is taken by base model {holder.name}. `tunesmith models remove {name}` frees it "
                     "- 'aliases'",
+                    param="aliases",
+                )
+            if models.aliases(tx, SERVER, name):
+                raise InvalidRequest(
+                    f"The name {name} is an alias of a tuned model. `tunesmith models unalias {name}` frees it - 'aliases'",
                     param="aliases",
                 )
             if name == owner:

@@ -37,7 +37,10 @@ class UnknownModel(NotFound):
     param = "model"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"The model `{name}` does not exist or you do not have access to it.")
+        way_out = f" To let this name stand for a model of this server: `tunesmith models alias MODEL {name}`"
+        super().__init__(
+            f"The model `{name}` does not exist or you do not have access to it.{way_out * name.startswith('ft:')}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class Chat:
 
     def _resolve(self, scope: Project, name: str) -> _Served:
         with self.db.read() as tx:
-            tuned = models.get(tx, scope, name)
+            tuned = models.find(tx, scope, name)
         if tuned is None:
             base = self.bases.find(name)
             if base is None:
@@ -197,7 +200,7 @@ class Chat:
                 param="model",
             ) from error
         _check_pins(tuned, base)
-        adapter = Adapter(name, str(self.blobs.path(tuned.adapter_key)), tuned.sha256)
+        adapter = Adapter(tuned.name, str(self.blobs.path(tuned.adapter_key)), tuned.sha256)
         return _Served(base, adapter, self._renderer(base))
 
     def _renderer(self, base: Base) -> "Renderer":

@@ -62,7 +62,8 @@ def listed(tx: Transaction, job: Job) -> list[Checkpoint]:
 def retain(tx: Transaction, job: Job) -> list[Checkpoint]:
     """Drop the listed checkpoints that are not to be kept beside the newest, and return them.
 
-    One that an unfinished job starts from stays as long as that job needs it, and one that a pause asked for stays.
+    One that an unfinished job starts from stays as long as that job needs it; one that a pause asked for or that has an
+    alias stays.
     """
     regular = [checkpoint for checkpoint in listed(tx, job) if not checkpoint.by_pause]
     kept = {checkpoint.id for checkpoint in _kept(job.method, regular)}
@@ -98,7 +99,8 @@ def drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:
 
 def _needed(tx: Transaction, job: Job, checkpoint: Checkpoint) -> bool:
     models.get(tx, _scope(job), checkpoint.model_name, lock=True)  # whoever creates a job from it now goes first, or fails
-    return bool(jobs.starting_from(tx, _scope(job), checkpoint.key))
+    aliased = any(alias.model == checkpoint.model_name for alias in models.aliases(tx, _scope(job)))
+    return aliased or bool(jobs.starting_from(tx, _scope(job), checkpoint.key))
 
 
 def _scope(job: Job) -> Scope:

@@ -80,7 +80,7 @@ class Jobs:
         """
         with self._db.read() as tx:
             usable_files(tx, scope, request)
-            tuned = models.get(tx, scope, request.model) if request.model.startswith("ft:") else None
+            tuned = models.find(tx, scope, request.model)
         base = self._base(request.model, tuned)
         if request.integrations:
             raise NotAvailable(

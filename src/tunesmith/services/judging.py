@@ -205,7 +205,7 @@ class Judging:
         if "\x00" in name:  # which a database may not hold, so that nothing is called so
             return None
         with self.db.read() as tx:
-            tuned = models.get(tx, self.scope, name)
+            tuned = models.find(tx, self.scope, name)
         return self.bases.find(name) if tuned is None else self.bases.known(tuned.base)
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from anyio import to_thread
 
 from tunesmith.core.errors import InvalidRequest, ModelNotFound, StateConflict
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.settings import Settings
 from tunesmith.domain.model import Base, TunedModel
-from tunesmith.domain.ports import Blobs
+from tunesmith.domain.ports import Blobs, Inference
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import TERMINAL
 from tunesmith.store import checkpoints, jobs, models
@@ -33,9 +34,10 @@ class Listed:
 class Models:
     """The models that a project can name."""
 
-    def __init__(self, *, db: Database, blobs: Blobs, settings: Settings) -> None:
+    def __init__(self, *, db: Database, blobs: Blobs, inference: Inference, settings: Settings) -> None:
         self._db = db
         self._blobs = blobs
+        self._inference = inference
         self._settings = settings
 
     def page(self, scope: Project) -> list[Listed]:
@@ -46,8 +48,12 @@ class Models:
         with self._db.read() as tx:
             bases = [base for base in models.bases(tx, scope) if _answers(base)]
             tuned = models.tuned(tx, scope)
+            aliases = models.aliases(tx, scope)
         listed = [_of_base(name, base) for base in bases for name in (base.name, *base.aliases)]
-        return listed + [self._of_tuned(model) for model in tuned]
+        for model in tuned:
+            names = [model.name, *(alias.name for alias in aliases if alias.model == model.name)]
+            listed.extend(self._of_tuned(name, model) for name in names)
+        return listed
 
     def get(self, scope: Project, name: str) -> Listed:
         """Return a model by its name.
@@ -57,25 +63,38 @@ class Models:
         """
         with self._db.read() as tx:
             base = models.get_base(tx, scope, name)
-            tuned = models.get(tx, scope, name)
+            tuned = models.find(tx, scope, name)
         if base is not None and _answers(base):
             return _of_base(name, base)
         if tuned is None:
             raise ModelNotFound(name)
-        return self._of_tuned(tuned)
+        return self._of_tuned(name, tuned)
 
-    def delete(self, scope: Project, name: str) -> None:
-        """Delete a tuned model or a checkpoint: its name, its place in the job's list of checkpoints, its bytes.
+    async def delete(self, scope: Project, name: str) -> None:
+        """Delete a tuned model or a checkpoint: its name and aliases, its place in the job's list of checkpoints, its bytes.
+
+        Samplers drop it; answers under way end as they would have. The job's record stays.
 
         Raises:
             ModelNotFound: nothing answers to the name.
-            InvalidRequest: it is a base model.
+            InvalidRequest: it is a base model, or an alias.
             StateConflict: an unfinished job needs it.
         """
+        await to_thread.run_sync(self._delete, scope, name)
+        await self._inference.forget(name)  # after its bytes are gone: nobody loads it again in between
+        log.info("model.deleted", model=name)
+
+    def _delete(self, scope: Project, name: str) -> None:
         with self._db.begin() as tx:
             model = models.get(tx, scope, name, lock=True)
             if model is None:
-                base = models.get_base(tx, scope, name)
+                base, meant = models.get_base(tx, scope, name), models.find(tx, scope, name)
+                if meant is not None:
+                    raise InvalidRequest(
+                        f"'{name}' is an alias of {meant.name}, which is deleted by its own name; "
+                        f"`tunesmith models unalias {name}` frees the alias.",
+                        param="model",
+                    )
                 raise ModelNotFound(name) if base is None else _refused_base(name, base)
             _refuse_needed(tx, scope, model)
             models.delete(tx, scope, name)
@@ -85,10 +104,9 @@ class Models:
                     checkpoints.drop(tx, scope, checkpoint.id)
         failpoint("models.deleted")
         self._blobs.delete(model.adapter_key)
-        log.info("model.deleted", model=name)
 
-    def _of_tuned(self, model: TunedModel) -> Listed:
-        return Listed(model.name, model.created_at, self._settings.organization_slug)
+    def _of_tuned(self, name: str, model: TunedModel) -> Listed:
+        return Listed(name, model.created_at, self._settings.organization_slug)
 
 
 def _answers(base: Base) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest migration.
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 
 
 class NewerDatabase(Exception):

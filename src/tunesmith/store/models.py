@@ -1,4 +1,4 @@
-"""Queries on base models, which belong to the server, and on tuned models, which belong to a project."""
+"""Queries on base models, which belong to the server, and on tuned models and their aliases, which belong to a project."""
 
 from collections.abc import Collection
 from dataclasses import asdict, fields
@@ -7,15 +7,17 @@ from typing import Any, Final
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select, update
 
-from tunesmith.domain.model import Base, TunedModel, Upstream
+from tunesmith.domain.model import Alias, Base, TunedModel, Upstream
 from tunesmith.domain.scope import Scope
 from tunesmith.store.scoping import owned
 from tunesmith.store.session import Transaction
+from tunesmith.store.tables import aliases as alias_rows
 from tunesmith.store.tables import bases as base_rows
 from tunesmith.store.tables import tuned_models
 
 _BASE_COLUMNS: Final = [base_rows.c[field.name] for field in fields(Base)]
 _TUNED_COLUMNS: Final = [tuned_models.c[field.name] for field in fields(TunedModel)]
+_ALIAS_COLUMNS: Final = [alias_rows.c[field.name] for field in fields(Alias)]
 
 
 def _base(row: dict[str, Any]) -> Base:
@@ -88,6 +90,16 @@ def get(tx: Transaction, scope: Scope, name: str, *, lock: bool = False) -> Tune
     return None if row is None else _tuned(row)
 
 
+def find(tx: Transaction, scope: Scope, name: str) -> TunedModel | None:
+    """Return the tuned model or checkpoint that a name stands for: its own, or one of its aliases."""
+    model = get(tx, scope, name)
+    if model is not None:
+        return model
+    query = select(*_TUNED_COLUMNS).join(alias_rows, alias_rows.c.model == tuned_models.c.name)
+    row = tx.one(query.where(owned(tuned_models, scope), owned(alias_rows, scope), alias_rows.c.name == name))
+    return None if row is None else _tuned(row)
+
+
 def tuned(tx: Transaction, scope: Scope) -> list[TunedModel]:
     """Return the scope's tuned models and checkpoints, newest first."""
     query = select(*_TUNED_COLUMNS).where(owned(tuned_models, scope))
@@ -100,3 +112,31 @@ def delete(tx: Transaction, scope: Scope, name: str) -> TunedModel | None:
     statement = delete_rows(tuned_models).where(owned(tuned_models, scope), tuned_models.c.name == name)
     row = tx.one(statement.returning(*_TUNED_COLUMNS))
     return None if row is None else _tuned(row)
+
+
+def add_alias(tx: Transaction, scope: Scope, alias: Alias) -> None:
+    """Let a name stand for a tuned model, and no longer for another one.
+
+    Raises:
+        ValueError: the alias is not of the scope.
+    """
+    project_id = getattr(scope, "project_id", alias.project_id)
+    if project_id != alias.project_id:
+        raise ValueError(f"alias {alias.name} is of {alias.project_id}, not of {project_id}")
+    delete_alias(tx, scope, alias.name)
+    tx.execute(insert(alias_rows).values(**asdict(alias)))
+
+
+def aliases(tx: Transaction, scope: Scope, name: str | None = None) -> list[Alias]:
+    """Return the aliases of tuned models, oldest first; with `name` those of this name."""
+    query = select(*_ALIAS_COLUMNS).where(owned(alias_rows, scope))
+    if name is not None:
+        query = query.where(alias_rows.c.name == name)
+    return [Alias(**row) for row in tx.every(query.order_by(alias_rows.c.created_at, alias_rows.c.name))]
+
+
+def delete_alias(tx: Transaction, scope: Scope, name: str) -> Alias | None:
+    """Free an alias and return it; None when there was none."""
+    statement = delete_rows(alias_rows).where(owned(alias_rows, scope), alias_rows.c.name == name)
+    row = tx.one(statement.returning(*_ALIAS_COLUMNS))
+    return None if row is None else Alias(**row)

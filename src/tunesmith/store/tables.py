@@ -217,6 +217,17 @@ tuned_models = Table(
     Index(None, "project_id", "created_at", "name"),
 )
 
+#: Further names of tuned models; a model's go with it.
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("project_id", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("model", Text, ForeignKey("tuned_models.name", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "model"),
+)
+
 #: Answers that are kept for requests that may be sent again: by their key, or by what they say where they have none.
 idempotency = Table(
     "idempotency",

@@ -37,6 +37,7 @@ def test_a_suffix_in_a_name_needs_no_escaping_and_is_stable(suffix: str) -> None
 def test_names_are_openais() -> None:
     assert tuned_name("gpt-4o-mini", "acme", "x_y", "C4ZiCljE") == "ft:gpt-4o-mini:acme:x-y:C4ZiCljE"
     assert tuned_name("nano", "acme", None, "C4ZiCljE") == "ft:nano:acme::C4ZiCljE"
+    assert tuned_name("team:v1", "acme", None, "C4ZiCljE") == "ft:team-v1:acme::C4ZiCljE"
     assert checkpoint_name("nano", "acme", None, "C4ZiCzLn", 90) == "ft:nano:acme::C4ZiCzLn:ckpt-step-90"
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from tunesmith.core.channel import Report
 from tunesmith.domain.job import Checkpoint
+from tunesmith.domain.model import Alias
 from tunesmith.domain.scope import DEFAULT_PROJECT, Project
 from tunesmith.domain.states import Desired, Status
 from tunesmith.services.attempts import token_sha256
-from tunesmith.store import checkpoints, jobs
+from tunesmith.store import checkpoints, jobs, models
 
 SCOPE = Project(DEFAULT_PROJECT)
 
@@ -113,6 +114,15 @@ def test_one_that_a_pause_asked_for_stays_whatever_its_reward(run: Run) -> None:
     run.send("paused", 1, -9.0)
     run.set(status=Status.QUEUED, desired=Desired.RUN)
     run.set(status=Status.RUNNING)
+    for step in (2, 3, 4, 5):
+        run.send("checkpoint", step, step / 10)
+    assert run.steps() == [5, 4, 3, 1]
+
+
+def test_one_that_has_an_alias_stays_whatever_its_reward(run: Run) -> None:
+    run.send("checkpoint", 1, -9.0)
+    with run.rig.db.begin() as tx:
+        models.add_alias(tx, SCOPE, Alias("mine", SCOPE.project_id, run.listed()[0].model_name, 1.0))
     for step in (2, 3, 4, 5):
         run.send("checkpoint", step, step / 10)
     assert run.steps() == [5, 4, 3, 1]

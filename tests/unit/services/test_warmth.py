@@ -35,6 +35,9 @@ class Stove:
     async def forget(self, adapter_name: str) -> None:
         """Nothing is loaded."""
 
+    def unload(self, base_path: str) -> None:
+        """Hold no base."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

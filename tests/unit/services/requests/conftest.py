@@ -1,5 +1,6 @@
 """What requests are served with: real services on a real database and a real blob folder, with a clock that is set."""
 
+import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from tunesmith.domain.job import CreateJob, Job
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Handle
 from tunesmith.domain.scope import Everywhere, Project
+from tunesmith.inference.resident import Resident
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
 from tunesmith.services.idempotency import Idempotency
@@ -74,6 +76,9 @@ class Rig:
             asked["training_file"] = self.upload().id
         return self.jobs.create(OWN, CreateJob(**asked))
 
+    def delete(self, name: str) -> None:
+        asyncio.run(self.models.delete(OWN, name))
+
     def set(self, job: Job, **changes: Any) -> Job:
         """Write a job's columns past the rules, as a history that these tests do not play."""
         from sqlalchemy import update
@@ -118,7 +123,9 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         on_change=lambda _=0.0, /: wakes.append(1),
     )  # type: ignore[arg-type]
     file_service = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=job_service)
-    model_service = Models(db=db, blobs=blobs, settings=settings)
+    model_service = Models(
+        db=db, blobs=blobs, inference=Resident(tmp_path, settings=settings, clock=clock), settings=settings
+    )
     kept = Idempotency(db=db, clock=clock, ids=ids)
     yield Rig(db, blobs, clock, bases, job_service, file_service, model_service, kept, executor, folder, wakes)
     db.close()

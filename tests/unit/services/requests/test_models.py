@@ -50,19 +50,19 @@ def test_models_are_bases_aliases_and_what_was_tuned(rig: Any) -> None:
 
 def test_deleting_a_tuned_model_takes_its_bytes_and_its_checkpoint_and_leaves_the_job(rig: Any) -> None:
     job = _tune(rig, ["ft:nano:t::a", "ft:nano:t::b"])
-    rig.models.delete(OWN, "ft:nano:t::a")
+    rig.delete("ft:nano:t::a")
     assert rig.blobs.keys(f"jobs/{job.id}") == [f"jobs/{job.id}/2/adapter_model.safetensors"]
     assert [found.model_name for found in rig.jobs.checkpoints(OWN, job.id)[0]] == ["ft:nano:t::b"]
     assert rig.jobs.get(OWN, job.id).status is Status.SUCCEEDED
     for name in ("ft:nano:t::a", "none"):
         with pytest.raises(ModelNotFound, match=name):
-            rig.models.delete(OWN, name)
+            rig.delete(name)
 
 
 @pytest.mark.parametrize("name", ["nano", "gpt-4o-mini"])
 def test_a_base_is_not_deleted_here_and_the_way_is_told(rig: Any, name: str) -> None:
     with pytest.raises(InvalidRequest, match="tunesmith models remove"):
-        rig.models.delete(OWN, name)
+        rig.delete(name)
 
 
 def test_tuning_goes_on_from_a_tuned_model_which_then_cannot_be_deleted(rig: Any) -> None:
@@ -70,15 +70,15 @@ def test_tuning_goes_on_from_a_tuned_model_which_then_cannot_be_deleted(rig: Any
     further = rig.job(model="ft:nano:t::a")
     assert (further.base, further.start_adapter) == ("nano", f"jobs/{maker.id}/1")
     with pytest.raises(StateConflict, match=f"{further.id} is tuning 'ft:nano:t::a' further"):
-        rig.models.delete(OWN, "ft:nano:t::a")
+        rig.delete("ft:nano:t::a")
     rig.jobs.cancel(OWN, further.id)
-    rig.models.delete(OWN, "ft:nano:t::a")
+    rig.delete("ft:nano:t::a")
 
 
 def test_a_running_jobs_checkpoint_cannot_be_deleted(rig: Any) -> None:
     rig.set(_tune(rig, ["ft:nano:t::a"]), status=Status.RUNNING)
     with pytest.raises(StateConflict, match="running"):
-        rig.models.delete(OWN, "ft:nano:t::a")
+        rig.delete("ft:nano:t::a")
 
 
 def test_a_tuned_model_on_other_weights_is_refused(rig: Any) -> None:
