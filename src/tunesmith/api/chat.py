@@ -6,7 +6,7 @@ leaves stops its generation at the next token, in either form.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
@@ -21,13 +21,16 @@ from tunesmith.api.once import Repeatable
 from tunesmith.core.errors import ApiError, InvalidRequest
 from tunesmith.data.answers import Delta, Said
 from tunesmith.data.calls import CallPart, ToolCall
-from tunesmith.services.chat import Answer
+from tunesmith.data.vocabulary import TokenLogprob
+from tunesmith.services.chat import Answer, ChatRequest
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["Chat"])
 log = structlog.get_logger()
 
 #: nginx's own word for a request whose client is gone; nobody reads it.
 CLIENT_LEFT: Final = 499
+#: What is told in place of a log-probability that JSON cannot write.
+LEAST_LOGPROB: Final = -9999.0
 
 Result = TypeVar("Result")
 
@@ -50,8 +53,8 @@ async def create_chat_completion(
         deltas = await unless_gone(request.receive, _begun(answer.deltas))
         if deltas is None:
             return Response(status_code=CLIENT_LEFT)
-        return EventStream(_chunks(answer, deltas, n=wanted.n, include_usage=include_usage))
-    whole = await unless_gone(request.receive, _whole(answer, wanted.n))
+        return EventStream(_chunks(answer, deltas, wanted, include_usage=include_usage))
+    whole = await unless_gone(request.receive, _whole(answer, wanted.n, logprobs=wanted.logprobs))
     return Response(status_code=CLIENT_LEFT) if whole is None else JSONResponse(whole)
 
 
@@ -74,7 +77,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _whole(answer: Answer, n: int) -> dict[str, Any]:
+async def _whole(answer: Answer, n: int, *, logprobs: bool) -> dict[str, Any]:
     choices = [Said() for _ in range(n)]
     async with aclosing(answer.deltas) as deltas:
         async for delta in deltas:
@@ -84,14 +87,14 @@ async def _whole(answer: Answer, n: int) -> dict[str, Any]:
         "object": "chat.completion",
         "created": int(answer.created_at),
         "model": answer.model,
-        "choices": [_wire_choice(index, choice) for index, choice in enumerate(choices)],
+        "choices": [_wire_choice(index, choice, logprobs=logprobs) for index, choice in enumerate(choices)],
         "usage": wire_usage(answer),
         "service_tier": "default",
         "system_fingerprint": answer.fingerprint,
     }
 
 
-def _wire_choice(index: int, choice: Said) -> dict[str, Any]:
+def _wire_choice(index: int, choice: Said, *, logprobs: bool) -> dict[str, Any]:
     text = choice.text
     message: dict[str, Any] = {
         "role": "assistant",
@@ -101,7 +104,19 @@ def _wire_choice(index: int, choice: Said) -> dict[str, Any]:
     }
     if choice.tool_calls:
         message["tool_calls"] = [_wire_call(call) for call in choice.tool_calls]
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": choice.finish_reason}
+    scores = _wire_logprobs(choice.logprobs or None) if logprobs else None
+    return {"index": index, "message": message, "logprobs": scores, "finish_reason": choice.finish_reason}
+
+
+def _wire_logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any]:
+    content = (
+        None if tokens is None else [{**_wire_token(each), "top_logprobs": [*map(_wire_token, each.top)]} for each in tokens]
+    )
+    return {"content": content, "refusal": None}
+
+
+def _wire_token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": max(token.logprob, LEAST_LOGPROB), "bytes": list(token.bytes)}
 
 
 def _wire_call(call: ToolCall) -> dict[str, Any]:
@@ -147,7 +162,7 @@ async def _begun(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
 
 
 async def _chunks(
-    answer: Answer, deltas: AsyncGenerator[Delta], *, n: int, include_usage: bool
+    answer: Answer, deltas: AsyncGenerator[Delta], wanted: ChatRequest, *, include_usage: bool
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield the chunks of a stream; what goes wrong in the middle is a last chunk with `error`."""
     envelope: dict[str, Any] = {
@@ -159,18 +174,21 @@ async def _chunks(
         "system_fingerprint": answer.fingerprint,
     }
     usage: dict[str, Any] = {"usage": None} if include_usage else {}
+    opening = {"role": "assistant", "content": "", "refusal": None}
     try:
         async with aclosing(deltas):
-            for index in range(n):
-                opening = _wire_delta(index, {"role": "assistant", "content": "", "refusal": None})
-                yield {**envelope, "choices": [opening], **usage}
+            for index in range(wanted.n):
+                logprobs = _wire_logprobs(()) if wanted.logprobs else None
+                yield {**envelope, "choices": [_wire_delta(index, opening, logprobs=logprobs)], **usage}
             async for delta in deltas:
                 said: dict[str, Any] = {}
                 if delta.text:
                     said["content"] = delta.text
                 if delta.tool_call is not None:
                     said["tool_calls"] = [_wire_part(delta.tool_call)]
-                yield {**envelope, "choices": [_wire_delta(delta.index, said, delta.finish_reason)], **usage}
+                logprobs = _wire_logprobs(delta.logprobs) if delta.logprobs else None
+                choice = _wire_delta(delta.index, said, delta.finish_reason, logprobs=logprobs)
+                yield {**envelope, "choices": [choice], **usage}
     except ApiError as error:
         log.warning("chat.broken", id=answer.id, reason=error.message)
         yield error.body()
@@ -179,8 +197,10 @@ async def _chunks(
         yield {**envelope, "choices": [], "usage": wire_usage(answer)}
 
 
-def _wire_delta(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _wire_delta(
+    index: int, delta: dict[str, Any], finish_reason: str | None = None, *, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 class EventStream(Response):

@@ -1,6 +1,7 @@
 """The request body of chat completions: what works, what is accepted without effect, what another release brings."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -28,19 +29,14 @@ WITHOUT_EFFECT: Final = frozenset(
 #: Fields that ask for what this release does not do, with the values that ask for nothing.
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "audio": (),
-    "frequency_penalty": (0,),
     "function_call": (),
     "functions": (),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
-    "presence_penalty": (0,),
     "reasoning_effort": (),
     "store": (False,),
     "tool_choice": ("auto", "none"),
-    "top_logprobs": (0,),
     "verbosity": (),
     "web_search_options": (),
 }
@@ -93,7 +89,7 @@ class CreateChatCompletion(WireRequest):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     function_call: Any = None
     functions: Any = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     logprobs: bool | None = None
     metadata: dict[str, str] | None = None
     modalities: list[Literal["text", "audio"]] | None = None
@@ -130,6 +126,8 @@ class CreateChatCompletion(WireRequest):
             raise InvalidRequest(
                 "'max_tokens' and 'max_completion_tokens' say the same: leave one out.", param="max_completion_tokens"
             )
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("'top_logprobs' wants 'logprobs': true.", param="top_logprobs")
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("'stream_options' is only for 'stream': true.", param="stream_options")
         for name in ("messages", "tools", "stop"):
@@ -146,6 +144,11 @@ class CreateChatCompletion(WireRequest):
             seed=self.seed,
             parallel_tool_calls=self.parallel_tool_calls,
             schema=self._schema(),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=token_biases(self.logit_bias),
+            logprobs=bool(self.logprobs),
+            top_logprobs=self.top_logprobs or 0,
         )
 
     def _messages(self) -> list[dict[str, Any]]:
@@ -201,6 +204,23 @@ class CreateChatCompletion(WireRequest):
                 f"'stop' must be up to {N_MAX_STOPS} sequences, none of them empty (got {shown(self.stop)}).", param="stop"
             )
         return tuple(stops)
+
+
+def token_biases(biases: Mapping[str, float] | None) -> dict[int, float]:
+    """Return biases by the ids of their tokens.
+
+    Raises:
+        InvalidRequest: a key is no id.
+    """
+    ids: dict[int, float] = {}
+    for key, bias in (biases or {}).items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 10):
+            raise InvalidRequest(
+                f"'logit_bias' must map token ids, such as \"42\", to biases: {shown(key)} is no id of a token.",
+                param="logit_bias",
+            )
+        ids[int(key)] = bias
+    return ids
 
 
 def _refusal(error: InvalidMessage, name: str) -> ApiError:

@@ -3,12 +3,14 @@
 One `Assembler` a sample, and one `Said` for what its deltas make together; nothing here waits or knows of HTTP.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tunesmith.core.ids import Ids
 from tunesmith.data.calls import CALL, CALLED, CallPart, CallReader, ToolCall, n_begun
+from tunesmith.data.vocabulary import TokenLogprob
 
 if TYPE_CHECKING:
     from tunesmith.data.render import TextStream
@@ -22,6 +24,8 @@ class Delta:
     text: str = ""
     tool_call: CallPart | None = None
     finish_reason: str | None = None
+    #: The tokens of the text, where they were fed with their log-probabilities.
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(slots=True)
@@ -30,11 +34,13 @@ class Said:
 
     texts: list[str] = field(default_factory=list[str])
     tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     finish_reason: str | None = None
 
     def add(self, delta: Delta) -> None:
         """Take in what is new."""
         self.texts.append(delta.text)
+        self.logprobs += delta.logprobs
         self.finish_reason = delta.finish_reason or self.finish_reason
         part = delta.tool_call
         if part is None:
@@ -69,20 +75,38 @@ class Assembler:
         #: White space between text and a call: layout, unless the call turns out to be none.
         self._layout = ""
         self._after_call = False
+        #: Characters fed; the text held back is the last of them.
+        self._n_fed = 0
+        #: Tokens whose text is not given out yet: the characters from and to which they stand, several on one unfinished.
+        self._untold: deque[tuple[int, int, list[TokenLogprob]]] = deque()
+        self._unfinished: list[TokenLogprob] = []
         self.finished = False
         self.n_tokens = 0
 
-    def feed(self, token: int, finish: str | None, *, is_stop: bool) -> list[Delta]:
-        """Return what a token adds; after a delta with `finish_reason` the sample is over."""
+    def feed(self, token: int, finish: str | None, *, is_stop: bool, scored: TokenLogprob | None = None) -> list[Delta]:
+        """Return what a token adds; after a delta with `finish_reason` the sample is over.
+
+        `scored` is told with the text that the token has a part in, and not at all where none of it is given out.
+        """
         if self.finished:
             return []
         self.n_tokens += 1
         if not is_stop:
-            self._held += self._text.step(token)
+            text = self._text.step(token)
+            self._note(text, scored)
+            self._held += text
         deltas = self._release(last=finish is not None)
         if finish is not None and not self.finished:
             deltas.append(self._end(finish))
         return deltas
+
+    def _note(self, text: str, scored: TokenLogprob | None) -> None:
+        if scored is not None:
+            self._unfinished.append(scored)
+        if text and self._unfinished:
+            self._untold.append((self._n_fed, self._n_fed + len(text), self._unfinished))
+            self._unfinished = []
+        self._n_fed += len(text)
 
     def _release(self, *, last: bool) -> list[Delta]:
         deltas: list[Delta] = []
@@ -95,6 +119,7 @@ class Assembler:
 
     def _release_text(self, *, last: bool) -> list[Delta]:
         """Give out the text up to a stop string, to a tool call, or to what may yet become one of them."""
+        start = self._n_fed - len(self._held)
         marks = (*self._stops, *((CALL,) if self._with_tools else ()))
         places = [(place, mark) for mark in marks if (place := self._held.find(mark)) >= 0]
         if places:
@@ -102,17 +127,17 @@ class Assembler:
             text, self._held = self._held[:place], self._held[place + len(mark) :]
             if mark in self._stops:
                 self._held = ""
-                return [*self._said(text), self._end("stop")]
+                return [*self._said(text, start), self._end("stop")]
             self._call = CallReader(self._n_calls, self._ids.tool_call)
             said = text.rstrip()
             self._layout = text[len(said) :]
-            return self._said(said)
+            return self._said(said, start)
         n_kept = 0 if last else max((n_begun(self._held, mark) for mark in marks), default=0)
         text = self._held[: len(self._held) - n_kept]
         if self._with_tools and not last:
             text = text.rstrip()
         self._held = self._held[len(text) :]
-        return self._said(text)
+        return self._said(text, start)
 
     def _release_call(self, call: CallReader, *, last: bool) -> list[Delta]:
         """Give out what has come of a tool call; what is no call after all is text."""
@@ -123,7 +148,8 @@ class Assembler:
         self._call, self._held = None, call.rest
         if not call.begun:
             body, mark, self._held = call.rest.partition(CALLED)
-            return self._said(self._layout + CALL + body + mark)
+            text = self._layout + CALL + body + mark
+            return self._said(text, self._n_fed - len(self._held) - len(text))
         self._n_calls += 1
         self._after_call = True
         if self._one_call:
@@ -131,11 +157,21 @@ class Assembler:
             return deltas if last else [*deltas, self._end("stop")]
         return deltas
 
-    def _said(self, text: str) -> list[Delta]:
+    def _said(self, text: str, start: int) -> list[Delta]:
+        end = start + len(text)
         if self._after_call:
             text = text.lstrip()
             self._after_call = not text
-        return [Delta(self._index, text=text)] if text else []
+        return [Delta(self._index, text=text, logprobs=self._told(end - len(text), end))] if text else []
+
+    def _told(self, start: int, end: int) -> tuple[TokenLogprob, ...]:
+        """Take out the tokens of the text between two characters, and those before it that were never given out."""
+        told: list[TokenLogprob] = []
+        while self._untold and self._untold[0][0] < end:
+            _, token_end, tokens = self._untold.popleft()
+            if token_end > start:
+                told += tokens
+        return tuple(told)
 
     def _end(self, finish: str) -> Delta:
         self.finished = True

@@ -22,6 +22,7 @@ from tunesmith.data.control import ControlTokens, Encoded
 from tunesmith.data.folder import TOKENIZER, TOKENIZER_CONFIG, BrokenFolder, chat_template
 from tunesmith.data.spans import Conversations, Draft, RenderError
 from tunesmith.data.template import BrokenTemplate, ChatTemplate
+from tunesmith.data.vocabulary import Vocabulary
 
 __all__ = ["Conversation", "Example", "RenderError", "Renderer"]
 
@@ -79,6 +80,7 @@ class Renderer:
         self.template = template
         #: sha256 of `tokenizer.json` and of the template's text, as a job pins them.
         self.tokenizer_sha256, self.template_sha256 = pins
+        self.vocabulary = Vocabulary(tokenizer)
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self._n_longest_token = max(map(len, tokenizer.get_vocab(with_added_tokens=True)), default=1)
         end_of_turn = self._end_of_turn()

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from tunesmith.core.channel import Report, Task
 
@@ -158,17 +158,35 @@ class GenerateRequest:
     """What every sample keeps to, as `tunesmith.data.grammar` writes it."""
     project: str = ""
     """Who asks: projects that wait for the same base take turns."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    """What is added to the logits of tokens before they are drawn from."""
+    top_logprobs: int = 0
+    """So many of the likeliest tokens are told with each."""
+    prompt_logprobs: bool = False
+    """Tell the prompt's own tokens too, from its second on."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+#: The index of a prompt's own tokens among what is sampled.
+PROMPT: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One sampled token of sample `index`; `finish` is `stop` or `length` on its last one."""
+    """One sampled token of sample `index`; `finish` is `stop` or `length` on its last one.
+
+    Log-probabilities are the model's own: at temperature 1, among all tokens, before biases, penalties and grammars. The
+    tokens of a prompt, where they are asked for, have the index `PROMPT` and come before all others. A request of 0 tokens
+    ends with one that stands for none.
+    """
 
     index: int
     token: int
     logprob: float
     finish: str | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,11 @@ def _message(request: GenerateRequest) -> dict[str, Any]:
         "seed": request.seed,
         "stop_ids": sorted(request.stop_ids),
         "grammar": request.grammar,
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "logit_bias": list(request.logit_bias.items()),
+        "top_logprobs": request.top_logprobs,
+        "prompt_logprobs": request.prompt_logprobs,
         "adapter": None if adapter is None else {"name": adapter.name, "path": adapter.path, "sha256": adapter.sha256},
         "project": request.project,
     }
@@ -291,7 +296,8 @@ def _sampled(line: bytes) -> Sampled:
         if said["kind"] == "grammar":
             raise InvalidRequest(f"The model cannot keep to the schema: {reason}.", param="response_format")
         raise Unavailable(f"The model could not be served: {reason}.")
-    return Sampled(said["index"], said["token"], said["logprob"], said["finish"])
+    top = tuple((token, logprob) for token, logprob in said.get("top", ()))
+    return Sampled(said["index"], said["token"], said["logprob"], said["finish"], top)
 
 
 def _died(base_path: str) -> Unavailable:

@@ -1,14 +1,41 @@
 # pyright: basic
-"""From logits to tokens: temperature, nucleus, a generator of each row's own; log-probabilities are the model's own.
+"""From logits to tokens: biases, penalties, temperature, nucleus, a generator of each row's own.
 
-Shapes: S rows, R rows that draw, V vocabulary.
+Shapes: S rows, R rows of a kind, V vocabulary, K tokens that some row leans to or away from.
 """
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+Top = tuple[tuple[int, float], ...]
+
+
+class Leaning:
+    """What is added to a few of a row's logits: its biases, and less the more often the row has sampled a token."""
+
+    __slots__ = ("_frequency", "_places", "_presence", "_sampled", "plus", "tokens")
+
+    def __init__(self, bias: Mapping[int, float], *, presence: float = 0.0, frequency: float = 0.0) -> None:
+        self.tokens = array("q", bias)
+        self.plus = array("d", bias.values())
+        self._presence, self._frequency = presence, frequency
+        self._places = {token: place for place, token in enumerate(bias)}
+        self._sampled: set[int] = set()
+
+    def take(self, token: int) -> None:
+        """Count a token that the row has sampled."""
+        if not self._presence and not self._frequency:
+            return
+        place = self._places.setdefault(token, len(self.tokens))
+        if place == len(self.tokens):
+            self.tokens.append(token)
+            self.plus.append(0.0)
+        self.plus[place] -= self._frequency + (0.0 if token in self._sampled else self._presence)
+        self._sampled.add(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +45,8 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     generator: torch.Generator = field(default_factory=torch.Generator)
+    leaning: Leaning | None = None
+    n_top: int = 0
 
 
 def generator(seed: int, index: int) -> torch.Generator:
@@ -27,18 +56,61 @@ def generator(seed: int, index: int) -> torch.Generator:
 
 def choose(
     logits_SV: Tensor, samplings: Sequence[Sampling], allowed_SV: Tensor | None = None
-) -> tuple[list[int], list[float]]:
-    """Return each row's token, among those that it may take, and its log-probability at temperature 1 among all."""
+) -> tuple[list[int], list[float], list[Top]]:
+    """Return each row's token, among those that it may take, its log-probability, and the likeliest where it asks for them.
+
+    Log-probabilities are the model's own: at temperature 1, among all tokens, without leanings.
+    """
     own_SV = torch.log_softmax(logits_SV.float(), -1)
+    tops = likeliest(own_SV, [each.n_top for each in samplings])
     logp_SV = own_SV if allowed_SV is None else own_SV.masked_fill(~allowed_SV, -torch.inf)
+    before = _lean(logp_SV, samplings)
     tokens_S = logp_SV.argmax(-1)
     for nucleus in (False, True):
         rows = [i for i, each in enumerate(samplings) if each.temperature > 0 and (each.top_p < 1) == nucleus]
         if rows:
             rows_R = torch.tensor(rows, device=tokens_S.device)
             tokens_S[rows_R] = _draw(logp_SV[rows_R], [samplings[row] for row in rows], nucleus=nucleus)
+    if before is not None:
+        rows_K, tokens_K, logp_K = before
+        logp_SV[rows_K, tokens_K] = logp_K
     chosen_S = own_SV.gather(1, tokens_S[:, None])[:, 0]
-    return tokens_S.tolist(), chosen_S.tolist()
+    tokens = tokens_S.tolist()
+    for each, token in zip(samplings, tokens, strict=True):
+        if each.leaning is not None:
+            each.leaning.take(token)
+    return tokens, chosen_S.tolist(), tops
+
+
+def likeliest(logp_SV: Tensor, n_tops: Sequence[int]) -> list[Top]:
+    """Return the likeliest tokens of each row, as many as it asks for, the best first."""
+    tops: list[Top] = [()] * len(n_tops)
+    rows = [row for row, n in enumerate(n_tops) if n]
+    if rows:
+        asked_RV = logp_SV if len(rows) == len(n_tops) else logp_SV[torch.tensor(rows, device=logp_SV.device)]
+        best = asked_RV.topk(min(max(n_tops), logp_SV.shape[1]), -1)
+        for row, logprobs, tokens in zip(rows, best.values.tolist(), best.indices.tolist(), strict=True):
+            tops[row] = tuple(zip(tokens, logprobs, strict=True))[: n_tops[row]]
+    return tops
+
+
+def _lean(logp_SV: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Add, in place, what rows lean to; return where, and what stood there, or None where no row leans.
+
+    Only finite numbers are added: a token that a grammar rules out stays out, and one that is all it leaves can be taken.
+    """
+    rows, tokens, plus = array("q"), array("q"), array("d")
+    for row, each in enumerate(samplings):
+        if each.leaning is not None:
+            rows.extend([row] * len(each.leaning.tokens))
+            tokens.extend(each.leaning.tokens)
+            plus.extend(each.leaning.plus)
+    if not rows:
+        return None
+    rows_K, tokens_K, plus_K = (torch.tensor(values, device=logp_SV.device) for values in (rows, tokens, plus))
+    logp_K = logp_SV[rows_K, tokens_K]
+    logp_SV[rows_K, tokens_K] = logp_K + plus_K.to(logp_K.dtype)
+    return rows_K, tokens_K, logp_K
 
 
 def _draw(logp_RV: Tensor, samplings: list[Sampling], *, nucleus: bool) -> Tensor:

@@ -28,6 +28,7 @@ from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding
 from tunesmith.sampler.choice import choose
 from tunesmith.sampler.grammar import GrammarBroken, allowed, take
+from tunesmith.sampler.prompts import tell_prompts
 from tunesmith.sampler.request import Intake, Request, Row, Token, row_of
 
 log = structlog.get_logger()
@@ -231,12 +232,15 @@ class Engine:
         while len(segments) == 1 and n_positions - 1 - start > waiting.N_MAX_PROMPT_TOKENS:
             stop = start + waiting.N_MAX_PROMPT_TOKENS
             part = (Segment(segments[0].slot, start, stop - start),)
-            self._pass(intakes[0].request.prompt[start:stop], list(range(start, stop)), part, slots, reserve=(n_rows, stop))
+            row_T, position_T = intakes[0].request.prompt[start:stop], list(range(start, stop))
+            hidden_TC = self._pass(row_T, position_T, part, slots, reserve=(n_rows, stop))
+            tell_prompts(self._base.head, hidden_TC, intakes, part)
             start = stop
         rest = [Segment(segment.slot, start, segment.n_tokens - start) for segment in segments]
         row_T = [token for intake in intakes for token in intake.request.prompt[start:]]
         position_T = [position for each in rest for position in range(start, start + each.n_tokens)]
         hidden_TC = self._pass(row_T, position_T, tuple(rest), slots, reserve=(n_rows, n_positions))
+        tell_prompts(self._base.head, hidden_TC, intakes, rest)
         ends = torch.tensor([segment.n_tokens for segment in rest]).cumsum(0) - 1
         return hidden_TC.index_select(0, ends.to(hidden_TC.device))
 
@@ -298,11 +302,11 @@ class Engine:
         rows = [self._rows[place] for place in places]
         logits_SV = self._base.head.logits(hidden_SC)
         allowed_SV = allowed([row.matcher for row in rows], logits_SV.shape[1], logits_SV.device)
-        tokens, logprobs = choose(logits_SV, [row.sampling for row in rows], allowed_SV)
+        tokens, logprobs, tops = choose(logits_SV, [row.sampling for row in rows], allowed_SV)
         ended: list[int] = []
         said: dict[int, tuple[Request, list[Token]]] = {}
         broken: dict[int, tuple[Request, Exception]] = {}
-        for place, row, token, logprob in zip(places, rows, tokens, logprobs, strict=True):
+        for place, row, token, logprob, top in zip(places, rows, tokens, logprobs, tops, strict=True):
             if math.isnan(logprob):
                 broken[id(row.request)] = (row.request, FloatingPointError("what the model says is not finite"))
                 said.setdefault(id(row.request), (row.request, []))
@@ -318,7 +322,7 @@ class Engine:
                     broken[id(row.request)] = (row.request, error)
             if finish is None and row.n_sampled >= row.request.max_tokens:
                 finish = "length"
-            said.setdefault(id(row.request), (row.request, []))[1].append(Token(row.index, token, logprob, finish))
+            said.setdefault(id(row.request), (row.request, []))[1].append(Token(row.index, token, logprob, finish, top))
             if finish is not None:
                 ended.append(place)
         for place in reversed(ended):

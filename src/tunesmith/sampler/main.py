@@ -2,15 +2,15 @@
 """The sampler process: a Unix socket, one request a connection, one JSON object a line; closing the connection stops it.
 
 A request is `{"version": 1, "op": "generate", "prompt": […], …}` and is answered by lines `{"index", "token", "logprob",
-"finish"}`; `{"op": "forget", "name": …}` drops an adapter, `{"op": "status"}` tells what the engine is at. Whatever goes
-wrong is one line `{"error": …, "kind": …}`. When the base is loaded and the socket listens, `ready` is printed.
+"finish"}`, with `top` where it was asked for; `{"op": "forget", "name": …}` drops an adapter, `{"op": "status"}` tells what
+the engine is at. Whatever goes wrong is one line `{"error": …, "kind": …}`. When the base is loaded and the socket listens,
+`ready` is printed.
 """
 
 import argparse
 import asyncio
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ async def _answer(n_open: int, news: asyncio.Queue[list[Token] | Exception | Non
             await _say(writer, _wrong(item))
             return
         n_open -= sum(token.finish is not None for token in item)
-        await _say(writer, *(asdict(token) for token in item))
+        await _say(writer, *map(_told, item))
 
 
 def _request(message: dict[str, Any], emit: Any) -> Request:
@@ -110,7 +110,17 @@ def _request(message: dict[str, Any], emit: Any) -> Request:
         stop_ids=frozenset(message["stop_ids"]),
         adapter=None if adapter is None else (adapter["name"], Path(adapter["path"]), adapter["sha256"]),
         project=message.get("project", ""),
+        presence_penalty=float(message["presence_penalty"]),
+        frequency_penalty=float(message["frequency_penalty"]),
+        logit_bias={int(token): float(bias) for token, bias in message["logit_bias"]},
+        top_logprobs=int(message["top_logprobs"]),
+        prompt_logprobs=bool(message["prompt_logprobs"]),
     )
+
+
+def _told(token: Token) -> dict[str, Any]:
+    line = {"index": token.index, "token": token.token, "logprob": token.logprob, "finish": token.finish}
+    return {**line, "top": token.top} if token.top else line
 
 
 async def _say(writer: asyncio.StreamWriter, *lines: dict[str, Any]) -> None:

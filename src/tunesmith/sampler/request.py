@@ -1,23 +1,25 @@
 """What a sampler is asked for and where each answer is: requests, the rows of their samples, the tokens handed out."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llguidance import LLMatcher
 
-from tunesmith.sampler.choice import Sampling, generator
+from tunesmith.sampler.choice import Leaning, Sampling, generator
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One sampled token of sample `index`; `finish` is `stop` or `length` on the last."""
+    """One sampled token of sample `index`, or of the prompt (`PROMPT`); `finish` is `stop` or `length` on the last."""
 
     index: int
     token: int
     logprob: float
     finish: str | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens here, the best first."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,12 @@ class Request:
     """Where an adapter lies that is resident anyway, in place of `adapter`."""
     matcher: LLMatcher | None = None
     """At the begin of the grammar that binds every sample."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+    """Tell the prompt's tokens too: all of it is computed then, whatever a cache holds of it."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     project: str = ""
     """Whose it is: projects that wait take turns."""
@@ -77,6 +85,10 @@ class Intake:
 def row_of(intake: Intake, place: int) -> Row:
     """Return the row of an intake's sample `place`, at the end of its prompt."""
     request, index = intake.request, intake.first + place
-    sampling = Sampling(request.temperature, request.top_p, generator(request.seed or 0, index))
+    leaning = None
+    if request.logit_bias or request.presence_penalty or request.frequency_penalty:
+        leaning = Leaning(request.logit_bias, presence=request.presence_penalty, frequency=request.frequency_penalty)
+    draws = generator(request.seed or 0, index)
+    sampling = Sampling(request.temperature, request.top_p, draws, leaning, request.top_logprobs)
     matcher = None if request.matcher is None else request.matcher.deep_copy()
     return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt), matcher=matcher)

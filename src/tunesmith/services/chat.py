@@ -59,6 +59,12 @@ class ChatRequest:
     parallel_tool_calls: bool | None = None
     #: The JSON schema that the answer keeps to.
     schema: Mapping[str, Any] | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    #: Deltas tell the tokens of their text, and so many of the likeliest beside each.
+    logprobs: bool = False
+    top_logprobs: int = 0
     #: Take fewer tokens than `max_tokens` where the context holds no more, instead of refusing.
     cut_to_context: bool = False
 
@@ -118,6 +124,10 @@ class Chat:
             adapter=served.adapter,
             grammar=grammar,
             project=scope.project_id,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=request.logit_bias,
+            top_logprobs=request.top_logprobs,
         )
         answer = Answer(
             id=self.ids.chat(),
@@ -134,6 +144,7 @@ class Chat:
         self, served: _Served, request: ChatRequest, generate: GenerateRequest, answer: Answer
     ) -> AsyncGenerator[Delta]:
         with_tools = bool(request.tools)
+        vocabulary = served.renderer.vocabulary
         assemblers = [
             Assembler(
                 index,
@@ -151,7 +162,10 @@ class Chat:
                 if not assembler.finished:
                     answer.n_completion_tokens += 1
                 is_stop = sampled.token in generate.stop_ids
-                for delta in assembler.feed(sampled.token, sampled.finish, is_stop=is_stop):
+                scored = None
+                if request.logprobs and (with_tools or sampled.token not in vocabulary.special):
+                    scored = vocabulary.scored(sampled.token, sampled.logprob, sampled.top)
+                for delta in assembler.feed(sampled.token, sampled.finish, is_stop=is_stop, scored=scored):
                     yield delta
                 # A stop string ends a sample before the sampler does: when it was the last one, leave.
                 if all(each.finished for each in assemblers):
@@ -166,6 +180,13 @@ class Chat:
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
         served = self._resolve(scope, request.model)
+        unknown = [id for id in request.logit_bias if id not in served.renderer.vocabulary]
+        if unknown:
+            raise InvalidRequest(
+                f"'logit_bias' names {', '.join(map(str, unknown[:10]))}{', …' if unknown[10:] else ''}: the vocabulary of "
+                f"{served.base.name} has no such tokens. Use ids of that model's own tokenizer.",
+                param="logit_bias",
+            )
         try:
             prompt = served.renderer.prompt(request.messages, request.tools, parallel_tool_calls=request.parallel_tool_calls)
         except RenderError as error:
