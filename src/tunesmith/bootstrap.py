@@ -40,6 +40,7 @@ from tunesmith.services.queue import Queue
 from tunesmith.services.retention import Retention
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
+from tunesmith.services.samplers import Samplers
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.warmth import Warmth
@@ -178,6 +179,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         grading=grading,
         rewards=Rewards(db=db, blobs=blobs, grading=grading, settings=settings),
         rollouts=Rollouts(db=db, blobs=blobs),
+        samplers=Samplers(db=db, bases=bases, inference=inference),
     )
     retention = Retention(files, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)

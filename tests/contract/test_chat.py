@@ -15,7 +15,7 @@ import pytest
 from tunesmith.data.folder import fingerprint, pins
 from tunesmith.domain.job import Job
 from tunesmith.domain.model import Base, TunedModel
-from tunesmith.domain.scope import Everywhere
+from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.store import jobs, models
 
@@ -139,6 +139,15 @@ def test_a_tuned_model_answers_otherwise_than_its_base(chat: openai.OpenAI, conf
     assert tuned.choices[0].message.content != base.choices[0].message.content
     assert tuned.system_fingerprint != base.system_fingerprint
     assert ask(chat, TUNED).choices[0].message.content == tuned.choices[0].message.content
+
+
+@pytest.mark.anyio
+async def test_a_project_sees_its_own_adapters_beside_a_base(chatty: Any, async_chat: openai.AsyncOpenAI) -> None:
+    await async_chat.chat.completions.create(model=TUNED, messages=SAID, max_tokens=1)
+    samplers = chatty.composed.services.samplers
+    own, others = [await samplers.seen_by(Project(name)) for name in ("proj_default", "proj_other")]
+    assert [(base, sampler.adapters) for base, sampler in own] == [("tiny", (TUNED,))]
+    assert [(base, sampler.adapters) for base, sampler in others] == [("tiny", ())]
 
 
 def test_a_stream_says_the_same_as_the_whole(chat: openai.OpenAI, conforms: Callable[..., None]) -> None:

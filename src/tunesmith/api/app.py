@@ -19,6 +19,7 @@ from tunesmith.api import (
     not_available,
     queue,
     rollouts,
+    samplers,
     spares,
 )
 from tunesmith.api.idempotency import ExecutedOnce
@@ -39,7 +40,7 @@ def create_routes(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for module in (files, jobs, models, aliases, bases, queue, rollouts, spares, chat, graders, health):
+    for module in (files, jobs, models, aliases, bases, queue, rollouts, samplers, spares, chat, graders, health):
         app.include_router(module.router)
     app.include_router(not_available.make_router())
     errors.install(app)

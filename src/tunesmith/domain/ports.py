@@ -293,6 +293,24 @@ class Pictures(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A process that keeps a base in memory."""
+
+    base_path: str
+    #: `loading`, `ready`, or `silent` where it does not say what it is at.
+    status: str
+    pid: int | None
+    #: Answers that are computed, and requests that wait for that.
+    rows: int
+    waiting: int
+    #: Resident beside the base, the least recently used first.
+    adapters: tuple[str, ...]
+    #: What it holds of answers under way, and what the process holds in all, the weights included.
+    cache_bytes: int
+    memory_bytes: int
+
+
 class Inference(Protocol):
     """Answers for one or more bases. Closing the iterator stops the generation at the next token."""
 
@@ -310,6 +328,10 @@ class Inference(Protocol):
 
     def unload(self, base_path: str) -> None:
         """Let no new request use a base's process, from any thread; it ends with its last answer."""
+        ...
+
+    async def samplers(self) -> list[Sampler]:
+        """Return every sampler there is, those too that are being loaded."""
         ...
 
     async def close(self) -> None:

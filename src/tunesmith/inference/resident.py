@@ -16,10 +16,10 @@ import structlog
 from tunesmith.core.channel import PROTOCOL
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, RateLimited, Unavailable
-from tunesmith.core.machine import n_cores
+from tunesmith.core.machine import n_cores, process_bytes
 from tunesmith.core.settings import Settings
 from tunesmith.data.folder import BrokenFolder, fingerprint
-from tunesmith.domain.ports import GenerateRequest, Sampled
+from tunesmith.domain.ports import GenerateRequest, Sampled, Sampler
 from tunesmith.inference.process import SamplerProcess, Starter
 
 log = structlog.get_logger()
@@ -31,6 +31,8 @@ _BURIAL_S: Final = 5.0
 RESTART_AFTER_S: Final = 5.0
 #: What a client is asked to wait at most while a base is loaded.
 LONGEST_PAUSE_S: Final = 60
+#: One that takes longer to tell what it is at is called silent.
+_STATUS_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -108,14 +110,17 @@ class Resident:
         """Return what each sampler that serves is at, by the path of its base, with its `pid`."""
         with self._lock:
             samplers = [place.sampler for place in self._places.values() if place.sampler.ready.done()]
-        told: dict[str, dict[str, Any]] = {}
-        for sampler in samplers:
-            with contextlib.suppress(OSError, ValueError):
-                reader, writer = await asyncio.open_unix_connection(str(sampler.socket))
-                writer.write(_line({"version": PROTOCOL, "op": "status"}))
-                told[sampler.base_path] = {**json.loads(await reader.readline()), "pid": sampler.pid}
-                writer.close()
-        return told
+        told = await asyncio.gather(*(_asked_for_status(sampler) for sampler in samplers))
+        pairs = zip(samplers, told, strict=True)
+        return {sampler.base_path: {**status, "pid": sampler.pid} for sampler, status in pairs if status is not None}
+
+    async def samplers(self) -> list[Sampler]:
+        """Return every sampler there is, those too that are being loaded."""
+        with self._lock:
+            samplers = [place.sampler for place in self._places.values()]
+            loading = {id(sampler): sum(sampler.n_loading.values()) for sampler in samplers if not sampler.ready.done()}
+        told = await self.status()
+        return [_seen(sampler, told.get(sampler.base_path), loading.get(id(sampler))) for sampler in samplers]
 
     async def close(self) -> None:
         """Stop every sampler process."""
@@ -248,6 +253,31 @@ class Resident:
 async def _shielded(sampler: SamplerProcess) -> None:
     """Wait until the process serves; a caller that leaves takes nobody else's sampler away."""
     await asyncio.shield(asyncio.wrap_future(sampler.ready))
+
+
+async def _asked_for_status(sampler: SamplerProcess) -> dict[str, Any] | None:
+    """Return what a sampler says that it is at; None when it does not say."""
+    with contextlib.suppress(OSError, ValueError):  # one of them is a TimeoutError
+        async with asyncio.timeout(_STATUS_S):
+            reader, writer = await asyncio.open_unix_connection(str(sampler.socket))
+            with contextlib.closing(writer):
+                writer.write(_line({"version": PROTOCOL, "op": "status"}))
+                return json.loads(await reader.readline())
+    return None
+
+
+def _seen(sampler: SamplerProcess, told: dict[str, Any] | None, n_loading: int | None) -> Sampler:
+    told = told or {}
+    return Sampler(
+        base_path=sampler.base_path,
+        status="loading" if n_loading is not None else "ready" if told else "silent",
+        pid=sampler.pid,
+        rows=told.get("rows", 0),
+        waiting=told.get("waiting", 0) if n_loading is None else n_loading,
+        adapters=tuple(told.get("adapters", ())),
+        cache_bytes=told.get("cache_bytes", 0),
+        memory_bytes=0 if sampler.pid is None else process_bytes(sampler.pid),
+    )
 
 
 def _message(request: GenerateRequest) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tunesmith.services.pauses import Pauses
 from tunesmith.services.queue import Queue
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
+from tunesmith.services.samplers import Samplers
 from tunesmith.services.upstreams import UpstreamModels
 
 
@@ -42,3 +43,4 @@ class Services:
     grading: Grading
     rewards: Rewards
     rollouts: Rollouts
+    samplers: Samplers
