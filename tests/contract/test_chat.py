@@ -12,45 +12,16 @@ import httpx2
 import openai
 import pytest
 
-from tunesmith.data.folder import fingerprint, pins
+from tiny import base_of, build
 from tunesmith.domain.job import Job
-from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.model import TunedModel
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.store import jobs, models
 
-TEMPLATE = (
-    "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 N_CONTEXT = 400
 TUNED = "ft:tiny:tunesmith:mine:AbCdEfGh"
 SAID: list[Any] = [{"role": "user", "content": "Hello there"}]
-
-
-def build(folder: Path) -> None:
-    """Make a random model of two layers whose tokens are bytes."""
-    import torch
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
-    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=N_CONTEXT, tie_word_embeddings=False,
-        eos_token_id=fast.eos_token_id, bos_token_id=None, pad_token_id=None, initializer_range=0.4,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def tune(folder: Path) -> dict[str, bytes]:
@@ -72,14 +43,10 @@ def tune(folder: Path) -> dict[str, bytes]:
 def chatty(open_house: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server with a base `tiny` (also `gpt-4o-mini`), a model tuned on it, and one that was tuned on other weights."""
     folder = tmp_path_factory.mktemp("tiny")
-    build(folder)
+    build(folder, n_context=N_CONTEXT)
     with open_house(tmp_path_factory.mktemp("chat")) as served:
-        known = pins(folder)
-        base = Base(
-            name="tiny", kind="folder", source=str(folder), path=str(folder), created_at=1.0,
-            architecture="LlamaForCausalLM", context_length=N_CONTEXT, n_parameters=30_000, weights_bytes=120_000,
-            pins=known, aliases=["gpt-4o-mini"], fingerprint=fingerprint(folder),
-        )  # fmt: skip
+        base = base_of(folder, "tiny", n_context=N_CONTEXT, aliases=["gpt-4o-mini"])
+        known = base.pins
         files = tune(folder)
         key = "jobs/ftjob-x/attempts/1/checkpoints/000001"
         for name, content in files.items():

@@ -129,11 +129,3 @@ def test_an_object_that_nobody_told_the_model_of_is_refused(client: openai.OpenA
     with pytest.raises(openai.BadRequestError, match="must contain the word 'json'") as refused:
         ask(client, messages=[{"role": "user", "content": "hello"}], response_format={"type": "json_object"})
     assert refused.value.param == "messages"
-
-
-def test_a_form_and_tools_exclude_one_another(client: openai.OpenAI) -> None:
-    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
-    with pytest.raises(openai.BadRequestError) as refused:
-        ask(client, tools=tools, response_format=form(TICKET))
-    assert (refused.value.code, refused.value.param) == ("not_available", "response_format")
-    assert ask(client, tools=tools, tool_choice="none", response_format=form(TICKET)).choices[0].finish_reason == "stop"

@@ -9,6 +9,7 @@ from pydantic import Field
 from tunesmith.api.wire import Text, WireRequest, shown
 from tunesmith.core.chat import InvalidMessage, check_messages, check_tools, modern
 from tunesmith.core.errors import ApiError, InvalidRequest, NotAvailable
+from tunesmith.core.tool_choice import ToolChoice, check_tool_choice
 from tunesmith.services.chat import ChatRequest
 
 N_MAX_STOPS: Final = 4
@@ -36,7 +37,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "prediction": (),
     "reasoning_effort": (),
     "store": (False,),
-    "tool_choice": ("auto", "none"),
     "verbosity": (),
     "web_search_options": (),
 }
@@ -132,10 +132,12 @@ class CreateChatCompletion(WireRequest):
             raise InvalidRequest("'stream_options' is only for 'stream': true.", param="stream_options")
         for name in ("messages", "tools", "stop"):
             _refuse_broken_text(name, getattr(self, name))
+        tools = self._tools()
         return ChatRequest(
             model=self.model,
             messages=self._messages(),
-            tools=self._tools(),
+            tools=tools,
+            tool_choice=self._tool_choice(tools),
             n=self.n or 1,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -158,18 +160,16 @@ class CreateChatCompletion(WireRequest):
             raise _refusal(error, "messages") from error
 
     def _tools(self) -> list[dict[str, Any]] | None:
-        """Return the tools for the prompt; with `tool_choice` none the model is not told of any."""
-        if not self.tools:
-            return None
         try:
-            tools = check_tools(self.tools)
+            return check_tools(self.tools) if self.tools else None
         except InvalidMessage as error:
             raise _refusal(error, "tools") from error
-        for index, tool in enumerate(tools):
-            if tool["function"].get("strict"):
-                param = f"tools[{index}].function.strict"
-                raise NotAvailable(f"'{param}' is not available in this release: leave it out, or say false.", param=param)
-        return None if self.tool_choice == "none" else tools
+
+    def _tool_choice(self, tools: list[dict[str, Any]] | None) -> ToolChoice:
+        try:
+            return check_tool_choice(self.tool_choice, tools)
+        except InvalidMessage as error:
+            raise _refusal(error, "tool_choice") from error
 
     def _schema(self) -> dict[str, Any] | None:
         """Return the JSON schema that `response_format` asks for."""
@@ -181,12 +181,6 @@ class CreateChatCompletion(WireRequest):
             )
         if form is None or form.type == "text":
             return None
-        if self.tools and self.tool_choice != "none":
-            raise NotAvailable(
-                f"'response_format' '{form.type}' together with 'tools' is not available in this release: leave one out, or "
-                "say 'tool_choice' \"none\".",
-                param="response_format",
-            )
         if form.json_schema is not None:
             return form.json_schema.schema_ or {}
         # As OpenAI has it: a model that is not told of JSON would fill the form with nothing that was asked for.
@@ -226,7 +220,7 @@ def token_biases(biases: Mapping[str, float] | None) -> dict[int, float]:
 def _refusal(error: InvalidMessage, name: str) -> ApiError:
     kind = NotAvailable if error.not_available else InvalidRequest
     param = error.param(name)
-    return kind(error.reason if param == name else f"{param}: {error.reason}", param=param)
+    return kind(error.reason if param == name and name != "tool_choice" else f"{param}: {error.reason}", param=param)
 
 
 def _refuse_broken_text(name: str, value: object) -> None:

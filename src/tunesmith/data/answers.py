@@ -61,13 +61,23 @@ class Assembler:
     """Turns one sample's tokens into deltas."""
 
     def __init__(
-        self, index: int, text: "TextStream", stops: Sequence[str], *, with_tools: bool, ids: Ids, one_call: bool = False
+        self,
+        index: int,
+        text: "TextStream",
+        stops: Sequence[str],
+        *,
+        with_tools: bool,
+        ids: Ids,
+        one_call: bool = False,
+        named: bool = False,
     ) -> None:
+        """`one_call`: the first call ends the answer; `named`: so it does, and with `stop`, as the caller knows of it."""
         self._index = index
         self._text = text
         self._stops = tuple(stops)
         self._with_tools = with_tools
-        self._one_call = one_call
+        self._one_call = one_call or named
+        self._named = named
         self._ids = ids
         self._held = ""
         self._n_calls = 0
@@ -175,5 +185,5 @@ class Assembler:
 
     def _end(self, finish: str) -> Delta:
         self.finished = True
-        reason = "tool_calls" if self._n_calls and finish == "stop" else finish
+        reason = "tool_calls" if self._n_calls and finish == "stop" and not self._named else finish
         return Delta(self._index, finish_reason=reason)

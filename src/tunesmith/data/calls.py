@@ -17,6 +17,32 @@ _OPENS: Final = {"}": "{", "]": "["}
 
 
 @dataclass(frozen=True, slots=True)
+class CallForm:
+    """How a template writes calls: what stands between the opening mark, the name and the arguments (both JSON), and the
+    closing mark, and what between two calls."""
+
+    before_name: str = '{"name": '
+    before_arguments: str = ', "arguments": '
+    after_arguments: str = "}"
+    between: str = ""
+
+
+def form_of(text: str, name: str, arguments: str) -> CallForm:
+    """Return the form of the calls in a rendered text, of two of a function with these arguments, or the usual one.
+
+    A template that writes calls in another manner than `<tool_call>` and JSON has the usual one, as has one that tells the
+    arguments before the name: nothing could be said of such a call before it is over.
+    """
+    first, _, others = text.partition(CALL)[2].partition(CALLED)
+    before_name, found, behind = first.partition(json.dumps(name))
+    before_arguments, found_too, after = behind.partition(arguments)
+    between, mark, _ = others.partition(CALL)
+    if not (found and found_too and _HEAD.match(first) and after.strip() == "}" and mark and not between.strip()):
+        return CallForm()
+    return CallForm(before_name, before_arguments, after, between)
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call that the model makes; `arguments` is JSON text."""
 

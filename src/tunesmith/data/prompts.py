@@ -69,5 +69,23 @@ class PromptForm:
                 f"the last message must be of role 'user', for the model to answer, not {role!r}", number=len(messages)
             )
         tools, parallel = tools_of(content.get("tools")), parallel_of(content)
+        _check_strict(tools)
         item = {key: value for key, value in content.items() if key not in RESERVED}
         return PromptRow(line.number, example, messages, tools, parallel, item)
+
+
+def _check_strict(tools: list[Tool] | None) -> None:
+    """Refuse tools whose calls, which are sampled, could not be kept to their schema.
+
+    Raises:
+        InvalidMessage: naming the tool.
+    """
+    if not any(tool["function"].get("strict") for tool in tools or ()):
+        return
+    from tunesmith.data.grammar import GrammarRefused, check_strict  # noqa: PLC0415 - a server that starts has no use for it
+
+    try:
+        check_strict(tools)
+    except GrammarRefused as error:
+        number = (error.tool or 0) + 1
+        raise InvalidMessage(f"tool {number}: calls of a strict function cannot be kept to its schema: {error}") from error

@@ -18,6 +18,7 @@ from tokenizers.decoders import DecodeStream
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock, SystemClock
+from tunesmith.data.calls import CallForm
 from tunesmith.data.control import ControlTokens, Encoded
 from tunesmith.data.folder import TOKENIZER, TOKENIZER_CONFIG, BrokenFolder, chat_template
 from tunesmith.data.spans import Conversations, Draft, RenderError
@@ -121,6 +122,15 @@ class Renderer:
     def thinks(self) -> bool:
         """The template has a switch for thinking before the answer (`enable_thinking`)."""
         return _THINKING in self.template.source
+
+    @property
+    def call_form(self) -> CallForm:
+        """How the template writes tool calls."""
+        return self._conversations.call_form
+
+    def token_id(self, text: str) -> int | None:
+        """Return the id of the one token that a text is, None where it is several."""
+        return self._tokenizer.token_to_id(text)
 
     def prompt(
         self,

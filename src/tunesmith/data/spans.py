@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from tunesmith.core.chat import Message, Tool, modern, text_of
+from tunesmith.data.calls import CallForm, form_of
 from tunesmith.data.template import ChatTemplate, Span, TemplateRefused
 
 __all__ = ["Conversations", "Draft", "RenderError", "Span"]
@@ -244,10 +245,16 @@ class Conversations:
         texts = [self._try_call({"k": "v"}, content) for content in (None, "")]
         return any(text is not None and "{'k'" not in text for text in texts)
 
-    def _try_call(self, arguments: Any, content: str | None) -> str | None:
+    @cached_property
+    def call_form(self) -> CallForm:
+        """How the template writes calls."""
+        text = self._try_call({"k": "v"} if self._takes_mappings else '{"k": "v"}', "", n=2)
+        return form_of(text or "", _PROBE, '{"k": "v"}')
+
+    def _try_call(self, arguments: Any, content: str | None, n: int = 1) -> str | None:
         call = {"id": _CALL_ID, "type": "function", "function": {"name": _PROBE, "arguments": arguments}}
         message: Message = {"role": "assistant"} if content is None else self._said("assistant", content)
-        return self._try([self._said("user", "a"), {**message, "tool_calls": [call]}])
+        return self._try([self._said("user", "a"), {**message, "tool_calls": [call] * n}])
 
     def _said(self, role: str, content: str) -> Message:
         return {"role": role, "content": [{"type": "text", "text": content}] if self._wants_parts else content}

@@ -48,6 +48,11 @@ class Prompts(Protocol):
     def __getitem__(self, row: int, /) -> PromptRow: ...
 
 
+def unbound(row: PromptRow) -> str | None:  # noqa: ARG001 - one of several that tell a row's grammar
+    """Return nothing: answers are as they come."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How much is sampled and how often it is evaluated."""
@@ -59,8 +64,8 @@ class Plan:
     #: Most tokens of an answer, thinking included.
     max_tokens: int
     thinking: bool | None = None
-    #: What answers keep to, as `tunesmith.data.grammar` writes it.
-    grammar: str | None = None
+    #: What a row's answers keep to, as `tunesmith.data.grammar` writes it.
+    grammar: Callable[[PromptRow], str | None] = unbound
     #: Answers are JSON that graders may look into.
     as_json: bool = False
 
@@ -229,7 +234,7 @@ class Rollouts:
         plan = self._plan
         prompt = self._method.prompt(row, self._renderer, plan.thinking)
         room = plan.context_length - len(prompt)
-        return Ask(prompt, n, min(plan.max_tokens, room), seed, grammar=plan.grammar)
+        return Ask(prompt, n, min(plan.max_tokens, room), seed, grammar=plan.grammar(row))
 
     def _seed(self, split: str, row: int, salt: str) -> int:
         text = f"{self._bench.run.seed}:{split}:{row}:{salt}"

@@ -60,6 +60,7 @@ def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thinks: bool, seed
         renderer.stream(skip_special_tokens=not row.tools),
         (),
         with_tools=bool(row.tools),
+        one_call=row.parallel_tool_calls is False,
         ids=Ids(random.Random(seed)),
     )
     said = Said(finish_reason=drawn.finish)

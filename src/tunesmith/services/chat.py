@@ -13,6 +13,7 @@ from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
 from tunesmith.core.ids import Ids
+from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.answers import Assembler, Delta
 from tunesmith.data.folder import BrokenFolder
 from tunesmith.domain.model import Base, TunedModel
@@ -57,6 +58,7 @@ class ChatRequest:
     stops: tuple[str, ...] = ()
     seed: int | None = None
     parallel_tool_calls: bool | None = None
+    tool_choice: ToolChoice = AUTO
     #: The JSON schema that the answer keeps to.
     schema: Mapping[str, Any] | None = None
     presence_penalty: float = 0.0
@@ -67,6 +69,11 @@ class ChatRequest:
     top_logprobs: int = 0
     #: Take fewer tokens than `max_tokens` where the context holds no more, instead of refusing.
     cut_to_context: bool = False
+
+    @property
+    def told_tools(self) -> Sequence[Tool] | None:
+        """The tools that the model is told of: none where none shall be called."""
+        return None if self.tool_choice.mode == "none" else self.tools
 
 
 @dataclass(slots=True)
@@ -143,7 +150,7 @@ class Chat:
     async def _deltas(
         self, served: _Served, request: ChatRequest, generate: GenerateRequest, answer: Answer
     ) -> AsyncGenerator[Delta]:
-        with_tools = bool(request.tools)
+        with_tools = bool(request.told_tools)
         vocabulary = served.renderer.vocabulary
         assemblers = [
             Assembler(
@@ -152,6 +159,7 @@ class Chat:
                 request.stops,
                 with_tools=with_tools,
                 one_call=request.parallel_tool_calls is False,
+                named=request.tool_choice.named,
                 ids=self.ids,
             )
             for index in range(request.n)
@@ -176,7 +184,6 @@ class Chat:
         await to_thread.run_sync(self._resolve, scope, name)
 
     def _prepare(self, scope: Project, request: ChatRequest) -> tuple[_Served, list[int], str | None]:
-        from tunesmith.data.grammar import GrammarRefused, grammar_of  # noqa: PLC0415 - as in _renderer
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
         served = self._resolve(scope, request.model)
@@ -188,14 +195,12 @@ class Chat:
                 param="logit_bias",
             )
         try:
-            prompt = served.renderer.prompt(request.messages, request.tools, parallel_tool_calls=request.parallel_tool_calls)
+            prompt = served.renderer.prompt(
+                request.messages, request.told_tools, parallel_tool_calls=request.parallel_tool_calls
+            )
         except RenderError as error:
             raise InvalidRequest(f"The messages cannot be rendered: {error}", param="messages") from error
-        try:
-            grammar = None if request.schema is None else grammar_of(request.schema)
-        except GrammarRefused as error:
-            raise InvalidRequest(f"Answers cannot be kept to this schema: {error}.", param="response_format") from error
-        return served, prompt, grammar
+        return served, prompt, _grammar(served.renderer, request)
 
     def _resolve(self, scope: Project, name: str) -> _Served:
         with self.db.read() as tx:
@@ -245,6 +250,25 @@ class Chat:
             self._renderers.pop(next(iter(self._renderers)))
         self._renderers[key] = renderer
         return renderer
+
+
+def _grammar(renderer: "Renderer", request: ChatRequest) -> str | None:
+    from tunesmith.data.grammar import GrammarRefused, answer_grammar  # noqa: PLC0415 - as in _renderer
+
+    one_call = request.parallel_tool_calls is False
+    try:
+        return answer_grammar(renderer, request.tools, request.tool_choice, one_call=one_call, schema=request.schema)
+    except GrammarRefused as error:
+        if error.tool is None:
+            raise InvalidRequest(f"Answers cannot be kept to this schema: {error}.", param="response_format") from error
+        assert request.tools is not None
+        function = request.tools[error.tool]["function"]
+        way_out = "leave 'strict' out" if function.get("strict") else "leave 'tool_choice' \"auto\""
+        raise InvalidRequest(
+            f"The arguments of {function['name']} cannot be kept to this schema: {error}. Change it, or {way_out}: then the "
+            "model writes them as it likes.",
+            param=f"tools[{error.tool}].function.parameters",
+        ) from error
 
 
 def _check_pins(tuned: TunedModel, base: Base) -> None:

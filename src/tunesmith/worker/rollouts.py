@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from tunesmith.core.channel import Task
 from tunesmith.core.clock import SystemClock
-from tunesmith.data.grammar import grammar_of
-from tunesmith.data.prompts import PromptForm
+from tunesmith.data.grammar import answer_grammar
+from tunesmith.data.prompts import PromptForm, PromptRow
 from tunesmith.data.render import Renderer
 from tunesmith.data.response_format import schema_of
 from tunesmith.domain.ports import Blobs, Drawing
@@ -55,6 +55,10 @@ def _plan(spec: TrainSpec, renderer: Renderer) -> Plan:
     effort = str(knobs["reasoning_effort"])
     thinks = renderer.thinks and thinking(effort) is not False
     schema = schema_of(spec.method_config.get("response_format"))
+
+    def grammar(row: PromptRow) -> str | None:
+        return answer_grammar(renderer, row.tools, one_call=row.parallel_tool_calls is False, schema=schema)
+
     return Plan(
         group_size=group_size(float(knobs["compute_multiplier"])),
         eval_interval=int(knobs["eval_interval"]),
@@ -62,6 +66,6 @@ def _plan(spec: TrainSpec, renderer: Renderer) -> Plan:
         context_length=spec.context_length,
         max_tokens=n_tokens(effort, thinks=thinks, context_length=spec.context_length),
         thinking=thinking(effort),
-        grammar=None if schema is None else grammar_of(schema),
+        grammar=grammar,
         as_json=schema is not None,
     )
