@@ -98,10 +98,11 @@ def test_a_call_that_is_required_is_made(client: openai.OpenAI, conforms: Callab
 
 @pytest.mark.parametrize("base", ["letters", "marks"])
 def test_several_may_be_made_at_once(client: openai.OpenAI, base: str) -> None:
-    wishes: Any = {"tool_choice": "required", "n": 8, "max_tokens": 400}
-    answers = [choice for seed in range(2) for choice in ask(client, base, seed=seed, **wishes).choices]
+    # never the token that ends a turn, as long as there is another
+    wishes: Any = {"tool_choice": "required", "n": 4, "max_tokens": 300, "logit_bias": {"256": -100}}
+    answers = ask(client, base, **wishes).choices
     made = [[check(call) for call in whole(choice)] for choice in answers]
-    assert max(map(len, made)) > 1
+    assert min(map(len, made)) > 1
     assert {name for names in made for name in names} <= {"track", "refund"}
     assert {choice.message.content for choice in answers if choice.finish_reason != "length"} <= {None}
 
