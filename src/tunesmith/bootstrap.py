@@ -27,6 +27,7 @@ from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
+from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.drain import Drain
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
@@ -174,6 +175,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=chat,
+        completions=KeptCompletions(db=db),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
         grading=grading,

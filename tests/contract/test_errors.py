@@ -120,9 +120,6 @@ LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
     "responses.create": lambda c: c.responses.create(model="tunesmith-nano", input="x"),
     "responses.retrieve": lambda c: c.responses.retrieve("resp_x"),
     "responses.delete": lambda c: c.responses.delete("resp_x"),
-    "chat.list": lambda c: c.chat.completions.list(),
-    "chat.retrieve": lambda c: c.chat.completions.retrieve("chatcmpl-x"),
-    "chat.messages": lambda c: c.chat.completions.messages.list("chatcmpl-x"),
 }
 
 

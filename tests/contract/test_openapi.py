@@ -11,8 +11,9 @@ import openai
 import pytest
 from jsonschema import Draft202012Validator
 from openai.types import FileListParams
-from openai.types.chat import ChatCompletionStreamOptionsParam
+from openai.types.chat import ChatCompletionStreamOptionsParam, CompletionListParams, CompletionUpdateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.chat.completions import MessageListParams
 from openai.types.fine_tuning import (
     DpoHyperparametersParam,
     JobCreateParams,
@@ -27,6 +28,7 @@ from starlette.routing import Match
 
 from tunesmith.api.app import create_routes
 from tunesmith.api.chat_schema import NOT_YET, WITHOUT_EFFECT, CreateChatCompletion, StreamOptions
+from tunesmith.api.completions_kept import ListCompletions, ListMessages, UpdateCompletion
 from tunesmith.api.files import ListFiles
 from tunesmith.api.graders import wire_grade
 from tunesmith.api.job_schema import (
@@ -94,6 +96,7 @@ def departures(
     """Return a function that tells, by response, where real responses depart from schemas that lack one difference."""
     with openai.OpenAI(base_url=fresh.base_url, api_key="any", max_retries=0) as client:
         empty = client.files.list().to_dict()
+        unstored = client.chat.completions.list().to_dict()
         file = client.files.create(file=("rows.jsonl", rows(10)), purpose="evals").to_dict()
         rows_id = client.files.create(file=("rows.jsonl", rows(10)), purpose="fine-tune").id
         waiting = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=rows_id, method={"type": "dpo"})
@@ -101,7 +104,7 @@ def departures(
     event = shown(wording.started(1, 0))
     grade = wire_grade("g", "score_model", Grade(1.0, usage={"judge": Usage(2, 1)}, model="judge"))
     bodies = {"ListFilesResponse": empty, "OpenAIFile": file, "FineTuningJobEvent": event, "FineTuningJob": paused}
-    bodies["RunGraderResponse"] = grade
+    bodies["RunGraderResponse"], bodies["ChatCompletionList"] = grade, unstored
     return lambda without: {name: faults(body, name, without) for name, body in bodies.items()}
 
 
@@ -181,6 +184,9 @@ def test_events_of_every_kind_conform(conforms: Callable[[object, str], None]) -
         (JobListParams, ListJobs),
         (JobListEventsParams, Page),
         (CheckpointListParams, ListCheckpoints),
+        (CompletionListParams, ListCompletions),
+        (CompletionUpdateParams, UpdateCompletion),
+        (MessageListParams, ListMessages),
     ],
     ids=lambda value: value.__name__,
 )
@@ -196,7 +202,8 @@ def test_fields_without_effect_and_fields_to_come_are_documented() -> None:
     later = lines["- Not available yet, refused unless they ask for nothing"]
     assert set(NOT_YET) <= later
     used = {"model", "messages", "tools", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed"}
-    used |= {"parallel_tool_calls", "response_format", "stream", "stream_options"}
+    used |= {"parallel_tool_calls", "response_format", "stream", "stream_options", "store", "metadata"}
+    used |= {"logprobs", "top_logprobs", "logit_bias", "presence_penalty", "frequency_penalty"}
     assert used | WITHOUT_EFFECT | set(NOT_YET) == set(CreateChatCompletion.model_fields)
 
 

@@ -15,6 +15,7 @@ from laws.failpoints import in_source
 ELSEWHERE = {
     "fetch.spawn", "inspect.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
+    "completions.keep", "completions.describe", "completions.delete",
 }  # fmt: skip
 
 
@@ -78,6 +79,9 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         model = server.reaches(job, "succeeded").fine_tuned_model
         question: Any = [{"role": "user", "content": "number 1"}]
         client.chat.completions.create(model=model, messages=question, max_tokens=4, n=16)  # one of which goes on for a step
+        stored = client.chat.completions.create(model=model, messages=question, max_tokens=4, store=True).id
+        client.chat.completions.update(stored, metadata={"k": "v"})
+        client.chat.completions.delete(stored)
         client.models.delete(model)
         client.files.delete(file)
 

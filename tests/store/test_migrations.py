@@ -86,7 +86,7 @@ def test_a_database_of_a_newer_release_is_refused(empty_url: str, watch) -> None
     with database.begin() as tx:
         tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(
-        migrate.NewerDatabase, match=r"it is at revision 9999, and this release knows 0008.*Run that release"
+        migrate.NewerDatabase, match=r"it is at revision 9999, and this release knows 0009.*Run that release"
     ):
         database.migrate()
     database.close()

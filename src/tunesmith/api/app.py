@@ -10,6 +10,7 @@ from tunesmith.api import (
     aliases,
     bases,
     chat,
+    completions_kept,
     errors,
     files,
     graders,
@@ -40,7 +41,21 @@ def create_routes(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for module in (files, jobs, models, aliases, bases, queue, rollouts, samplers, spares, chat, graders, health):
+    for module in (
+        files,
+        jobs,
+        models,
+        aliases,
+        bases,
+        queue,
+        rollouts,
+        samplers,
+        spares,
+        chat,
+        completions_kept,
+        graders,
+        health,
+    ):
         app.include_router(module.router)
     app.include_router(not_available.make_router())
     errors.install(app)

@@ -6,16 +6,18 @@ leaves stops its generation at the next token, in either form.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from tunesmith.api.chat_schema import CreateChatCompletion
+from tunesmith.api.completions_kept import stored
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.once import Repeatable
 from tunesmith.core.errors import ApiError, InvalidRequest
@@ -33,6 +35,8 @@ CLIENT_LEFT: Final = 499
 LEAST_LOGPROB: Final = -9999.0
 
 Result = TypeVar("Result")
+#: Stores an answer that is whole.
+Keep: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @router.post("")
@@ -48,14 +52,28 @@ async def create_chat_completion(
         )
     wanted = body.checked()
     answer = await served.chat.answer(caller.scope, wanted)
+    keep = _keeper(body, request, served, caller, answer, once) if body.store else None
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         deltas = await unless_gone(request.receive, _begun(answer.deltas))
         if deltas is None:
             return Response(status_code=CLIENT_LEFT)
-        return EventStream(_chunks(answer, deltas, wanted, include_usage=include_usage))
-    whole = await unless_gone(request.receive, _whole(answer, wanted.n, logprobs=wanted.logprobs))
+        return EventStream(_chunks(answer, deltas, wanted, include_usage=include_usage, keep=keep))
+    whole = await unless_gone(request.receive, _whole(answer, wanted, keep))
     return Response(status_code=CLIENT_LEFT) if whole is None else JSONResponse(whole)
+
+
+def _keeper(
+    body: CreateChatCompletion, request: Request, served: Served, caller: Caller, answer: Answer, once: Repeatable
+) -> Keep:
+    """Return what stores the answer once it is whole."""
+
+    async def keep(whole: dict[str, Any]) -> None:
+        completion = stored(body, request, caller.scope, answer, whole)
+        also = None if once is None else once.also(lambda _: whole)
+        await run_in_threadpool(served.completions.keep, caller.scope, completion, also=also)
+
+    return keep
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result | None:
@@ -77,17 +95,24 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _whole(answer: Answer, n: int, *, logprobs: bool) -> dict[str, Any]:
-    choices = [Said() for _ in range(n)]
+async def _whole(answer: Answer, wanted: ChatRequest, keep: Keep | None) -> dict[str, Any]:
+    choices = [Said() for _ in range(wanted.n)]
     async with aclosing(answer.deltas) as deltas:
         async for delta in deltas:
             choices[delta.index].add(delta)
+    whole = _wire_completion(answer, choices, wanted)
+    if keep is not None:
+        await keep(whole)
+    return whole
+
+
+def _wire_completion(answer: Answer, choices: list[Said], wanted: ChatRequest) -> dict[str, Any]:
     return {
         "id": answer.id,
         "object": "chat.completion",
         "created": int(answer.created_at),
         "model": answer.model,
-        "choices": [_wire_choice(index, choice, logprobs=logprobs) for index, choice in enumerate(choices)],
+        "choices": [_wire_choice(index, choice, logprobs=wanted.logprobs) for index, choice in enumerate(choices)],
         "usage": wire_usage(answer),
         "service_tier": "default",
         "system_fingerprint": answer.fingerprint,
@@ -162,9 +187,12 @@ async def _begun(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
 
 
 async def _chunks(
-    answer: Answer, deltas: AsyncGenerator[Delta], wanted: ChatRequest, *, include_usage: bool
+    answer: Answer, deltas: AsyncGenerator[Delta], wanted: ChatRequest, *, include_usage: bool, keep: Keep | None
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Yield the chunks of a stream; what goes wrong in the middle is a last chunk with `error`."""
+    """Yield the chunks of a stream; what goes wrong in the middle is a last chunk with `error`.
+
+    It is stored after the last token and before the end of the stream, so that whoever has read the end finds it stored.
+    """
     envelope: dict[str, Any] = {
         "id": answer.id,
         "object": "chat.completion.chunk",
@@ -175,12 +203,14 @@ async def _chunks(
     }
     usage: dict[str, Any] = {"usage": None} if include_usage else {}
     opening = {"role": "assistant", "content": "", "refusal": None}
+    choices = [Said() for _ in range(wanted.n)]
     try:
         async with aclosing(deltas):
             for index in range(wanted.n):
                 logprobs = _wire_logprobs(()) if wanted.logprobs else None
                 yield {**envelope, "choices": [_wire_delta(index, opening, logprobs=logprobs)], **usage}
             async for delta in deltas:
+                choices[delta.index].add(delta)
                 said: dict[str, Any] = {}
                 if delta.text:
                     said["content"] = delta.text
@@ -189,12 +219,13 @@ async def _chunks(
                 logprobs = _wire_logprobs(delta.logprobs) if delta.logprobs else None
                 choice = _wire_delta(delta.index, said, delta.finish_reason, logprobs=logprobs)
                 yield {**envelope, "choices": [choice], **usage}
+        if include_usage:
+            yield {**envelope, "choices": [], "usage": wire_usage(answer)}
+        if keep is not None:
+            await keep(_wire_completion(answer, choices, wanted))
     except ApiError as error:
         log.warning("chat.broken", id=answer.id, reason=error.message)
         yield error.body()
-        return
-    if include_usage:
-        yield {**envelope, "choices": [], "usage": wire_usage(answer)}
 
 
 def _wire_delta(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from tunesmith.api.wire import Text, WireRequest, shown
+from tunesmith.api.wire import Metadata, Text, WireRequest, shown
 from tunesmith.core.chat import InvalidMessage, check_messages, check_tools, modern
 from tunesmith.core.errors import ApiError, InvalidRequest, NotAvailable
 from tunesmith.core.tool_choice import ToolChoice, check_tool_choice
@@ -17,7 +17,6 @@ N_MAX_STOPS: Final = 4
 #: Fields that only steer OpenAI's own operation: accepted, documented, without effect.
 WITHOUT_EFFECT: Final = frozenset(
     {
-        "metadata",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -36,7 +35,6 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "moderation": (),
     "prediction": (),
     "reasoning_effort": (),
-    "store": (False,),
     "verbosity": (),
     "web_search_options": (),
 }
@@ -91,7 +89,7 @@ class CreateChatCompletion(WireRequest):
     functions: Any = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     logprobs: bool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     modalities: list[Literal["text", "audio"]] | None = None
     moderation: Any = None
     prediction: Any = None
@@ -130,8 +128,14 @@ class CreateChatCompletion(WireRequest):
             raise InvalidRequest("'top_logprobs' wants 'logprobs': true.", param="top_logprobs")
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("'stream_options' is only for 'stream': true.", param="stream_options")
-        for name in ("messages", "tools", "stop"):
-            _refuse_broken_text(name, getattr(self, name))
+        if self.metadata and not self.store:
+            raise InvalidRequest(
+                "The 'metadata' parameter is only allowed when 'store' is enabled: say 'store' true, or leave it out.",
+                param="metadata",
+            )
+        said = self.model_dump(by_alias=True, include={"messages", "tools", "stop", "user", "response_format"})
+        for name, value in said.items():
+            refuse_broken(name, value)
         tools = self._tools()
         return ChatRequest(
             model=self.model,
@@ -223,8 +227,8 @@ def _refusal(error: InvalidMessage, name: str) -> ApiError:
     return kind(error.reason if param == name and name != "tool_choice" else f"{param}: {error.reason}", param=param)
 
 
-def _refuse_broken_text(name: str, value: object) -> None:
-    """Refuse half a surrogate pair, which JSON can write and no tokenizer can read.
+def refuse_broken(name: str, value: object) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no tokenizer can read, and numbers that JSON cannot write.
 
     Raises:
         InvalidRequest: the value holds one; lists are told by the item.
@@ -232,7 +236,11 @@ def _refuse_broken_text(name: str, value: object) -> None:
     items = [(f"{name}[{index}]", item) for index, item in enumerate(value)] if isinstance(value, list) else [(name, value)]
     for place, item in items:
         try:
-            json.dumps(item, ensure_ascii=False).encode()
+            json.dumps(item, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError as error:
             half = error.object[error.start]
             raise InvalidRequest(f"'{place}' holds {half!r}, half of a surrogate pair and no text.", param=place) from error
+        except ValueError as error:
+            raise InvalidRequest(
+                f"'{place}' holds NaN or an infinite number, which JSON does not have.", param=place
+            ) from error

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tunesmith.api.chat_schema import JsonSchema, SchemaName
-from tunesmith.api.wire import Text, WireRequest, shown, storable, storable_json
+from tunesmith.api.wire import Metadata, Text, WireRequest, storable, storable_json
 from tunesmith.graders.grader import Grader
 
 Auto = Literal["auto"]
@@ -15,9 +15,6 @@ Model = TypeVar("Model", bound=BaseModel)
 MethodType = Literal["supervised", "dpo", "reinforcement"]
 
 MAX_SEED: Final = 2**31 - 1
-N_METADATA: Final = 16
-N_METADATA_KEY: Final = 64
-N_METADATA_VALUE: Final = 512
 
 
 #: Beyond it a multiplier is a slip of the keyboard, and 64-bit floats are near their end.
@@ -201,32 +198,7 @@ class CreateJobRequest(WireRequest):
     #: Deprecated in favour of `method`.
     hyperparameters: SupervisedHyperparameters | None = None
     integrations: list[Integration] | None = Field(default=None, max_length=5)
-    metadata: dict[Text, Text] | None = None
-
-    @field_validator("metadata")
-    @classmethod
-    def _metadata_fits(cls, metadata: dict[str, str] | None) -> dict[str, str] | None:
-        if metadata is None:
-            return None
-        if len(metadata) > N_METADATA:
-            raise PydanticCustomError(
-                "value", "holds at most {limit} pairs (got {n})", {"limit": N_METADATA, "n": len(metadata)}
-            )
-        for key, value in metadata.items():
-            if len(key) > N_METADATA_KEY or len(value) > N_METADATA_VALUE:
-                raise PydanticCustomError(
-                    "value",
-                    "has keys of at most {limit} characters and values of at most {value_limit}; "
-                    "{key} has {n} and its value {m}",
-                    {
-                        "limit": N_METADATA_KEY,
-                        "value_limit": N_METADATA_VALUE,
-                        "key": shown(key),
-                        "n": len(key),
-                        "m": len(value),
-                    },
-                )
-        return metadata
+    metadata: Metadata | None = None
 
     @property
     def method_type(self) -> MethodType:

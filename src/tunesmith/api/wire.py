@@ -85,6 +85,38 @@ def shown(value: object) -> str:
     return text if len(text) <= N_SHOWN else f"{text[:N_SHOWN]}…"
 
 
+#: How many pairs an object's metadata has at most, and how many characters their keys and values.
+N_METADATA: Final = 16
+N_METADATA_KEY: Final = 64
+N_METADATA_VALUE: Final = 512
+
+
+def _metadata_fits(metadata: dict[str, str]) -> dict[str, str]:
+    if len(metadata) > N_METADATA:
+        raise PydanticCustomError(
+            "value", "holds at most {limit} pairs (got {n})", {"limit": N_METADATA, "n": len(metadata)}
+        )
+    for key, value in metadata.items():
+        if len(key) > N_METADATA_KEY or len(value) > N_METADATA_VALUE:
+            raise PydanticCustomError(
+                "value",
+                "has keys of at most {limit} characters and values of at most {value_limit}; "
+                "{key} has {n} and its value {m}",
+                {
+                    "limit": N_METADATA_KEY,
+                    "value_limit": N_METADATA_VALUE,
+                    "key": shown(key),
+                    "n": len(key),
+                    "m": len(value),
+                },
+            )
+    return metadata
+
+
+#: Pairs that a client attaches to an object.
+Metadata = Annotated[dict[Text, Text], AfterValidator(_metadata_fits)]
+
+
 def unix(time: float | None) -> int | None:
     """Return a time as the wire has it: whole unix seconds, or null."""
     return None if time is None else int(time)

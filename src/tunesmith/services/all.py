@@ -9,6 +9,7 @@ from tunesmith.domain.ports import Spares
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
+from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
@@ -38,6 +39,7 @@ class Services:
     bases: Bases
     upstreams: UpstreamModels
     chat: Chat
+    completions: KeptCompletions
     idempotency: Idempotency
     spares: Spares
     grading: Grading

@@ -246,3 +246,27 @@ idempotency = Table(
     Index(None, "project_id", "fingerprint"),
     Index(None, "expires_at"),
 )
+
+#: Chat completions that were asked to be stored.
+completions = Table(
+    "completions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("metadata", _json(), nullable=False),
+    Column("body", _json(), nullable=False),
+    Column("messages", _json(), nullable=False),
+    Index(None, "project_id", "created_at", "id"),
+)
+
+completion_metadata = Table(
+    "completion_metadata",
+    metadata,
+    Column("completion_id", String(64), ForeignKey("completions.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("value", Text, nullable=False),
+    Index(None, "project_id", "key", "value"),
+)
