@@ -161,7 +161,7 @@ def test_a_stop_string_ends_the_answer(chat: openai.OpenAI) -> None:
 def test_fields_that_only_steer_openai_are_taken(chat: openai.OpenAI) -> None:
     plain = ask(chat).choices[0].message.content
     steered = ask(
-        chat, user="u", safety_identifier="s", service_tier="auto", prompt_cache_key="k", store=False, metadata={"a": "b"},
+        chat, user="u", safety_identifier="s", service_tier="auto", prompt_cache_key="k", store=True, metadata={"a": "b"},
         frequency_penalty=0, presence_penalty=0, logprobs=False, response_format={"type": "text"}, modalities=["text"],
         tool_choice="auto",
     )  # fmt: skip

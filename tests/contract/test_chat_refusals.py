@@ -29,7 +29,6 @@ def ask(client: openai.OpenAI, **wishes: Any) -> Any:
         ("web_search_options", {}),
         ("reasoning_effort", "low"),
         ("verbosity", "low"),
-        ("store", True),
         ("moderation", {}),
     ],
 )
