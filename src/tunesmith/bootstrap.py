@@ -43,6 +43,7 @@ from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
 from tunesmith.services.scheduler import Scheduler
+from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.warmth import Warmth
 from tunesmith.store.migrate import NewerDatabase
@@ -122,7 +123,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     db.hold()
     db.migrate()
     blobs = LocalBlobs(folder.path / "blobs", ids=ids)
-    blobs.clear_unfinished("files")
+    for prefix in ("files", "uploads"):
+        blobs.clear_unfinished(prefix)
     spares = LocalSpares(
         folder.path,
         wanted={"validate": min(1, settings.warm_spares), "train": min(settings.warm_spares, settings.training_slots)},
@@ -167,6 +169,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         clock=clock,
         ids=ids,
         files=files,
+        uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),
         jobs=jobs,
         pauses=pauses,
         queue=Queue(db=db, clock=clock, settings=settings),
@@ -183,7 +186,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         rollouts=Rollouts(db=db, blobs=blobs),
         samplers=Samplers(db=db, bases=bases, inference=inference),
     )
-    retention = Retention(files, services.idempotency)
+    retention = Retention(files, services.uploads, services.idempotency)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
         settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares, sandbox, tools

@@ -111,10 +111,6 @@ LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
     "permissions.delete": lambda c: c.fine_tuning.checkpoints.permissions.delete(
         "cp_x", fine_tuned_model_checkpoint=CHECKPOINT
     ),
-    "uploads.create": lambda c: c.uploads.create(bytes=1, filename="a", mime_type="text/plain", purpose="fine-tune"),
-    "uploads.parts": lambda c: c.uploads.parts.create("upload_x", data=b"a"),
-    "uploads.complete": lambda c: c.uploads.complete("upload_x", part_ids=["part_x"]),
-    "uploads.cancel": lambda c: c.uploads.cancel("upload_x"),
     "embeddings": lambda c: c.embeddings.create(model="tunesmith-nano", input="x"),
     "completions": lambda c: c.completions.create(model="tunesmith-nano", prompt="x"),
     "responses.create": lambda c: c.responses.create(model="tunesmith-nano", input="x"),

@@ -11,11 +11,13 @@ import pytest
 
 from laws.failpoints import in_source
 
-#: What this story does not come by: new bases, models that are deleted, new tables, kept answers. A life does, below.
+#: What this story does not come by: new bases, models that are deleted, new tables, kept answers,
+#: uploads in parts. A life does, below.
 ELSEWHERE = {
     "fetch.spawn", "inspect.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
     "completions.keep", "completions.describe", "completions.delete",
+    "uploads.part_stored", "uploads.completed", "uploads.parts_deleted",
 }  # fmt: skip
 
 
@@ -84,6 +86,9 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         client.chat.completions.delete(stored)
         client.models.delete(model)
         client.files.delete(file)
+        client.uploads.upload_file_chunked(
+            file=b"{}\n", filename="a.jsonl", bytes=3, mime_type="text/plain", purpose="batch", part_size=2
+        )
 
 
 def n_spares(client: Any, root: str) -> int:

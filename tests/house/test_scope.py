@@ -22,13 +22,15 @@ from tunesmith.domain.model import Alias, TunedModel
 from tunesmith.domain.queue import Load
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
-from tunesmith.store import checkpoints, completions, files, idempotency, jobs, metrics, models, outbox
+from tunesmith.domain.upload import Part, Upload
+from tunesmith.store import checkpoints, completions, files, idempotency, jobs, metrics, models, outbox, uploads
 from tunesmith.store.session import Database, Transaction
 from tunesmith.store.tables import metadata
 
 OWN, OTHER = Project("proj_a", "org-a"), Project("proj_b", "org-b")
 JOB, FILE, CHECKPOINT, MODEL = "ftjob-theirs", "file-theirs", "ftckpt_theirs", "ft:nano:t::theirs"
 COMPLETION = "chatcmpl-theirs"
+UPLOAD = "upload_theirs"
 
 #: The store's files that hold no queries of their own.
 NO_QUERIES = {"session", "migrate", "scoping", "tables", "__init__"}
@@ -78,6 +80,8 @@ def tx(template: Database) -> Iterator[Transaction]:
         idempotency.add(open_tx, OTHER, _record("k"))
         idempotency.add(open_tx, OTHER, _record(None))
         completions.add(open_tx, OTHER, _completion())
+        uploads.add(open_tx, OTHER, _upload())
+        uploads.add_part(open_tx, OTHER, _part("part_theirs"), most_bytes=9)
         yield open_tx
         raise _Undo
 
@@ -140,6 +144,14 @@ def _record(key: str | None) -> Record:
     return Record(f"idem-{key}", "proj_b", 1.0, 2_000.0, key, "f", 0, 200, {}, b"theirs")
 
 
+def _upload(name: str = UPLOAD) -> Upload:
+    return Upload(name, "proj_b", "org-b", 1.0, 2_000.0, "x.jsonl", "fine-tune", 1)
+
+
+def _part(name: str) -> Part:
+    return Part(name, UPLOAD, "proj_b", 1.0, 1)
+
+
 #: How each function is asked for the other project's rows. Functions that insert what they are handed refuse it.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.add": ((_job(),), {}),
@@ -183,6 +195,13 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "completions.page": ((), {"metadata": {"k": "v"}}),
     "completions.describe": ((COMPLETION, {"k": "stolen"}), {}),
     "completions.delete_one": ((COMPLETION,), {}),
+    "uploads.add": ((_upload("upload_other"),), {}),
+    "uploads.get": ((UPLOAD,), {}),
+    "uploads.add_part": ((_part("part_other"),), {"most_bytes": 9}),
+    "uploads.parts": ((UPLOAD,), {}),
+    "uploads.end": ((UPLOAD, "cancelled"), {}),
+    "uploads.ended": ((), {"limit": 9}),
+    "uploads.forget_parts": ((_upload(),), {}),
     "models.add": ((_model(),), {}),
     "models.get": ((MODEL,), {}),
     "models.find": (("theirs",), {}),
@@ -250,6 +269,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, released_at=1.0)
     if name == "jobs.waiting":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
+    if name == "uploads.ended":
+        uploads.end(tx, OTHER, UPLOAD, "cancelled")
     if name == "idempotency.sweep":
         tx.execute(metadata.tables["idempotency"].update().values(expires_at=999.0))
     before = _everything(tx)

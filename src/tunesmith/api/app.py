@@ -22,10 +22,12 @@ from tunesmith.api import (
     rollouts,
     samplers,
     spares,
+    uploads,
 )
 from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
 from tunesmith.services.all import Services
+from tunesmith.services.uploads import PART_BYTES
 
 #: What a form may hold beside its file.
 FORM_BYTES: Final = 1024 * 1024
@@ -43,6 +45,7 @@ def create_routes(services: Services) -> FastAPI:
     app.state.services = services
     for module in (
         files,
+        uploads,
         jobs,
         models,
         aliases,
@@ -72,10 +75,15 @@ def framed(routes: ASGIApp, services: Services) -> ASGIApp:
     """Return routes with the layers around them."""
     settings = services.settings
     upload = Cap(settings.max_file_bytes + FORM_BYTES, f"The file is over the limit of {settings.max_file_bytes} bytes.")
+    part = Cap(PART_BYTES + FORM_BYTES, f"The part is over the limit of {PART_BYTES} bytes.")
     other = Cap(settings.max_body_bytes, f"The body is over the limit of {settings.max_body_bytes} bytes.")
 
     def cap(scope: Scope) -> Cap:
-        return upload if scope["path"] == "/v1/files" and scope["method"] == "POST" else other
+        if scope["method"] != "POST":
+            return other
+        if scope["path"].startswith("/v1/uploads/") and scope["path"].endswith("/parts"):
+            return part
+        return upload if scope["path"] == "/v1/files" else other
 
     limited = BodyLimit(LoopbackOnly(routes), clock=services.clock, cap=cap)
     return Frame(limited, clock=services.clock, ids=services.ids)

@@ -57,7 +57,7 @@ async def create_file(request: Request, served: Served, caller: Caller, once: Re
     with tempfile.TemporaryFile(dir=served.settings.data_dir) as sink:
         form = await read_form(request, sink, max_file_bytes=served.settings.max_file_bytes)
         if once is not None and once.may_have_come:
-            once.read(_said(form, await run_in_threadpool(_sha256, sink)))
+            once.read(_said(form, await run_in_threadpool(sha256_of, sink)))
             replayed = await once.replay()
             if replayed is not None:
                 return replayed
@@ -65,7 +65,8 @@ async def create_file(request: Request, served: Served, caller: Caller, once: Re
     return JSONResponse(wire_file(file))
 
 
-def _sha256(sink: BinaryIO) -> str:
+def sha256_of(sink: BinaryIO) -> str:
+    """Return the SHA-256 of a file that is at its start, and is again afterwards."""
     digest = hashlib.sha256()
     for piece in chunks(sink):
         digest.update(piece)

@@ -4,6 +4,7 @@ Creates pass through it without a key too, since an SDK whose answer was lost se
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -25,8 +26,9 @@ RETRIES: Final = "x-stainless-retry-count"
 N_KEY: Final = 255
 #: No client sends a request again more often than this number of digits can tell.
 N_DIGITS: Final = 4
-#: Its body is a form that goes to disk: the endpoint tells what it says, and asks for the replay.
 UPLOAD: Final = "/v1/files"
+#: Their bodies are forms that go to disk: the endpoint tells what they say, and asks for the replay.
+_FORM: Final = re.compile(rf"{UPLOAD}|/v1/uploads/[^/]+/parts")
 CREATES: Final = frozenset({"/v1/fine_tuning/jobs", UPLOAD})
 #: How long a request waits for a like one that is being executed.
 PATIENCE_S: Final = 60.0
@@ -55,7 +57,7 @@ class ExecutedOnce:
         try:
             await self._once(scope, receive, send, headers)
         except ApiError as error:
-            if scope["path"] == UPLOAD:
+            if _FORM.fullmatch(scope["path"]):
                 await receive()  # of a body that was begun the rest is read too, so that its sender sees the answer
             await render(error)(scope, receive, send)
 
@@ -69,7 +71,7 @@ class ExecutedOnce:
             n_retries=_retries(headers),
         )
         name = once.key
-        if scope["path"] != UPLOAD:
+        if not _FORM.fullmatch(scope["path"]):
             body, receive = await _gathered(receive)
             if body is not None:
                 fingerprint = once.read(body)

@@ -1,14 +1,13 @@
 """Fine-tuning jobs over HTTP: `/v1/fine_tuning/jobs`, and the job, event and checkpoint as the wire shows them."""
 
-import json
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from tunesmith.api.deps import Caller, Served
+from tunesmith.api.deps import Caller, Served, no_body
 from tunesmith.api.job_schema import CreateJobRequest
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.once import Repeatable
@@ -30,24 +29,6 @@ class ListCheckpoints(Page):
     """Which checkpoints to list."""
 
     limit: int = Field(default=10, ge=1, le=Page.model_fields["limit"].metadata[1].le)
-
-
-async def no_body(request: Request) -> None:
-    """Accept an empty body or an empty object, which clients send with verbs that take nothing.
-
-    Raises:
-        InvalidRequest: the body says something.
-    """
-    body = await request.body()
-    if not body.strip():
-        return
-    try:
-        said: object = json.loads(body)
-    except ValueError as error:
-        raise InvalidRequest("The body is not valid JSON; this call needs none.") from error
-    if said not in ({}, None):
-        names = ", ".join(f"'{name}'" for name in cast("dict[str, Any]", said)) if isinstance(said, dict) else "a value"
-        raise InvalidRequest(f"This call takes no parameters, but its body holds {names}.")
 
 
 async def listing(request: Request) -> ListJobs:

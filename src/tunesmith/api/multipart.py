@@ -25,16 +25,17 @@ class Form:
     """A parsed form: its small fields, and the file that was written meanwhile."""
 
     fields: dict[str, str] = field(default_factory=dict[str, str])
-    #: None until a part named `file` has come.
+    #: None until the part that is the file has come.
     filename: str | None = None
     n_bytes: int = 0
 
 
 class FormReader:
-    """Takes a body piece by piece; the part called `file` goes to `sink`, every other part is a field."""
+    """Takes a body piece by piece; the one part that is the file goes to `sink`, every other part is a field."""
 
-    def __init__(self, boundary: bytes, sink: BinaryIO, *, max_file_bytes: int) -> None:
+    def __init__(self, boundary: bytes, sink: BinaryIO, *, max_file_bytes: int, part: str = "file") -> None:
         self.form = Form()
+        self._part = part
         self._sink = sink
         self._max_file_bytes = max_file_bytes
         self._header_name = bytearray()
@@ -75,7 +76,9 @@ class FormReader:
         if not self._ended:
             raise InvalidRequest("The multipart body ended before its closing boundary.")
         if self.form.filename is None:
-            raise InvalidRequest("Missing required parameter: 'file'.", param="file", code="missing_required_parameter")
+            raise InvalidRequest(
+                f"Missing required parameter: '{self._part}'.", param=self._part, code="missing_required_parameter"
+            )
         self._sink.seek(0)
         return self.form
 
@@ -100,27 +103,28 @@ class FormReader:
         if b"name" not in options:
             raise InvalidRequest("Every part of a multipart body needs a Content-Disposition with a name.")
         self._name = options[b"name"].decode("utf-8", "replace")
-        taken = self.form.filename is not None if self._name == "file" else self._name in self.form.fields
+        taken = self.form.filename is not None if self._name == self._part else self._name in self.form.fields
         if taken:
             raise InvalidRequest(f"'{self._name}' is given more than once.", param=self._name)
         if len(self.form.fields) >= N_FIELDS:
             raise InvalidRequest(f"A form holds at most {N_FIELDS} fields.")
-        if self._name == "file":
+        if self._name == self._part:
             self.form.filename = _filename(options.get(b"filename", b""))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name != "file":
+        if self._name != self._part:
             self._value += data[start:end]
             if len(self._value) > N_FIELD_BYTES:
                 raise InvalidRequest(f"'{self._name}' is longer than {N_FIELD_BYTES} bytes.", param=self._name)
             return
         self.form.n_bytes += end - start
         if self.form.n_bytes > self._max_file_bytes:
-            raise TooLarge(f"The file is larger than the limit of {self._max_file_bytes} bytes.", param="file")
+            what = "file" if self._part == "file" else "part"
+            raise TooLarge(f"The {what} is larger than the limit of {self._max_file_bytes} bytes.", param=self._part)
         self._sink.write(memoryview(data)[start:end])
 
     def _part_end(self) -> None:
-        if self._name != "file":
+        if self._name != self._part:
             self.form.fields[self._name] = self._value.decode("utf-8", "replace")
 
     def _end(self) -> None:
@@ -141,8 +145,8 @@ def _filename(sent: bytes) -> str:
     return name.replace("\x00", "") or "file"
 
 
-async def read_form(request: Request, sink: BinaryIO, *, max_file_bytes: int) -> Form:
-    """Read a request's multipart body; its file lies in `sink`, ready to be read from the start.
+async def read_form(request: Request, sink: BinaryIO, *, max_file_bytes: int, part: str = "file") -> Form:
+    """Read a request's multipart body; its file, the part of that name, lies in `sink`, ready to be read from the start.
 
     Raises:
         InvalidRequest: the body is not a form with one file.
@@ -151,8 +155,9 @@ async def read_form(request: Request, sink: BinaryIO, *, max_file_bytes: int) ->
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise InvalidRequest("A file is uploaded as multipart/form-data with the fields 'purpose' and 'file'.")
-    reader = FormReader(boundary, sink, max_file_bytes=max_file_bytes)
+        beside = "the fields 'purpose' and 'file'" if part == "file" else f"the field '{part}'"
+        raise InvalidRequest(f"A file is uploaded as multipart/form-data with {beside}.")
+    reader = FormReader(boundary, sink, max_file_bytes=max_file_bytes, part=part)
     gathered = bytearray()
     async for chunk in request.stream():
         gathered += chunk

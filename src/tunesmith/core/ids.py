@@ -26,6 +26,14 @@ class Ids:
         """Return `file-` and 22 alphanumerics."""
         return "file-" + self._text(_ALPHANUMERIC, 22)
 
+    def upload(self) -> str:
+        """Return `upload_` and 32 hexadecimal digits."""
+        return "upload_" + self._text(_HEX, 32)
+
+    def part(self) -> str:
+        """Return `part_` and 32 hexadecimal digits."""
+        return "part_" + self._text(_HEX, 32)
+
     def job(self) -> str:
         """Return `ftjob-` and 24 alphanumerics."""
         return "ftjob-" + self._text(_ALPHANUMERIC, 24)

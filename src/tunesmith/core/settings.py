@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """Pause running jobs before the server ends, and resume them at its next start; without it they run on meanwhile."""
     max_file_bytes: int = Field(default=512 * MEGABYTE, ge=1)
     """Largest file accepted by `POST /v1/files`."""
+    max_upload_bytes: int = Field(default=8192 * MEGABYTE, ge=1)
+    """Largest file that comes in parts, by `POST /v1/uploads`."""
     max_line_bytes: int = Field(default=64 * MEGABYTE, ge=1)
     """Largest line of a training file."""
     max_body_bytes: int = Field(default=32 * MEGABYTE, ge=1)

@@ -20,6 +20,7 @@ from tunesmith.services.queue import Queue
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
+from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
 
 
@@ -31,6 +32,7 @@ class Services:
     clock: Clock
     ids: Ids
     files: Files
+    uploads: Uploads
     jobs: Jobs
     pauses: Pauses
     queue: Queue

@@ -6,7 +6,7 @@ from typing import BinaryIO, Final, Literal
 import structlog
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import FileNotFound, InvalidRequest, StorageFull, TooLarge
+from tunesmith.core.errors import FileNotFound, InvalidRequest, StateConflict, StorageFull, TooLarge
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
@@ -48,20 +48,24 @@ class Files:
         chunks: Iterable[bytes],
         expires_after_s: int | None,
         also: Also[File] | None = None,
+        max_bytes: int | None = None,
     ) -> File:
         """Store an upload and return its row; nothing is left of one that is refused. What `also` writes is in its commit.
+
+        `max_bytes` takes the place of the limit of the settings.
 
         Raises:
             InvalidRequest: the purpose is not one that uploads have, the file is empty, or it is not JSONL but should be.
             TooLarge: the file is over the limit.
             StorageFull: the disk is full.
+            StateConflict: `also` found that there shall be no file.
         """
         if purpose not in PURPOSES:
             raise InvalidRequest(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", param="purpose")
         file_id = self._ids.file()
         key = f"files/{file_id}"
         try:
-            stored = self._blobs.put(key, self._checked(chunks, jsonl=purpose == "fine-tune"))
+            stored = self._blobs.put(key, self._checked(chunks, jsonl=purpose == "fine-tune", max_bytes=max_bytes))
         except NotJsonl as error:
             raise InvalidRequest(str(error), param="file") from error
         if expires_after_s is None and purpose == "batch":
@@ -85,7 +89,7 @@ class Files:
                 files.add(tx, scope, file)
                 if also is not None:
                     also(tx, file)
-        except StorageFull:
+        except (StorageFull, StateConflict):
             self._blobs.delete(key)
             raise
         log.info("file.created", file=file.id, purpose=purpose, bytes=file.bytes)
@@ -157,14 +161,14 @@ class Files:
                     files.forget(tx, _EVERYWHERE, file.id)
         return len(unneeded)
 
-    def _checked(self, chunks: Iterable[bytes], *, jsonl: bool) -> Iterator[bytes]:
+    def _checked(self, chunks: Iterable[bytes], *, jsonl: bool, max_bytes: int | None) -> Iterator[bytes]:
         """Yield the chunks while they are within the limit and, for training files, JSONL."""
         check = JsonlCheck(max_line_bytes=self._settings.max_line_bytes) if jsonl else None
-        n_bytes = 0
+        n_bytes, most = 0, max_bytes or self._settings.max_file_bytes
         for chunk in chunks:
             n_bytes += len(chunk)
-            if n_bytes > self._settings.max_file_bytes:
-                raise TooLarge(f"The file is larger than the limit of {self._settings.max_file_bytes} bytes.", param="file")
+            if n_bytes > most:
+                raise TooLarge(f"The file is larger than the limit of {most} bytes.", param="file")
             if check is not None:
                 check.feed(chunk)
             yield chunk

@@ -1,4 +1,4 @@
-"""Retention: a thread that removes the files that are deleted or expired and that no job needs, and expired answers."""
+"""Retention: a thread that removes deleted and expired files that no job needs, parts of ended uploads, expired answers."""
 
 import threading
 from typing import Final
@@ -8,6 +8,7 @@ import structlog
 from tunesmith.core.errors import ApiError
 from tunesmith.services.files import Files
 from tunesmith.services.idempotency import Idempotency
+from tunesmith.services.uploads import Uploads
 
 EVERY_S: Final = 60.0
 
@@ -17,8 +18,8 @@ log = structlog.get_logger()
 class Retention:
     """Sweeps at its start, then every minute."""
 
-    def __init__(self, files: Files, idempotency: Idempotency) -> None:
-        self._sweeps = (files.sweep, idempotency.sweep)
+    def __init__(self, files: Files, uploads: Uploads, idempotency: Idempotency) -> None:
+        self._sweeps = (files.sweep, uploads.sweep, idempotency.sweep)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest migration.
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 
 
 class NewerDatabase(Exception):

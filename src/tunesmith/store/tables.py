@@ -270,3 +270,34 @@ completion_metadata = Table(
     Column("value", Text, nullable=False),
     Index(None, "project_id", "key", "value"),
 )
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("organization_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("expires_after_s", Integer),
+    Column("status", String(16), nullable=False),
+    Column("file_id", String(64)),
+    Column("part_ids", _json()),
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("has_parts", Boolean, nullable=False),
+    Index(None, "has_parts", "expires_at"),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("upload_id", String(64), ForeignKey("uploads.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Index(None, "upload_id"),
+)
