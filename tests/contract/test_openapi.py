@@ -201,10 +201,6 @@ def test_fields_without_effect_and_fields_to_come_are_documented() -> None:
     assert without == WITHOUT_EFFECT | {"include_obfuscation", "stream_options", "prompt_cache_breakpoint"}
     later = lines["- Not available yet, refused unless they ask for nothing"]
     assert set(NOT_YET) <= later
-    used = {"model", "messages", "tools", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed"}
-    used |= {"parallel_tool_calls", "response_format", "stream", "stream_options", "store", "metadata"}
-    used |= {"logprobs", "top_logprobs", "logit_bias", "presence_penalty", "frequency_penalty"}
-    assert used | WITHOUT_EFFECT | set(NOT_YET) == set(CreateChatCompletion.model_fields)
 
 
 def test_our_own_description_is_served_and_names_what_is_served(http: httpx2.Client) -> None:

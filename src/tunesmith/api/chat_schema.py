@@ -17,6 +17,7 @@ N_MAX_STOPS: Final = 4
 #: Fields that only steer OpenAI's own operation: accepted, documented, without effect.
 WITHOUT_EFFECT: Final = frozenset(
     {
+        "prediction",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -33,9 +34,8 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "functions": (),
     "modalities": (["text"],),
     "moderation": (),
-    "prediction": (),
     "reasoning_effort": (),
-    "verbosity": (),
+    "verbosity": ("medium",),
     "web_search_options": (),
 }
 
@@ -66,6 +66,21 @@ class ResponseFormat(WireRequest):
     json_schema: JsonSchema | None = None
 
 
+class PredictedPart(WireRequest):
+    """A part of a predicted answer."""
+
+    type: Literal["text"]
+    text: str
+    prompt_cache_breakpoint: Any = None
+
+
+class Prediction(WireRequest):
+    """What much of the answer will be; it saves OpenAI time, changes no answer, and is without effect here."""
+
+    type: Literal["content"]
+    content: str | Annotated[list[PredictedPart], Field(min_length=1)]
+
+
 class CreateChatCompletion(WireRequest):
     """The body of `POST /v1/chat/completions`, every field of the contract."""
 
@@ -92,7 +107,7 @@ class CreateChatCompletion(WireRequest):
     metadata: Metadata | None = None
     modalities: list[Literal["text", "audio"]] | None = None
     moderation: Any = None
-    prediction: Any = None
+    prediction: Prediction | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: Any = None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tunesmith.core.ids import Ids
 from tunesmith.data.answers import Assembler, Delta, Said
 from tunesmith.data.calls import ToolCall
+from tunesmith.data.vocabulary import TokenLogprob
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {"city": "Köln"}}\n</tool_call>'
 
@@ -190,3 +191,43 @@ def test_a_call_may_begin_where_the_last_one_was_not_closed(places: list[int]) -
 def test_nothing_is_lost_where_nothing_stops(whole: str, places: list[int], tools: bool) -> None:
     if "</s>" not in whole:
         assert text(told(cut(whole, places), ("</s>",), tools=tools)) == whole
+
+
+def scored(pieces: list[str], stops: tuple[str, ...] = (), *, tools: bool = False) -> list[Delta]:
+    """Return the deltas of pieces that are each fed with a log-probability of their own number."""
+    assembler = Assembler(0, Pieces(pieces), stops, with_tools=tools, ids=Ids(random.Random(1)))  # type: ignore[arg-type]
+    deltas: list[Delta] = []
+    for token, piece in enumerate(pieces):
+        deltas += assembler.feed(token, None, is_stop=False, scored=TokenLogprob(piece.encode(), -float(token)))
+    return deltas + assembler.feed(-1, "stop", is_stop=True)
+
+
+@given(whole=st.text("ab<", max_size=20), places=st.lists(st.integers(0, 30)))
+def test_each_token_is_told_once_with_the_text_that_it_begins(whole: str, places: list[int]) -> None:
+    pieces = cut(whole, places)
+    deltas = scored(pieces, ("<<<",))
+    told = [token for delta in deltas for token in delta.logprobs]
+    assert [token.logprob for token in told] == [-float(number) for number in range(len(told))]
+    written = "".join(token.text for token in told)
+    assert written.startswith(text(deltas))
+    assert len(written) - len(told[-1].text if told else "") <= len(text(deltas))
+
+
+def test_only_tokens_of_the_text_are_told() -> None:
+    pieces = ["Let", " me", " see", ".\n", "<tool_", f"call>{CALL[11:-1]}", ">\n", " Done", ".", "E", "ND", "x"]
+    deltas = scored(pieces, ("END",), tools=True)
+    assert text(deltas) == "Let me see.Done."
+    assert [token.text for delta in deltas for token in delta.logprobs] == ["Let", " me", " see", ".\n", " Done", "."]
+    assert all(bool(delta.text) == bool(delta.logprobs) for delta in deltas)
+
+
+def test_tokens_of_one_character_are_told_together() -> None:
+    deltas = scored(["a", "", "", "€", "b"])
+    assert [len(delta.logprobs) for delta in deltas if delta.text] == [1, 3, 1]
+
+
+def test_what_looked_like_a_call_is_told_with_its_tokens() -> None:
+    pieces = ["One\n", " <tool", "_call>", "two</tool_call>", " three"]
+    deltas = scored(pieces, tools=True)
+    assert text(deltas) == "".join(pieces)
+    assert [token.text for delta in deltas for token in delta.logprobs] == pieces

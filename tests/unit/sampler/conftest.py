@@ -63,15 +63,15 @@ class Said:
     news: "queue.SimpleQueue[list[Token] | Exception]" = field(default_factory=queue.SimpleQueue)
 
     def tokens(self, n: int = 1) -> list[list[Token]]:
-        """Wait until `n` samples have ended and return them; an error is raised."""
-        samples: list[list[Token]] = [[] for _ in range(n)]
-        while not all(sample and sample[-1].finish for sample in samples):
+        """Wait until `n` samples have ended and return them, and behind them the prompt's tokens; an error is raised."""
+        samples: list[list[Token]] = [[] for _ in range(n + 1)]
+        while not all(sample and sample[-1].finish for sample in samples[:n]):
             item = self.news.get(timeout=60)
             if isinstance(item, Exception):
                 raise item
             for token in item:
                 samples[token.index].append(token)
-        return samples
+        return samples if samples[-1] else samples[:n]
 
     def ids(self) -> list[int]:
         return [token.token for token in self.tokens()[0]]

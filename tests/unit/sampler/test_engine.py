@@ -78,16 +78,55 @@ def test_a_seed_gives_the_same_tokens_whatever_else_is_in_the_batch(
     make_engine: Callable[..., Any], make_prompts: Callable[..., Any]
 ) -> None:
     bench = make_engine("qwen3")
-    wishes: dict[str, Any] = {"max_tokens": 20, "temperature": 1.1, "top_p": 0.9, "seed": 42, "n": 3}
+    wishes: dict[str, Any] = {
+        "max_tokens": 20, "temperature": 1.1, "top_p": 0.9, "seed": 42, "n": 3,
+        "frequency_penalty": 1.0, "presence_penalty": -0.5, "logit_bias": {5: 3.0, 9: -100.0},
+    }  # fmt: skip
     first, *others = make_prompts(8)
     alone = [[token.token for token in sample] for sample in bench.ask(first, **wishes)[1].tokens(3)]
     for i, prompt in enumerate(others):
-        bench.ask(prompt, max_tokens=5 * i + 1, temperature=0.7, seed=i)
+        bench.ask(prompt, max_tokens=5 * i + 1, temperature=0.7, seed=i, presence_penalty=0.1 * i, top_logprobs=i)
     crowded = [[token.token for token in sample] for sample in bench.ask(first, **wishes)[1].tokens(3)]
     assert crowded == alone
     assert len({tuple(sample) for sample in alone}) == 3
     other_seed = bench.ask(first, **{**wishes, "seed": 43})[1].tokens(3)
     assert [[token.token for token in sample] for sample in other_seed] != alone
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("portion", [4096, 7])
+def test_a_prompts_own_tokens_are_told_as_transformers_scores_them(
+    family: str,
+    portion: int,
+    make_engine: Callable[..., Any],
+    make_prompts: Callable[..., Any],
+    reference: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "N_MAX_PROMPT_TOKENS", portion)
+    bench, model = make_engine(family), reference(family)
+    asked = make_prompts(4)
+    wishes: dict[str, Any] = {"temperature": 0.0, "n": 2, "top_logprobs": 3, "prompt_logprobs": True}
+    answers = [bench.ask(prompt, max_tokens=i, **wishes)[1] for i, prompt in enumerate(asked)]
+    for i, (prompt, answer) in enumerate(zip(asked, answers, strict=True)):
+        told = answer.tokens(2)
+        assert [len(sample) for sample in told[:2]] == [max(i, 1)] * 2
+        assert [token.token for token in told[-1]] == prompt[1:]
+        logp_TV = torch.log_softmax(model(torch.tensor([prompt])).logits[0].float(), -1)
+        assert [token.logprob for token in told[-1]] == pytest.approx(
+            [logp_TV[at, token].item() for at, token in enumerate(prompt[1:])], abs=1e-4
+        )
+        best = logp_TV[:-1].topk(3, -1)
+        assert [[each for each, _ in token.top] for token in told[-1]] == best.indices.tolist()
+
+
+def test_a_text_of_the_whole_context_can_be_scored(make_engine: Callable[..., Any]) -> None:
+    bench = make_engine()
+    prompt = [5] * 128
+    said = bench.ask(prompt, max_tokens=0, prompt_logprobs=True)[1]
+    assert len(said.tokens(1)[-1]) == 127
+    with pytest.raises(PromptTooLong):
+        bench.ask(prompt, max_tokens=1)
 
 
 def test_without_a_seed_answers_differ(make_engine: Callable[..., Any]) -> None:
