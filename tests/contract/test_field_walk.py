@@ -22,7 +22,7 @@ ASKED: dict[str, Any] = {
 }  # fmt: skip
 #: What some fields are only for.
 BESIDE: dict[str, Any] = {
-    "stream_options": {"stream": True}, "tool_choice": {"tools": ASKED["tools"]}, "top_logprobs": {"logprobs": True}
+    "metadata": {"store": True}, "stream_options": {"stream": True}, "tool_choice": {"tools": ASKED["tools"]}, "top_logprobs": {"logprobs": True}
 }  # fmt: skip
 #: Fields whose work is done where a request comes in, so that the service need not know.
 AT_THE_DOOR = {"metadata", "store", "stream", "stream_options"}
