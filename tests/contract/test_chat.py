@@ -150,6 +150,20 @@ async def test_many_ask_at_once(async_chat: openai.AsyncOpenAI) -> None:
     assert len(set(said[1::2])) == 1
 
 
+def test_the_tokens_of_a_prompt_that_were_computed_before_are_counted(chat: openai.OpenAI) -> None:
+    system = {"role": "system", "content": "You never say more than you were asked for."}
+    first, second = ([system, {"role": "user", "content": words}] for words in ("One?", "Two?"))
+    with_usage = {"stream": True, "stream_options": {"include_usage": True}}
+    for model in ("tiny", TUNED):
+        counted = [ask(chat, model, messages=messages).usage for messages in (first, second, second)]
+        *_, last = ask(chat, model, messages=second, **with_usage)
+        cached = [usage.prompt_tokens_details.cached_tokens for usage in (*counted, last.usage)]
+        n_prompt = counted[0].prompt_tokens
+        assert cached[0] == 0
+        assert len(system["content"]) < cached[1] < n_prompt - 10
+        assert cached[2:] == [n_prompt - 1] * 2
+
+
 def test_a_stop_string_ends_the_answer(chat: openai.OpenAI) -> None:
     whole = ask(chat, max_tokens=40).choices[0].message.content
     stop = whole[3:5]

@@ -187,6 +187,8 @@ class Sampled:
     logprob: float
     finish: str | None = None
     top: tuple[tuple[int, float], ...] = ()
+    cached: int = 0
+    """With a request's first token: the tokens of its prompt that had been computed before, for another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,7 +327,7 @@ def _sampled(line: bytes) -> Sampled:
             raise InvalidRequest(f"The model cannot keep to the schema: {reason}.", param="response_format")
         raise Unavailable(f"The model could not be served: {reason}.")
     top = tuple((token, logprob) for token, logprob in said.get("top", ()))
-    return Sampled(said["index"], said["token"], said["logprob"], said["finish"], top)
+    return Sampled(said["index"], said["token"], said["logprob"], said["finish"], top, said.get("cached", 0))
 
 
 def _died(base_path: str) -> Unavailable:

@@ -4,6 +4,7 @@
 Shapes: S slots, K key heads, P positions held, D head size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +25,8 @@ class SlotCache:
     values_SKPD: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     #: Bytes of one position of one slot over all layers; learnt from the first pass.
     position_bytes: int = 0
+    #: Told the bytes that slots are about to take, so that nothing else takes them.
+    before_growth: Callable[[int], None] = lambda _: None
 
     def room(self, n_positions: int) -> int:
         """Return how many slots of so many positions stay within the bound."""
@@ -40,6 +43,7 @@ class SlotCache:
         positions = _doubled(max(n_positions, self.n_positions), _N_MIN_POSITIONS)
         if slots * positions * self.position_bytes > self.max_bytes:
             slots, positions = n_slots, most_positions
+        self.before_growth(slots * positions * self.position_bytes)
         kept = slice(0, min(slots, self.n_slots)), slice(None), slice(0, min(positions, self.n_positions))
         for tensors in (self.keys_SKPD, self.values_SKPD):
             for layer, old in tensors.items():
@@ -77,6 +81,18 @@ class SlotCache:
             for tensor in tensors.values():
                 tensor[target, :, :n_positions] = tensor[source, :, :n_positions]
 
+    def take(self, slot: int, n_positions: int) -> list[Tensor]:
+        """Return a copy of the first positions of a slot, for `put`."""
+        return [tensor[slot, :, :n_positions].clone() for tensor in self._tensors()]
+
+    def put(self, slot: int, taken: list[Tensor], n_positions: int) -> None:
+        """Fill the first positions of a slot with those of another that were taken."""
+        for tensor, taken_KPD in zip(self._tensors(), taken, strict=True):
+            tensor[slot, :, :n_positions] = taken_KPD[:, :n_positions]
+
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for tensors in (self.keys_SKPD, self.values_SKPD) for tensor in tensors.values()]
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -85,6 +101,11 @@ class Segment:
     slot: int
     start: int
     n_tokens: int
+
+    @property
+    def end(self) -> int:
+        """The position after its last token."""
+        return self.start + self.n_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tunesmith.lm.load import Base
 from tunesmith.lm.lora import LoraModel
 from tunesmith.sampler import attention
 from tunesmith.sampler.engine import Engine
-from tunesmith.sampler.grammar import GrammarBroken, Grammars
+from tunesmith.sampler.grammar import Grammars
 from tunesmith.sampler.request import Request, Token
 
 
@@ -23,7 +23,6 @@ from tunesmith.sampler.request import Request, Token
 class _Sample:
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
-    ended: bool = False
 
 
 class DirectSampler:
@@ -64,23 +63,15 @@ class DirectSampler:
     def _request(self, number: int, ask: Ask, on_drawn: Callable[[Drawn], None]) -> Request:
         samples = [_Sample() for _ in range(ask.n)]
 
-        def ended(index: int, finish: str) -> None:
-            samples[index].ended = True
-            on_drawn(Drawn(number, index, samples[index].tokens, samples[index].logprobs, finish))
-
         def emit(news: list[Token] | Exception) -> None:
-            if isinstance(news, GrammarBroken):
-                # the grammar led nowhere: what there is by now is the answer, as where the tokens ran out
-                for index in [index for index, sample in enumerate(samples) if not sample.ended]:
-                    ended(index, "length")
-                return
             if isinstance(news, Exception):
                 raise news
             for token in news:
-                samples[token.index].tokens.append(token.token)
-                samples[token.index].logprobs.append(token.logprob)
+                sample = samples[token.index]
+                sample.tokens.append(token.token)
+                sample.logprobs.append(token.logprob)
                 if token.finish is not None:
-                    ended(token.index, token.finish)
+                    on_drawn(Drawn(number, token.index, sample.tokens, sample.logprobs, token.finish))
 
         return Request(
             prompt=ask.prompt,
@@ -91,6 +82,7 @@ class DirectSampler:
             seed=ask.seed,
             stop_ids=self._stop_ids,
             slot=self._slot if ask.tuned else self._start_slot,
+            cuts_broken=True,
             matcher=None if ask.grammar is None else self._grammars.matcher(ask.grammar, self._stop_ids),
         )
 

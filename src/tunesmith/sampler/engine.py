@@ -27,7 +27,8 @@ from tunesmith.sampler import attention, waiting
 from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding
 from tunesmith.sampler.choice import choose
-from tunesmith.sampler.grammar import GrammarBroken, allowed, take
+from tunesmith.sampler.grammar import GrammarBroken, allowed
+from tunesmith.sampler.prefixes import Prefixes
 from tunesmith.sampler.prompts import tell_prompts
 from tunesmith.sampler.request import Intake, Request, Row, Token, row_of
 
@@ -53,14 +54,20 @@ class Engine:
         context_length: int,
         cache_bytes: int = CACHE_BYTES,
         n_max_waiting: int | None = None,
+        reuse: bool = False,
         randomness: random.Random | None = None,
     ) -> None:
+        """Prepare to sample; with `reuse` a prompt that begins as an earlier one is computed from there on.
+
+        What is computed with what depends on what was asked before then, and so may a last digit.
+        """
         attention.register()
         base.model.set_attn_implementation(attention.NAME)  # type: ignore[operator]  # a transformers model
         self._base = base
         self._lora = lora
         self._context_length = context_length
         self._cache = SlotCache(cache_bytes)
+        self._prefixes = Prefixes(self._cache, wanted=reuse)
         #: Where the seeds of requests without one come from.
         self._randomness = randomness if randomness is not None else random.SystemRandom()
         self.adapters = Adapters(lora)
@@ -68,6 +75,7 @@ class Engine:
         self._waiting = waiting.Waiting(n_max_waiting)
         self._rows: list[Row] = []
         self._admitted: list[Intake] = []
+        self._n_under_way = 0
         self.n_steps = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._warm_up()
@@ -79,13 +87,14 @@ class Engine:
             "waiting": len(self._waiting),
             "steps": self.n_steps,
             "adapters": self.adapters.names(),
-            "cache_bytes": self._cache.n_bytes,
+            "cache_bytes": self._cache.n_bytes + self._prefixes.n_bytes,
         }
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """Make one pass: it loads kernels, and tells what a position costs."""
-        self._pass([0], [0], (Segment(0, 0, 1),), [None], reserve=(1, 1))
+        self._reserve(1, 1)
+        self._pass([0], [0], (Segment(0, 0, 1),), [None])
         self._cache.release()
 
     def start(self) -> None:
@@ -149,14 +158,15 @@ class Engine:
     def forget(self, name: str) -> None:
         """Drop an adapter once no row uses it."""
         self._inbox.put(lambda: self.adapters.forget(name))
+        self._inbox.put(lambda: self._prefixes.forget(name))
 
     def _run(self) -> None:
         while self._collect():
             try:
                 self._turn()
-            except Exception as error:  # one bad pass fails the rows it was for, never the process
+            except Exception as error:  # one bad pass fails those it was for, never the process
                 log.exception("sampler.turn")
-                self._fail_all(error)
+                self._recover(error)
 
     def _collect(self) -> bool:
         """Take in what came; wait when there is nothing to do. False at the end."""
@@ -174,6 +184,7 @@ class Engine:
     @torch.inference_mode()
     def _turn(self) -> None:
         self._drop_cancelled()
+        self._n_under_way = len(self._rows)
         self._admitted = self._waiting.admit(self._rows, self._cache.room)
         if self._admitted:
             self._take_in(self._admitted)
@@ -201,17 +212,23 @@ class Engine:
             intake = self._with_adapter(admission, {each.adapter_slot for each in intakes if each.adapter_slot is not None})
             if intake is not None:
                 intakes.append(intake)
-        first = len(self._rows)
-        segments: list[Segment] = []
-        for intake in intakes:
-            segments.append(Segment(first + len(segments), 0, len(intake.request.prompt)))
-            if intake.request.seed is None:
-                intake.request.seed = self._randomness.getrandbits(48)
-            self._rows.append(row_of(intake, 0))
         if not intakes:
             return
+        first = len(self._rows)
+        begun = [self._prefixes.find(intake.request, self._rows) for intake in intakes]
+        segments: list[Segment] = []
+        for intake, beginning in zip(intakes, begun, strict=True):
+            n_cached = 0 if beginning is None else beginning.n
+            segments.append(Segment(len(self._rows), n_cached, len(intake.request.prompt) - n_cached))
+            if intake.request.seed is None:
+                intake.request.seed = self._randomness.getrandbits(48)
+            self._rows.append(row_of(intake, 0, n_cached=n_cached))
         n_rows = first + sum(intake.n for intake in intakes)
-        hidden_SC = self._compute_prompts(intakes, segments, n_rows)
+        self._reserve(n_rows, max(len(intake.request.prompt) for intake in intakes) + 1)
+        for segment, beginning in zip(segments, begun, strict=True):
+            if beginning is not None:
+                self._prefixes.copy(beginning, segment.slot)
+        hidden_SC = self._compute_prompts(intakes, segments)
         sources = list(range(len(intakes)))
         for place, intake in enumerate(intakes):
             for index in range(1, intake.n):
@@ -220,28 +237,27 @@ class Engine:
                 sources.append(place)
         self._choose(list(range(first, len(self._rows))), hidden_SC[torch.tensor(sources, device=hidden_SC.device)])
 
-    def _compute_prompts(self, intakes: list[Intake], segments: list[Segment], n_rows: int) -> Tensor:
-        """Fill the slots of prompts and return each one's last hidden state (S, C), with room for `n_rows` rows held.
+    def _compute_prompts(self, intakes: list[Intake], segments: list[Segment]) -> Tensor:
+        """Fill the slots of prompts, from where they were begun, and return each one's last hidden state (S, C).
 
         A prompt longer than `waiting.N_MAX_PROMPT_TOKENS` comes alone; it is computed in parts, so that its length costs no
         more memory than its keys and values.
         """
         slots = [intake.adapter_slot for intake in intakes]
-        n_positions = max(segment.n_tokens for segment in segments) + 1
-        start = 0
-        while len(segments) == 1 and n_positions - 1 - start > waiting.N_MAX_PROMPT_TOKENS:
-            stop = start + waiting.N_MAX_PROMPT_TOKENS
-            part = (Segment(segments[0].slot, start, stop - start),)
-            row_T, position_T = intakes[0].request.prompt[start:stop], list(range(start, stop))
-            hidden_TC = self._pass(row_T, position_T, part, slots, reserve=(n_rows, stop))
+        n_most = waiting.N_MAX_PROMPT_TOKENS
+        parts = [segments]
+        while len(segments) == 1 and (left := parts[-1][0]).n_tokens > n_most:
+            rest = Segment(left.slot, left.start + n_most, left.n_tokens - n_most)
+            parts[-1:] = [[replace(left, n_tokens=n_most)], [rest]]
+        hidden_TC = torch.empty(0)
+        for part in parts:
+            row_T = [
+                token for each, its in zip(part, intakes, strict=True) for token in its.request.prompt[each.start : each.end]
+            ]
+            position_T = [position for each in part for position in range(each.start, each.end)]
+            hidden_TC = self._pass(row_T, position_T, tuple(part), slots)
             tell_prompts(self._base.head, hidden_TC, intakes, part)
-            start = stop
-        rest = [Segment(segment.slot, start, segment.n_tokens - start) for segment in segments]
-        row_T = [token for intake in intakes for token in intake.request.prompt[start:]]
-        position_T = [position for each in rest for position in range(start, start + each.n_tokens)]
-        hidden_TC = self._pass(row_T, position_T, tuple(rest), slots, reserve=(n_rows, n_positions))
-        tell_prompts(self._base.head, hidden_TC, intakes, rest)
-        ends = torch.tensor([segment.n_tokens for segment in rest]).cumsum(0) - 1
+        ends = torch.tensor([segment.n_tokens for segment in parts[-1]]).cumsum(0) - 1
         return hidden_TC.index_select(0, ends.to(hidden_TC.device))
 
     def _with_adapter(self, intake: Intake, spoken_for: set[int]) -> Intake | None:
@@ -267,24 +283,22 @@ class Engine:
         tokens = [row.last_token for row in self._rows]
         positions = [row.position for row in self._rows]
         slots = [row.adapter_slot for row in self._rows]
-        hidden_SC = self._pass(tokens, positions, segments, slots, reserve=(len(self._rows), max(positions) + 1))
+        self._reserve(len(self._rows), max(positions) + 1)
+        hidden_SC = self._pass(tokens, positions, segments, slots)
         for row in self._rows:
             row.position += 1
         self._choose(list(range(len(self._rows))), hidden_SC)
 
+    def _reserve(self, n_slots: int, n_positions: int) -> None:
+        """Make room for so many slots and positions."""
+        self._cache.reserve(n_slots, n_positions, max([row.request.n_positions for row in self._rows], default=1))
+
     def _pass(
-        self,
-        tokens: list[int],
-        positions: list[int],
-        segments: tuple[Segment, ...],
-        slots: list[int | None],
-        *,
-        reserve: tuple[int, int],
+        self, tokens: list[int], positions: list[int], segments: tuple[Segment, ...], slots: list[int | None]
     ) -> Tensor:
-        """Return the last hidden states (T, C) of a packed row, with so many slots and positions held first."""
+        """Return the last hidden states (T, C) of a packed row, for whose slots there is room."""
         device = self._base.device
         self.n_steps += 1
-        self._cache.reserve(*reserve, max([row.request.n_positions for row in self._rows], default=1))
         self._lora.route.spans = _spans(segments, slots)
         try:
             output = self._base.decoder(
@@ -309,48 +323,60 @@ class Engine:
         for place, row, token, logprob, top in zip(places, rows, tokens, logprobs, tops, strict=True):
             if math.isnan(logprob):
                 broken[id(row.request)] = (row.request, FloatingPointError("what the model says is not finite"))
-                said.setdefault(id(row.request), (row.request, []))
                 continue
-            row.last_token = token
-            row.n_sampled += 1
-            is_stop = token in row.request.stop_ids
-            finish = "stop" if is_stop else None
-            if row.matcher is not None:
-                try:
-                    finish = "stop" if take(row.matcher, token, is_stop=is_stop) else None
-                except GrammarBroken as error:
-                    broken[id(row.request)] = (row.request, error)
-            if finish is None and row.n_sampled >= row.request.max_tokens:
-                finish = "length"
-            said.setdefault(id(row.request), (row.request, []))[1].append(Token(row.index, token, logprob, finish, top))
+            try:
+                finish = row.take(token)
+            except GrammarBroken as error:
+                broken[id(row.request)] = (row.request, error)
+                continue
+            told = Token(row.index, token, logprob, finish, top, row.n_cached if row.n_sampled == 1 else 0)
+            said.setdefault(id(row.request), (row.request, []))[1].append(told)
             if finish is not None:
                 ended.append(place)
+        for request, error in broken.values():
+            said.pop(id(request), None)
+            self._fail([request], error)
         for place in reversed(ended):
             self._remove(place)
-        for request, error in broken.values():
-            request.cancelled.set()  # the rows that it has left are dropped with the next turn
-            said.pop(id(request))
-            request.emit(error)
         for request, news in said.values():
             request.emit(news)
 
     def _remove(self, place: int) -> None:
         """Take a row out; the last row moves into its slot, so that slots stay without gaps."""
         self._waiting.ended()
+        self._prefixes.keep(self._rows[place], place)
         last = len(self._rows) - 1
         if place != last:
             self._cache.copy(last, place, self._rows[last].position)
             self._rows[place] = self._rows[last]
         self._rows.pop()
 
-    def _fail_all(self, error: Exception) -> None:
-        """Tell everybody whose samples were in the pass that failed, and begin again with an empty cache."""
-        requests = {id(holder.request): holder.request for holder in (*self._rows, *self._admitted)}
-        self._rows.clear()
-        self._admitted = []
-        self._waiting.keep(lambda request: id(request) not in requests)
-        self._cache.release()
-        for request in requests.values():
+    @torch.inference_mode()
+    def _recover(self, error: Exception) -> None:
+        """Tell whoever was in the pass that failed. Of newcomers each is tried alone; those under way go on beside them."""
+        self._prefixes.clear()  # which may be the memory that is wanting
+        newcomers, self._admitted = self._admitted, []
+        if not newcomers:
+            self._fail([row.request for row in self._rows], error)
+            self._rows.clear()
+            self._cache.release()
+        for newcomer in newcomers:
+            del self._rows[self._n_under_way :]
+            try:
+                if len(newcomers) == 1:
+                    raise error
+                self._take_in([newcomer])
+                self._n_under_way = len(self._rows)
+            except Exception as reason:  # noqa: BLE001 - it is told to who asked, as in _run
+                del self._rows[self._n_under_way :]
+                self._fail([newcomer.request], reason)
+
+    def _fail(self, requests: list[Request], error: Exception) -> None:
+        told = {id(request): request for request in requests}
+        self._waiting.keep(lambda request: id(request) not in told)
+        for request in told.values():
+            request.broken = True
+            request.cancelled.set()  # the rows that it has left are dropped with the next turn
             request.emit(error)
 
 

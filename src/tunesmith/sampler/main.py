@@ -2,9 +2,9 @@
 """The sampler process: a Unix socket, one request a connection, one JSON object a line; closing the connection stops it.
 
 A request is `{"version": 1, "op": "generate", "prompt": […], …}` and is answered by lines `{"index", "token", "logprob",
-"finish"}`, with `top` where it was asked for; `{"op": "forget", "name": …}` drops an adapter, `{"op": "status"}` tells what
-the engine is at. Whatever goes wrong is one line `{"error": …, "kind": …}`. When the base is loaded and the socket listens,
-`ready` is printed.
+"finish"}`, with `top` where it was asked for, and in the first `cached`, the part of the prompt that was computed before.
+`{"op": "forget", "name": …}` drops an adapter, `{"op": "status"}` tells what the engine is at. Whatever goes wrong is one
+line `{"error": …, "kind": …}`. When the base is loaded and the socket listens, `ready` is printed.
 """
 
 import argparse
@@ -119,8 +119,12 @@ def _request(message: dict[str, Any], emit: Any) -> Request:
 
 
 def _told(token: Token) -> dict[str, Any]:
-    line = {"index": token.index, "token": token.token, "logprob": token.logprob, "finish": token.finish}
-    return {**line, "top": token.top} if token.top else line
+    line: dict[str, Any] = {"index": token.index, "token": token.token, "logprob": token.logprob, "finish": token.finish}
+    if token.top:
+        line["top"] = token.top
+    if token.cached:
+        line["cached"] = token.cached
+    return line
 
 
 async def _say(writer: asyncio.StreamWriter, *lines: dict[str, Any]) -> None:
@@ -171,6 +175,7 @@ def main() -> int:
             context_length=context_length,
             cache_bytes=_cache_bytes(base.device),
             n_max_waiting=given.queue,
+            reuse=True,
         )
     except (BaseRefused, OSError, ValueError) as error:
         print(json.dumps({"error": f"{error}"}), flush=True)  # noqa: T201 - the parent reads this line

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llguidance import LLMatcher
+from torch import Tensor
 
 from tunesmith.sampler.choice import Leaning, Sampling, generator
+from tunesmith.sampler.grammar import GrammarBroken, take
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Token:
     finish: str | None = None
     top: tuple[tuple[int, float], ...] = ()
     """The likeliest tokens here, the best first."""
+    cached: int = 0
+    """With the first token of a request: the tokens of its prompt that were not computed for it."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,12 @@ class Request:
     """Whose it is: projects that wait take turns."""
     n_begun: int = 0
     """Samples that have a row, or had one."""
+    cuts_broken: bool = False
+    """A sample whose grammar leads nowhere ends there, as where its tokens run out, and is no error."""
+    broken: bool = False
+    """Something went wrong with it."""
+    prompt_T: Tensor | None = None
+    """The prompt, once it is compared with others."""
 
     @property
     def n_positions(self) -> int:
@@ -70,6 +80,29 @@ class Row:
     matcher: LLMatcher | None = None
     last_token: int = -1
     n_sampled: int = 0
+    sampled: list[int] = field(default_factory=list[int])
+    n_cached: int = 0
+    """Of its prompt, the tokens that were not computed for it."""
+
+    def take(self, token: int) -> str | None:
+        """Go on with a token; return how the sample ends with it, None when it goes on.
+
+        Raises:
+            GrammarBroken: what binds it leads nowhere, and its request takes no answer that is cut.
+        """
+        request = self.request
+        self.last_token = token
+        self.n_sampled += 1
+        self.sampled.append(token)
+        ended = is_stop = token in request.stop_ids
+        if self.matcher is not None:
+            try:
+                ended = take(self.matcher, token, is_stop=is_stop)
+            except GrammarBroken:
+                if request.cuts_broken:
+                    return "length"
+                raise
+        return "stop" if ended else "length" if self.n_sampled >= request.max_tokens else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +115,8 @@ class Intake:
     adapter_slot: int | None = None
 
 
-def row_of(intake: Intake, place: int) -> Row:
-    """Return the row of an intake's sample `place`, at the end of its prompt."""
+def row_of(intake: Intake, place: int, *, n_cached: int = 0) -> Row:
+    """Return the row of an intake's sample `place`, at the end of its prompt, of which the first tokens were computed."""
     request, index = intake.request, intake.first + place
     leaning = None
     if request.logit_bias or request.presence_penalty or request.frequency_penalty:
@@ -91,4 +124,6 @@ def row_of(intake: Intake, place: int) -> Row:
     draws = generator(request.seed or 0, index)
     sampling = Sampling(request.temperature, request.top_p, draws, leaning, request.top_logprobs)
     matcher = None if request.matcher is None else request.matcher.deep_copy()
-    return Row(request, index, intake.adapter_slot, sampling, position=len(request.prompt), matcher=matcher)
+    return Row(
+        request, index, intake.adapter_slot, sampling, position=len(request.prompt), matcher=matcher, n_cached=n_cached
+    )

@@ -89,6 +89,8 @@ class Answer:
     deltas: AsyncGenerator[Delta]
     #: Tokens sampled so far, over all choices.
     n_completion_tokens: int = 0
+    #: Tokens of the prompt that had been computed before.
+    n_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ class Chat:
         ]
         async with aclosing(self.inference.stream(served.base.path, generate)) as tokens:
             async for sampled in tokens:
+                answer.n_cached_tokens = max(answer.n_cached_tokens, sampled.cached)
                 assembler = assemblers[sampled.index]
                 if not assembler.finished:
                     answer.n_completion_tokens += 1

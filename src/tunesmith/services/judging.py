@@ -24,7 +24,7 @@ from tunesmith.graders.base import (
     no_embeddings,
 )
 from tunesmith.services.bases import Bases
-from tunesmith.services.chat import Chat, ChatRequest
+from tunesmith.services.chat import Answer, Chat, ChatRequest
 from tunesmith.services.upstreams import KeyMissing, endpoint
 from tunesmith.store import models
 from tunesmith.store.session import Database
@@ -166,7 +166,7 @@ class Judging:
                     end = delta.finish_reason or end
         except ApiError as error:
             raise GradingFailed("model_grader_server_error", f"{question.model} cannot answer. {error.message}") from error
-        verdict = Verdict(text, answer.model, Usage(answer.n_prompt_tokens, answer.n_completion_tokens))
+        verdict = Verdict(text, answer.model, _spent(answer))
         if end == "length":
             details = f"{verdict.model} was cut off after {verdict.usage.completion_tokens} tokens: {text[:_SHOWN]}"
             raise GradingFailed("model_grader_exceeded_max_tokens_error", details, verdict)
@@ -259,6 +259,10 @@ class Embedding:
             return base.name, base.upstream.model, _endpoint(base)
         except KeyMissing as missing:
             raise GraderRefused("evaluation_metric", str(missing)) from missing
+
+
+def _spent(answer: Answer) -> Usage:
+    return Usage(answer.n_prompt_tokens, answer.n_completion_tokens, answer.n_cached_tokens)
 
 
 def _cosine(left: Sequence[float], right: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.engine import PromptTooLong
 from tunesmith.sampler.request import Token
 
+N_VOCAB = 97
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3_text")
 
 
@@ -287,6 +288,27 @@ def test_a_pass_that_fails_is_told_to_everyone_in_it_and_the_engine_goes_on(
         said.tokens(2)
     monkeypatch.delenv("TUNESMITH_FAILPOINTS")
     assert bench.greedy([5, 6, 7]) == expected
+
+
+def test_a_prompt_that_cannot_be_computed_fails_alone(
+    make_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_engine()
+    expected = [bench.greedy(prompt, max_tokens=20) for prompt in ([5, 6, 7], [8, 9])]
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.1")
+    under_way = bench.ask([5, 6, 7], max_tokens=20, temperature=0.0)[1]
+    first = under_way.news.get(timeout=60)
+    beyond_the_vocabulary = [5, N_VOCAB + 3]
+    newcomers = [
+        bench.ask(prompt, max_tokens=20, temperature=0.0, n=2)[1] for prompt in ([8, 9], beyond_the_vocabulary, [8, 9])
+    ]
+    monkeypatch.delenv("TUNESMITH_FAILPOINTS")
+    with pytest.raises(IndexError):
+        newcomers[1].tokens(2)
+    assert [token.token for token in (*first, *under_way.tokens()[0])] == expected[0]
+    for said in (newcomers[0], newcomers[2]):
+        assert [[token.token for token in sample] for sample in said.tokens(2)] == [expected[1]] * 2
+    assert bench.greedy([8, 9], max_tokens=20) == expected[1]
 
 
 def test_tokens_come_one_by_one(make_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
