@@ -25,11 +25,14 @@ def ask(client: openai.OpenAI, **wishes: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def slow(open_house: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server whose sampler takes its time, and lets two requests wait."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.05")
-        with open_house(tmp_path_factory.mktemp("slow"), sampler_queue=2) as served:
-            yield served
+    """A server that lets two requests wait for a sampler."""
+    with open_house(tmp_path_factory.mktemp("slow"), sampler_queue=2) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def _samplers_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.step=sleep:0.05")
 
 
 @pytest.fixture
@@ -124,7 +127,7 @@ def test_who_leaves_an_answer_frees_its_rows(slow: Any, client: openai.OpenAI, s
 def test_who_leaves_while_the_base_is_loaded_is_not_answered_and_no_more_wait_for_it_than_may(
     open_house: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.spawn=sleep:3")
+    monkeypatch.setenv("TUNESMITH_FAILPOINTS", "sampler.spawn=sleep:3,sampler.step=sleep:0.05")
     with (
         open_house(tmp_path / "data", sampler_queue=2) as served,
         openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0, timeout=60) as client,

@@ -57,10 +57,7 @@ class Engine:
         reuse: bool = False,
         randomness: random.Random | None = None,
     ) -> None:
-        """Prepare to sample; with `reuse` a prompt that begins as an earlier one is computed from there on.
-
-        What is computed with what depends on what was asked before then, and so may a last digit.
-        """
+        """Prepare to sample; with `reuse` what is computed, and so a last digit, depends on what was asked before."""
         attention.register()
         base.model.set_attn_implementation(attention.NAME)  # type: ignore[operator]  # a transformers model
         self._base = base
@@ -97,8 +94,9 @@ class Engine:
         self._pass([0], [0], (Segment(0, 0, 1),), [None])
         self._cache.release()
 
-    def start(self) -> None:
-        """Begin to work."""
+    def start(self, *, on_death: Callable[[], None] = lambda: None) -> None:
+        """Begin to work; should the thread end otherwise than by `stop`, `on_death` is called, and nothing answered."""
+        self._on_death = on_death
         self._thread.start()
 
     def stop(self) -> None:
@@ -117,7 +115,7 @@ class Engine:
         leaves = self._waiting.add(request)
         if leaves is not None:
             leaves.emit(self._waiting.full())
-        self._inbox.put(_look)
+        self._inbox.put(lambda: None)  # that they are looked at
 
     def _check(self, request: Request) -> None:
         if request.n_positions > self._context_length or not request.prompt:
@@ -161,12 +159,16 @@ class Engine:
         self._inbox.put(lambda: self._prefixes.forget(name))
 
     def _run(self) -> None:
-        while self._collect():
-            try:
-                self._turn()
-            except Exception as error:  # one bad pass fails those it was for, never the process
-                log.exception("sampler.turn")
-                self._recover(error)
+        try:
+            while self._collect():
+                try:
+                    self._turn()
+                except Exception as error:  # one bad pass fails those it was for, never the process
+                    self._recover(error)
+                    log.exception("sampler.turn")
+        except BaseException:
+            self._on_death()
+            raise
 
     def _collect(self) -> bool:
         """Take in what came; wait when there is nothing to do. False at the end."""
@@ -378,10 +380,6 @@ class Engine:
             request.broken = True
             request.cancelled.set()  # the rows that it has left are dropped with the next turn
             request.emit(error)
-
-
-def _look() -> None:
-    """Do nothing: who puts this into the inbox wants the waiting looked at."""
 
 
 def _spans(segments: tuple[Segment, ...], slots: list[int | None]) -> tuple[Span, ...]:

@@ -180,7 +180,7 @@ def main() -> int:
     except (BaseRefused, OSError, ValueError) as error:
         print(json.dumps({"error": f"{error}"}), flush=True)  # noqa: T201 - the parent reads this line
         return 3
-    engine.start()
+    engine.start(on_death=lambda: os._exit(1))  # whoever waits is told, and another process started
     given.socket.unlink(missing_ok=True)
     os.umask(0o177)  # the socket is its owner's alone
     asyncio.run(Server(engine, grammars).serve(given.socket))

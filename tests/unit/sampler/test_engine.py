@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from tunesmith.sampler import waiting
 from tunesmith.sampler.adapters import Adapters
 from tunesmith.sampler.engine import PromptTooLong
-from tunesmith.sampler.request import Token
+from tunesmith.sampler.request import Request, Token
 
 N_VOCAB = 97
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3_text")
@@ -322,3 +323,16 @@ def test_tokens_come_one_by_one(make_engine: Callable[..., Any], monkeypatch: py
     first_s = time.monotonic() - began
     said.tokens()
     assert time.monotonic() - began > first_s + 0.3
+
+
+def test_the_death_of_the_engines_thread_is_told(make_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_engine()
+    told = threading.Event()
+    bench.engine.stop()
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    again = type(bench.engine)(bench.base, bench.lora, context_length=64)
+    monkeypatch.setattr(again, "_turn", lambda: 1 / 0)
+    monkeypatch.setattr(again, "_recover", lambda _: [][0])
+    again.start(on_death=told.set)
+    again.submit(Request([1], lambda _: None))
+    assert told.wait(60)
