@@ -21,8 +21,6 @@ def ask(client: openai.OpenAI, **wishes: Any) -> Any:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("functions", [{"name": "f"}]),
-        ("function_call", "auto"),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("modalities", ["text", "audio"]),
         ("web_search_options", {}),

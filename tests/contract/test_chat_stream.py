@@ -135,6 +135,15 @@ def test_tool_calls_are_streamed_by_index(client: openai.OpenAI, said: Script, c
     assert reasons == [None] * (len(reasons) - 1) + ["tool_calls"]
 
 
+def test_a_function_that_is_called_by_itself_ends_the_answer(client: openai.OpenAI, said: Script) -> None:
+    said.texts = [CALLS]
+    [choice] = ask(client, functions=[FUNCTION]).choices
+    assert (choice.finish_reason, choice.message.content) == ("function_call", "Let me see.")
+    assert (choice.message.function_call.name, json.loads(choice.message.function_call.arguments)) == EXPECTED[0]
+    last = list(ask(client, functions=[FUNCTION], stream=True))[-1]
+    assert last.choices[0].finish_reason == "function_call"
+
+
 def test_every_choice_has_its_role_its_text_and_its_end(client: openai.OpenAI, said: Script) -> None:
     said.texts = ["One.", "Two, and longer.", "Three."]
     whole = ask(client, n=3)

@@ -232,3 +232,44 @@ def test_a_choice_that_cannot_be_made_is_refused(client: openai.OpenAI, wishes: 
         ask(client, **wishes)
     assert refused.value.param == param
     assert told in refused.value.message
+
+
+FUNCTIONS = [tool["function"] for tool in TOOLS]
+RETIRED: Any = {"functions": FUNCTIONS, "tools": openai.omit}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_functions_are_tools_by_their_old_name(client: openai.OpenAI, conforms: Callable[..., None], base: str) -> None:
+    wishes = {**RETIRED, "function_call": {"name": "refund"}}
+    answer = ask(client, base, **wishes)
+    conforms(answer, "CreateChatCompletionResponse")
+    [choice] = answer.choices
+    call = choice.message.function_call
+    assert (choice.finish_reason, choice.message.content, choice.message.tool_calls) == ("stop", None, None)
+    jsonschema.validate(json.loads(call.arguments), REFUND)
+    chunks = [chunk.choices[0] for chunk in ask(client, base, stream=True, **wishes)]
+    parts = [chunk.delta.function_call for chunk in chunks if chunk.delta.function_call]
+    assert (parts[0].name, parts[0].arguments, {part.name for part in parts[1:]}) == ("refund", "", {None})
+    assert "".join(part.arguments for part in parts) == call.arguments
+    told = {"role": "function", "name": "refund", "content": "done"}
+    assert ask(client, base, messages=[*SAID, choice.message.to_dict(), told], max_tokens=1, **RETIRED).choices
+    assert ask(client, base, **RETIRED, function_call="none", max_tokens=5).choices[0].message.function_call is None
+
+
+@pytest.mark.parametrize(
+    ("wishes", "param"),
+    [
+        ({"functions": FUNCTIONS}, "tools"),
+        ({**RETIRED, "tool_choice": "auto"}, "tool_choice"),
+        ({**RETIRED, "functions": []}, "functions"),
+        ({**RETIRED, "functions": [{"name": "a b"}]}, "functions[0].name"),
+        ({**RETIRED, "function_call": {"name": "nobody"}}, "function_call.name"),
+        ({**RETIRED, "function_call": {"name": "track", "x": 1}}, "function_call.x"),
+        ({**RETIRED, "function_call": "required"}, "function_call"),
+        ({"function_call": {"name": "track"}}, "function_call"),
+    ],
+)
+def test_functions_that_cannot_be_called_are_refused(client: openai.OpenAI, wishes: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(client, **wishes)
+    assert refused.value.param == param

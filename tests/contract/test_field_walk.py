@@ -9,7 +9,7 @@ from tunesmith.core.errors import NotAvailable
 
 #: A value of each field that asks for something.
 ASKED: dict[str, Any] = {
-    "audio": {"voice": "alloy", "format": "wav"}, "frequency_penalty": 0.5, "function_call": "auto",
+    "audio": {"voice": "alloy", "format": "wav"}, "frequency_penalty": 0.5, "function_call": "none",
     "functions": [{"name": "f"}], "logit_bias": {"5": 1}, "logprobs": True, "max_completion_tokens": 5, "max_tokens": 5,
     "messages": [{"role": "user", "content": "other"}], "metadata": {"a": "b"}, "modalities": ["audio"], "model": "other",
     "moderation": {"model": "m"}, "n": 2, "parallel_tool_calls": False, "prediction": {"type": "content", "content": "x"},
@@ -22,7 +22,8 @@ ASKED: dict[str, Any] = {
 }  # fmt: skip
 #: What some fields are only for.
 BESIDE: dict[str, Any] = {
-    "metadata": {"store": True}, "stream_options": {"stream": True}, "tool_choice": {"tools": ASKED["tools"]}, "top_logprobs": {"logprobs": True}
+    "function_call": {"functions": ASKED["functions"]}, "metadata": {"store": True}, "stream_options": {"stream": True},
+    "tool_choice": {"tools": ASKED["tools"]}, "top_logprobs": {"logprobs": True},
 }  # fmt: skip
 #: Fields whose work is done where a request comes in, so that the service need not know.
 AT_THE_DOOR = {"metadata", "store", "stream", "stream_options"}

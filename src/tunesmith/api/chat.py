@@ -112,14 +112,14 @@ def _wire_completion(answer: Answer, choices: list[Said], wanted: ChatRequest) -
         "object": "chat.completion",
         "created": int(answer.created_at),
         "model": answer.model,
-        "choices": [_wire_choice(index, choice, logprobs=wanted.logprobs) for index, choice in enumerate(choices)],
+        "choices": [_wire_choice(index, choice, wanted) for index, choice in enumerate(choices)],
         "usage": wire_usage(answer),
         "service_tier": "default",
         "system_fingerprint": answer.fingerprint,
     }
 
 
-def _wire_choice(index: int, choice: Said, *, logprobs: bool) -> dict[str, Any]:
+def _wire_choice(index: int, choice: Said, wanted: ChatRequest) -> dict[str, Any]:
     text = choice.text
     message: dict[str, Any] = {
         "role": "assistant",
@@ -127,10 +127,16 @@ def _wire_choice(index: int, choice: Said, *, logprobs: bool) -> dict[str, Any]:
         "refusal": None,
         "annotations": [],
     }
-    if choice.tool_calls:
-        message["tool_calls"] = [_wire_call(call) for call in choice.tool_calls]
-    scores = _wire_logprobs(choice.logprobs or None) if logprobs else None
-    return {"index": index, "message": message, "logprobs": scores, "finish_reason": choice.finish_reason}
+    calls = [_wire_call(call) for call in choice.tool_calls]
+    if calls:
+        message |= {"function_call": calls[0]["function"]} if wanted.old_functions else {"tool_calls": calls}
+    scores = _wire_logprobs(choice.logprobs or None) if wanted.logprobs else None
+    reason = _wire_reason(choice.finish_reason, wanted)
+    return {"index": index, "message": message, "logprobs": scores, "finish_reason": reason}
+
+
+def _wire_reason(reason: str | None, wanted: ChatRequest) -> str | None:
+    return "function_call" if wanted.old_functions and reason == "tool_calls" else reason
 
 
 def _wire_logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any]:
@@ -215,9 +221,10 @@ async def _chunks(
                 if delta.text:
                     said["content"] = delta.text
                 if delta.tool_call is not None:
-                    said["tool_calls"] = [_wire_part(delta.tool_call)]
+                    part = _wire_part(delta.tool_call)
+                    said |= {"function_call": part["function"]} if wanted.old_functions else {"tool_calls": [part]}
                 logprobs = _wire_logprobs(delta.logprobs) if delta.logprobs else None
-                choice = _wire_delta(delta.index, said, delta.finish_reason, logprobs=logprobs)
+                choice = _wire_delta(delta.index, said, _wire_reason(delta.finish_reason, wanted), logprobs=logprobs)
                 yield {**envelope, "choices": [choice], **usage}
         if include_usage:
             yield {**envelope, "choices": [], "usage": wire_usage(answer)}

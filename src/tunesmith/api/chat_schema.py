@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from tunesmith.api.wire import Metadata, Text, WireRequest, shown
-from tunesmith.core.chat import InvalidMessage, check_messages, check_tools, modern
+from tunesmith.core.chat import InvalidMessage, check_functions, check_messages, check_tools, modern
 from tunesmith.core.errors import ApiError, InvalidRequest, NotAvailable
-from tunesmith.core.tool_choice import ToolChoice, check_tool_choice
+from tunesmith.core.tool_choice import ToolChoice, check_function_call, check_tool_choice
 from tunesmith.services.chat import ChatRequest
 
 N_MAX_STOPS: Final = 4
@@ -30,8 +30,6 @@ WITHOUT_EFFECT: Final = frozenset(
 #: Fields that ask for what this release does not do, with the values that ask for nothing.
 NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "audio": (),
-    "function_call": (),
-    "functions": (),
     "modalities": (["text"],),
     "moderation": (),
     "reasoning_effort": (),
@@ -100,8 +98,8 @@ class CreateChatCompletion(WireRequest):
 
     audio: Any = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    function_call: Any = None
-    functions: Any = None
+    function_call: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     logprobs: bool | None = None
     metadata: Metadata | None = None
@@ -148,7 +146,7 @@ class CreateChatCompletion(WireRequest):
                 "The 'metadata' parameter is only allowed when 'store' is enabled: say 'store' true, or leave it out.",
                 param="metadata",
             )
-        said = self.model_dump(by_alias=True, include={"messages", "tools", "stop", "user", "response_format"})
+        said = self.model_dump(by_alias=True, include={"messages", "tools", "functions", "stop", "user", "response_format"})
         for name, value in said.items():
             refuse_broken(name, value)
         tools = self._tools()
@@ -157,13 +155,14 @@ class CreateChatCompletion(WireRequest):
             messages=self._messages(),
             tools=tools,
             tool_choice=self._tool_choice(tools),
+            old_functions=self.functions is not None,
             n=self.n or 1,
             max_tokens=self.max_completion_tokens or self.max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             stops=self._stops(),
             seed=self.seed,
-            parallel_tool_calls=self.parallel_tool_calls,
+            parallel_tool_calls=self.parallel_tool_calls if self.functions is None else False,
             schema=self._schema(),
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
@@ -179,16 +178,26 @@ class CreateChatCompletion(WireRequest):
             raise _refusal(error, "messages") from error
 
     def _tools(self) -> list[dict[str, Any]] | None:
+        """Return the tools; `functions` are what they were before."""
+        if self.functions is not None:
+            for name in ("tools", "tool_choice", "parallel_tool_calls"):
+                if getattr(self, name) is not None:
+                    raise InvalidRequest(f"'{name}' replaces 'functions': leave one out.", param=name)
         try:
+            if self.functions is not None:
+                return check_functions(self.functions)
             return check_tools(self.tools) if self.tools else None
         except InvalidMessage as error:
-            raise _refusal(error, "tools") from error
+            raise _refusal(error, "tools" if self.functions is None else "functions") from error
 
     def _tool_choice(self, tools: list[dict[str, Any]] | None) -> ToolChoice:
+        old = self.functions is not None
+        if self.function_call not in (None, "auto", "none") and not old:
+            raise InvalidRequest("'function_call' needs 'functions' to choose from.", param="function_call")
         try:
-            return check_tool_choice(self.tool_choice, tools)
+            return check_function_call(self.function_call, tools) if old else check_tool_choice(self.tool_choice, tools)
         except InvalidMessage as error:
-            raise _refusal(error, "tool_choice") from error
+            raise _refusal(error, "function_call" if old else "tool_choice") from error
 
     def _schema(self) -> dict[str, Any] | None:
         """Return the JSON schema that `response_format` asks for."""
@@ -239,7 +248,7 @@ def token_biases(biases: Mapping[str, float] | None) -> dict[int, float]:
 def _refusal(error: InvalidMessage, name: str) -> ApiError:
     kind = NotAvailable if error.not_available else InvalidRequest
     param = error.param(name)
-    return kind(error.reason if param == name and name != "tool_choice" else f"{param}: {error.reason}", param=param)
+    return kind(error.reason if param == name and name in ("messages", "tools") else f"{param}: {error.reason}", param=param)
 
 
 def refuse_broken(name: str, value: object) -> None:

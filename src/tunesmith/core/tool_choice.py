@@ -71,6 +71,23 @@ def check_tool_choice(value: object, tools: Sequence[Tool] | None) -> ToolChoice
     return choice
 
 
+def check_function_call(value: object, tools: Sequence[Tool] | None) -> ToolChoice:
+    """Check the retired `function_call` among functions, given as tools.
+
+    Raises:
+        InvalidMessage: it is none of the forms, or names what is not among them.
+    """
+    if value is None or value in ("auto", "none"):
+        return check_tool_choice(value, tools)
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise InvalidMessage(f'function_call must be "auto", "none" or {{"name": …}}, not {value!r}')
+    _only(value, {"name"}, "")
+    try:
+        return check_tool_choice({"type": "function", "function": value}, tools)
+    except InvalidMessage as error:
+        raise InvalidMessage(error.reason.replace("tools", "functions"), field="name") from error
+
+
 def _allowed(value: Mapping[str, Any]) -> ToolChoice:
     block = value.get("allowed_tools")
     _only(value, {"type", "allowed_tools"}, "")

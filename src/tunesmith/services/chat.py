@@ -59,6 +59,8 @@ class ChatRequest:
     seed: int | None = None
     parallel_tool_calls: bool | None = None
     tool_choice: ToolChoice = AUTO
+    #: It came with `functions`, which tools replaced, and is answered with `function_call`.
+    old_functions: bool = False
     #: The JSON schema that the answer keeps to.
     schema: Mapping[str, Any] | None = None
     presence_penalty: float = 0.0
