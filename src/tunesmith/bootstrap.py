@@ -35,6 +35,7 @@ from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.models import Models
+from tunesmith.services.passing import Passing
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.queue import Queue
@@ -157,7 +158,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
     pictures = GuardedPictures(hosts=(settings.image_hosts or "").replace(",", " ").split())
 
-    chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, clock=clock, ids=ids)
+    passing = Passing(servers, pictures, clock, ids)
+    chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids)
 
     def tools(scope: Project) -> Tools:
         judges = Judging(db, bases, servers, pictures, chat, scope)

@@ -220,7 +220,7 @@ def test_adding_it_again_looks_at_it_again(http: httpx2.Client, other: FarServer
     assert http.delete(f"{MODELS}/judge").status_code == 200
 
 
-def test_it_is_no_base_and_does_not_chat(
+def test_it_is_listed_and_is_no_base(
     served: Any, http: httpx2.Client, client: openai.OpenAI, other: FarServer, training_file: str
 ) -> None:
     other.models["m"] = FarModel()
@@ -229,15 +229,10 @@ def test_it_is_no_base_and_does_not_chat(
         with pytest.raises(openai.BadRequestError, match=r"it can be asked, and not be tuned\. Base models here") as caught:
             client.fine_tuning.jobs.create(model=name, training_file=training_file)
         assert (caught.value.code, caught.value.param) == ("model_not_available", "model")
-        for stream in (False, True):
-            with pytest.raises(openai.BadRequestError, match="graders can ask it") as refused:
-                client.chat.completions.create(model=name, messages=SAID, stream=stream)
-            assert (refused.value.code, refused.value.param) == ("not_available", "model")
-        with pytest.raises(openai.NotFoundError):
-            client.models.retrieve(name)
+        assert client.models.retrieve(name).owned_by == "system"
         with pytest.raises(openai.BadRequestError, match=f"`tunesmith models remove {name}`"):
             client.models.delete(name)
-    assert [model.id for model in client.models.list()] == [NANO]
+    assert [model.id for model in client.models.list()] == [NANO, "m", "gpt-far"]
     with pytest.raises(openai.BadRequestError) as unknown:
         client.fine_tuning.jobs.create(model="gpt-4o-mini", training_file=training_file)
     assert f"Base models here: {NANO}. To let" in unknown.value.message

@@ -1,16 +1,24 @@
 """A server upstream played by the tests: OpenAI's wire over real sockets, models of several abilities, every way to fail."""
 
 import json
+import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-N_PROMPT, N_COMPLETION, N_CACHED = 11, 7, 3
+N_PROMPT, N_COMPLETION, N_CACHED, N_REASONING = 11, 7, 3, 2
+USAGE = {
+    "prompt_tokens": N_PROMPT,
+    "completion_tokens": N_COMPLETION,
+    "total_tokens": N_PROMPT + N_COMPLETION,
+    "prompt_tokens_details": {"cached_tokens": N_CACHED},
+    "completion_tokens_details": {"reasoning_tokens": N_REASONING},
+}
 
 
 @dataclass
@@ -78,7 +86,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
-        body = json.loads(raw)
+        self.body = body = json.loads(raw)
         asked = {"path": self.path, "body": body, "authorization": self.headers.get("authorization"), "raw": raw}
         self.server.asked.append(asked)
         with self.server.counting:
@@ -145,6 +153,10 @@ class _Answer(BaseHTTPRequestHandler):
         return False
 
     def say(self, text: str | None, *, end: str = "stop", refusal: str | None = None) -> None:
+        if self.body.get("stream"):
+            options = self.body.get("stream_options") or {}
+            self.stream([*said(text or "", end=end), *([{"choices": [], "usage": USAGE}] if options else [])])
+            return
         message = {"role": "assistant", "content": text, "refusal": refusal}
         self.send(
             200,
@@ -153,14 +165,26 @@ class _Answer(BaseHTTPRequestHandler):
                 "object": "chat.completion",
                 "model": f"{self.server.asked[-1]['body']['model']}-2026-01-01",
                 "choices": [{"index": 0, "message": message, "finish_reason": end}],
-                "usage": {
-                    "prompt_tokens": N_PROMPT,
-                    "completion_tokens": N_COMPLETION,
-                    "total_tokens": N_PROMPT + N_COMPLETION,
-                    "prompt_tokens_details": {"cached_tokens": N_CACHED},
-                },
+                "usage": USAGE,
             },
         )
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream; charset=utf-8")
+        self.end_headers()
+        self.close_connection = True
+
+    def event(self, data: object) -> None:
+        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+        self.wfile.write(f"data: {text}\n\n".encode())
+
+    def stream(self, chunks: Iterable[object], *, done: bool = True) -> None:
+        self.begin_stream()
+        for chunk in chunks:
+            self.event(chunk)
+        if done:
+            self.event("[DONE]")
 
     def error(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         self.send(status, {"error": {"message": message, "type": "invalid_request_error", "code": code}}, **headers)
@@ -176,6 +200,22 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 Act = Callable[[_Answer], None]
+
+
+def said(text: str, *, index: int = 0, end: str | None = "stop") -> list[dict[str, Any]]:
+    """Return the chunks of a choice: its role, its words one by one, why it ended."""
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in words(text))]
+    chunks = [{"choices": [{"index": index, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    return [*chunks, *([{"choices": [{"index": index, "delta": {}, "finish_reason": end}]}] if end else [])]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+def streams(*chunks: object, done: bool = True) -> Act:
+    """Answer these chunks, as they are."""
+    return lambda answer: answer.stream(chunks, done=done)
 
 
 def status(number: int, message: str = "not now", code: str | None = None, **headers: str) -> Act:

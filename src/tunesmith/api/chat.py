@@ -120,13 +120,15 @@ def _wire_completion(answer: Answer, choices: list[Said], wanted: ChatRequest) -
 
 
 def _wire_choice(index: int, choice: Said, wanted: ChatRequest) -> dict[str, Any]:
-    text = choice.text
+    text, reasoning, refusal = choice.text, "".join(choice.reasoning), "".join(choice.refusals)
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": text if text or not choice.tool_calls else None,
-        "refusal": None,
+        "content": text if text or not (choice.tool_calls or refusal) else None,
+        "refusal": refusal or None,
         "annotations": [],
     }
+    if reasoning:
+        message["reasoning_content"] = reasoning
     calls = [_wire_call(call) for call in choice.tool_calls]
     if calls:
         message |= {"function_call": calls[0]["function"]} if wanted.old_functions else {"tool_calls": calls}
@@ -170,7 +172,7 @@ def wire_usage(answer: Answer) -> dict[str, Any]:
         "total_tokens": n_prompt + n_completion,
         "prompt_tokens_details": {"cached_tokens": answer.n_cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": answer.n_reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
@@ -217,9 +219,8 @@ async def _chunks(
                 yield {**envelope, "choices": [_wire_delta(index, opening, logprobs=logprobs)], **usage}
             async for delta in deltas:
                 choices[delta.index].add(delta)
-                said: dict[str, Any] = {}
-                if delta.text:
-                    said["content"] = delta.text
+                parts = {"content": delta.text, "reasoning_content": delta.reasoning, "refusal": delta.refusal}
+                said: dict[str, Any] = {name: text for name, text in parts.items() if text}
                 if delta.tool_call is not None:
                     part = _wire_part(delta.tool_call)
                     said |= {"function_call": part["function"]} if wanted.old_functions else {"tool_calls": [part]}

@@ -158,8 +158,8 @@ class CreateChatCompletion(WireRequest):
             old_functions=self.functions is not None,
             n=self.n or 1,
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            temperature=self.temperature,
+            top_p=self.top_p,
             stops=self._stops(),
             seed=self.seed,
             parallel_tool_calls=self.parallel_tool_calls if self.functions is None else False,
@@ -169,6 +169,7 @@ class CreateChatCompletion(WireRequest):
             logit_bias=token_biases(self.logit_bias),
             logprobs=bool(self.logprobs),
             top_logprobs=self.top_logprobs or 0,
+            form=self._form(),
         )
 
     def _messages(self) -> list[dict[str, Any]]:
@@ -218,6 +219,10 @@ class CreateChatCompletion(WireRequest):
                 param="messages",
             )
         return {"type": "object"}
+
+    def _form(self) -> dict[str, Any] | None:
+        form = self.response_format
+        return None if form is None or form.type == "text" else form.model_dump(exclude_unset=True, by_alias=True)
 
     def _stops(self) -> tuple[str, ...]:
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []

@@ -61,7 +61,7 @@ def render(error: ApiError, headers: Mapping[str, str] | None = None) -> Respons
     sent = dict(headers or {})
     if isinstance(error, StorageFull):
         sent["x-should-retry"] = "false"
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited) and error.retry_after_s is not None:
         sent["retry-after"] = str(error.retry_after_s)
     return JSONResponse(body, status_code=error.status, headers=sent)
 

@@ -15,7 +15,7 @@ ALIASES: Final = "/tunesmith/v1/aliases"
 POLL_S: Final = 0.5
 
 app = typer.Typer(
-    help="Add, list and remove models of a running server: bases to tune, and judges upstream.", no_args_is_help=True
+    help="Add, list and remove models of a running server: bases to tune, and models upstream.", no_args_is_help=True
 )
 
 BaseUrl = Annotated[
@@ -37,7 +37,7 @@ def add(
     ] = None,
     upstream: Annotated[
         str | None,
-        typer.Option(help="The base URL of a server with an OpenAI-compatible API, for a model that graders can ask."),
+        typer.Option(help="The base URL of a server with an OpenAI-compatible API, for a model that it answers for."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="With --upstream: the model's name there, unless it is NAME.")] = None,
     key_env: Annotated[

@@ -101,6 +101,13 @@ class TooLarge(ApiError):
     status = 413
 
 
+class BadGateway(ApiError):
+    """A server that this one had to ask answers what is of no use (502)."""
+
+    status = 502
+    type = "server_error"
+
+
 class Unavailable(ApiError):
     """The server cannot serve this now; trying again may help (503)."""
 
@@ -109,13 +116,13 @@ class Unavailable(ApiError):
 
 
 class RateLimited(Unavailable):
-    """Too much is asked for at once (429, which every SDK sends again, after the seconds of `Retry-After`)."""
+    """Too much is asked for at once (429, which every SDK sends again, after the seconds of `Retry-After` if any)."""
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

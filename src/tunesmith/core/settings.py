@@ -75,9 +75,9 @@ class Settings(BaseSettings):
     sandbox_reduced: bool = True
     """Let `python` graders run where the host gives their sandbox no namespaces, the level `reduced`."""
     judge_requests: int = Field(default=8, ge=1)
-    """Requests that one server upstream is sent at the same time; further ones wait."""
+    """Questions of graders that one server upstream is sent at the same time; further ones wait. Chat is not held back."""
     judge_timeout_s: float = Field(default=300.0, gt=0)
-    """Seconds for one answer of a server upstream, with all retries and their pauses."""
+    """Seconds for one answer of a server upstream, with all retries; in chat for its first word, then for each next one."""
     image_hosts: str | None = None
     """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")

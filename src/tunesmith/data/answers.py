@@ -22,6 +22,9 @@ class Delta:
 
     index: int
     text: str = ""
+    #: What a model upstream that shows its thinking thought.
+    reasoning: str = ""
+    refusal: str = ""
     tool_call: CallPart | None = None
     finish_reason: str | None = None
     #: The tokens of the text, where they were fed with their log-probabilities.
@@ -33,6 +36,8 @@ class Said:
     """One sample's deltas put together."""
 
     texts: list[str] = field(default_factory=list[str])
+    reasoning: list[str] = field(default_factory=list[str])
+    refusals: list[str] = field(default_factory=list[str])
     tool_calls: list[ToolCall] = field(default_factory=list[ToolCall])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     finish_reason: str | None = None
@@ -41,6 +46,8 @@ class Said:
         """Take in what is new."""
         self.texts.append(delta.text)
         self.logprobs += delta.logprobs
+        self.reasoning.append(delta.reasoning)
+        self.refusals.append(delta.refusal)
         self.finish_reason = delta.finish_reason or self.finish_reason
         part = delta.tool_call
         if part is None:

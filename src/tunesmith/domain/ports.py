@@ -243,13 +243,23 @@ class UpstreamFailed(Exception):
     """A server upstream gives no answer; the message says why, and never holds the key."""
 
     def __init__(
-        self, message: str, *, status: int = 0, code: str | None = None, passing: bool = False, pause_s: float | None = None
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str | None = None,
+        passing: bool = False,
+        pause_s: float | None = None,
+        reason: str = "",
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         #: The HTTP status, 0 when nothing came.
         self.status = status
-        #: The error's `code`, where it has one.
+        #: What the server said itself: the error's message, and its `code` and `param` where it has them.
+        self.reason = reason
         self.code = code
+        self.param = param
         #: Whether asking again may help, and the seconds after which the server wants to be asked.
         self.passing = passing
         self.pause_s = pause_s
@@ -275,6 +285,16 @@ class Upstreams(Protocol):
 
         Raises:
             UpstreamFailed: it refuses, or there was no answer after the last try or within the time.
+        """
+        ...
+
+    def stream(self, at: Endpoint, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the JSON objects of the streamed answer to a POST; closing the generator closes the connection.
+
+        Retried where it helps, until something has come; a server that is busy (429) is not asked again.
+
+        Raises:
+            UpstreamFailed: it refuses, fails, falls silent, or breaks off.
         """
         ...
 

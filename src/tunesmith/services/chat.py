@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from anyio import to_thread
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
 from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.answers import Assembler, Delta
@@ -53,8 +53,9 @@ class ChatRequest:
     tools: Sequence[Tool] | None = None
     n: int = 1
     max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
+    #: None as in a request that leaves them out: 1 here, its own for a model upstream.
+    temperature: float | None = None
+    top_p: float | None = None
     stops: tuple[str, ...] = ()
     seed: int | None = None
     parallel_tool_calls: bool | None = None
@@ -63,6 +64,8 @@ class ChatRequest:
     old_functions: bool = False
     #: The JSON schema that the answer keeps to.
     schema: Mapping[str, Any] | None = None
+    #: The `response_format` that asks for it, where one does.
+    form: Mapping[str, Any] | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
@@ -93,6 +96,20 @@ class Answer:
     n_completion_tokens: int = 0
     #: Tokens of the prompt that had been computed before.
     n_cached_tokens: int = 0
+    #: Tokens that a model upstream thought with.
+    n_reasoning_tokens: int = 0
+
+
+class Elsewhere(Protocol):
+    """Answers of models upstream."""
+
+    async def answer(self, base: Base, request: ChatRequest) -> Answer:
+        """Return the answer of a model upstream, which nobody has asked for yet.
+
+        Raises:
+            InvalidRequest: the model was found not to do what is asked for.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,7 @@ class Chat:
     bases: Bases
     blobs: Blobs
     inference: Inference
+    elsewhere: Elsewhere
     clock: Clock
     ids: Ids
     _renderers: "dict[tuple[str, str, str], Renderer]" = field(default_factory=dict)
@@ -123,13 +141,16 @@ class Chat:
             UnknownModel: no such model in this project.
             InvalidRequest: the base is not in order, the messages cannot be rendered, or they do not fit the context.
         """
-        served, prompt, grammar = await to_thread.run_sync(self._prepare, scope, request)
+        base, adapter = await to_thread.run_sync(self._named, scope, request.model)
+        if base.upstream is not None:
+            return await self.elsewhere.answer(base, request)
+        served, prompt, grammar = await to_thread.run_sync(self._prepare, base, adapter, request)
         generate = GenerateRequest(
             prompt=prompt,
             n=request.n,
             max_tokens=_n_tokens(served.base, request, len(prompt)),
-            temperature=request.temperature,
-            top_p=request.top_p,
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
             seed=request.seed,
             stop_ids=served.renderer.stop_ids,
             adapter=served.adapter,
@@ -186,12 +207,14 @@ class Chat:
 
     async def check(self, scope: Project, name: str) -> None:
         """Raise what `answer` would of the model, without asking it for anything."""
-        await to_thread.run_sync(self._resolve, scope, name)
+        base, _ = await to_thread.run_sync(self._named, scope, name)
+        if base.upstream is None:
+            await to_thread.run_sync(self._renderer, base)
 
-    def _prepare(self, scope: Project, request: ChatRequest) -> tuple[_Served, list[int], str | None]:
+    def _prepare(self, base: Base, adapter: Adapter | None, request: ChatRequest) -> tuple[_Served, list[int], str | None]:
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
-        served = self._resolve(scope, request.model)
+        served = _Served(base, adapter, self._renderer(base))
         unknown = [id for id in request.logit_bias if id not in served.renderer.vocabulary]
         if unknown:
             raise InvalidRequest(
@@ -207,21 +230,15 @@ class Chat:
             raise InvalidRequest(f"The messages cannot be rendered: {error}", param="messages") from error
         return served, prompt, _grammar(served.renderer, request)
 
-    def _resolve(self, scope: Project, name: str) -> _Served:
+    def _named(self, scope: Project, name: str) -> tuple[Base, Adapter | None]:
+        """Return what a name stands for: a base that is in order, and the adapter on it."""
         with self.db.read() as tx:
             tuned = models.find(tx, scope, name)
         if tuned is None:
             base = self.bases.find(name)
             if base is None:
                 raise UnknownModel(name)
-            if base.upstream is not None:
-                raise NotAvailable(
-                    f"{name} is a model of the server {base.source}: in this release graders can ask it, and chat "
-                    "completions do not pass on to it. Ask that server itself.",
-                    param="model",
-                )
-            base = self.bases.intact(base)
-            return _Served(base, None, self._renderer(base))
+            return base if base.upstream is not None else self.bases.intact(base), None
         try:
             base = self.bases.intact(self.bases.get(tuned.base))
         except ModelNotFound as error:
@@ -231,8 +248,7 @@ class Chat:
                 param="model",
             ) from error
         _check_pins(tuned, base)
-        adapter = Adapter(tuned.name, str(self.blobs.path(tuned.adapter_key)), tuned.sha256)
-        return _Served(base, adapter, self._renderer(base))
+        return base, Adapter(tuned.name, str(self.blobs.path(tuned.adapter_key)), tuned.sha256)
 
     def _renderer(self, base: Base) -> "Renderer":
         from tunesmith.data.render import Renderer  # noqa: PLC0415 - a server that starts need not wait for tokenizers

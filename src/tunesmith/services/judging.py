@@ -1,6 +1,5 @@
 """Judges: the models that graders can ask, by the names that a project knows them by; and embedding models for `cosine`."""
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -25,13 +24,11 @@ from tunesmith.graders.base import (
 )
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Answer, Chat, ChatRequest
-from tunesmith.services.upstreams import KeyMissing, endpoint
+from tunesmith.services.images import with_images
+from tunesmith.services.upstreams import KeyMissing, again, can, endpoint, unable, what
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
-#: Bytes of all images of one question, and the seconds that fetching them may take.
-N_MAX_IMAGE_BYTES: Final = 20 * 1024 * 1024
-IMAGES_S: Final = 60.0
 #: The embedding model that OpenAI's `cosine` is of: one that has this name, or this alias, is the one.
 EMBEDDING_MODEL: Final = "text-embedding-3-large"
 #: A model of this server explains itself in so many steps, of texts so long, and within so many tokens.
@@ -71,14 +68,14 @@ class Judging:
             ("images", needs.images, "input", "images"),
             ("audio", needs.audio, "input", "audio"),
         ):
-            if wanted and not _can(base, ability):
-                raise GraderRefused(field, f"{model} ({_what(base)}) was found not to know {words}. {_again(base)}")
+            if wanted and (told := unable(base, ability, words, name=model)) is not None:
+                raise GraderRefused(field, told)
         if needs.effort is not None and needs.effort not in base.upstream.efforts:
             taken = ", ".join(base.upstream.efforts) or "none at all"
             raise GraderRefused(
                 "sampling_params.reasoning_effort",
-                f"{model} ({_what(base)}) was found not to know the reasoning effort '{needs.effort}'; it takes: {taken}. "
-                f"{_again(base)}",
+                f"{model} ({what(base)}) was found not to know the reasoning effort '{needs.effort}'; it takes: {taken}. "
+                f"{again(base)}",
             )
         try:
             _endpoint(base)
@@ -104,7 +101,7 @@ class Judging:
             async with self.servers.turn(at):
                 body = {
                     "model": base.upstream.model,
-                    "messages": await self._messages(question.messages),
+                    "messages": await with_images(self.pictures, question.messages),
                     "response_format": {
                         "type": "json_schema",
                         "json_schema": {"name": question.schema_name, "strict": True, "schema": question.schema},
@@ -172,32 +169,9 @@ class Judging:
             raise GradingFailed("model_grader_exceeded_max_tokens_error", details, verdict)
         return verdict
 
-    async def _messages(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return messages with their images fetched.
-
-        Raises:
-            PictureRefused: one is not fetched, or all together are too large or take too long.
-        """
-        told: list[Mapping[str, Any]] = []
-        n_left = N_MAX_IMAGE_BYTES
-        try:
-            async with asyncio.timeout(IMAGES_S):
-                for message in messages:
-                    content = message["content"]
-                    parts: list[dict[str, Any]] = [] if isinstance(content, str) else list(content)
-                    for number, part in enumerate(parts):
-                        if part["type"] == "image_url":
-                            url = await self.pictures.fetch(part["image_url"]["url"], n_max_bytes=n_left)
-                            n_left = max(0, n_left - len(url) * 3 // 4)
-                            parts[number] = {**part, "image_url": {**part["image_url"], "url": url}}
-                    told.append({**message, "content": parts or content})
-        except TimeoutError as error:
-            raise PictureRefused(f"The images took longer than {IMAGES_S:g} s") from error
-        return told
-
     def _judges(self) -> list[str]:
         """Return the names that can be asked."""
-        able = [base for base in self.bases.list() if base.upstream is None or _can(base, "structured_output")]
+        able = [base for base in self.bases.list() if base.upstream is None or can(base, "structured_output")]
         return [name for base in able for name in _names(base)]
 
     def _find(self, name: str) -> Base | None:
@@ -242,7 +216,7 @@ class Embedding:
 
     def _chosen(self) -> tuple[str, str, Endpoint]:
         """Return the embedding model: the one that is called as OpenAI's, else the only one."""
-        able = [base for base in self.bases.list() if _can(base, "embeddings")]
+        able = [base for base in self.bases.list() if can(base, "embeddings")]
         called = [base for base in able if EMBEDDING_MODEL in _names(base)]
         chosen = called or able
         if not chosen:
@@ -295,21 +269,8 @@ def _endpoint(base: Base) -> Endpoint:
     return endpoint(base.source, None if base.upstream is None else base.upstream.key_env)
 
 
-def _can(base: Base, ability: str) -> bool:
-    return base.upstream is not None and ability in base.upstream.abilities
-
-
 def _names(base: Base) -> list[str]:
     return [base.name, *base.aliases]
-
-
-def _what(base: Base) -> str:
-    return base.source if base.upstream is None else f"{base.upstream.model} of {base.source}"
-
-
-def _again(base: Base) -> str:
-    """Tell how to have a model looked at again."""
-    return f"If that has changed: `tunesmith models add {base.name} --upstream {base.source}` looks at it again."
 
 
 def _verdict(answer: Mapping[str, Any], model: str) -> Verdict:

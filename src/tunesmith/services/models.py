@@ -41,10 +41,7 @@ class Models:
         self._settings = settings
 
     def page(self, scope: Project) -> list[Listed]:
-        """Return every model that answers: bases with their aliases, oldest first, then what was tuned, newest first.
-
-        Models upstream are asked by graders alone, and are listed where bases are registered.
-        """
+        """Return every model that answers: bases with their aliases, oldest first, then what was tuned, newest first."""
         with self._db.read() as tx:
             bases = [base for base in models.bases(tx, scope) if _answers(base)]
             tuned = models.tuned(tx, scope)
@@ -110,7 +107,7 @@ class Models:
 
 
 def _answers(base: Base) -> bool:
-    return base.status == "ready" and base.upstream is None
+    return base.status == "ready" and (base.upstream is None or "chat" in base.upstream.abilities)
 
 
 def _of_base(name: str, base: Base) -> Listed:

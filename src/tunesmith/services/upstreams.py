@@ -49,6 +49,26 @@ def endpoint(url: str, key_env: str | None) -> Endpoint:
     return Endpoint(url, key)
 
 
+def can(base: Base, ability: str) -> bool:
+    """Say whether a model upstream was found to be able to do something, one of `ABILITIES`."""
+    return base.upstream is not None and ability in base.upstream.abilities
+
+
+def unable(base: Base, ability: str, words: str, *, name: str | None = None) -> str | None:
+    """Return what to say of an ability that a model was found to lack; None where it has it."""
+    return None if can(base, ability) else f"{name or base.name} ({what(base)}) was found not to know {words}. {again(base)}"
+
+
+def what(base: Base) -> str:
+    """Return what a model is, and where."""
+    return base.source if base.upstream is None else f"{base.upstream.model} of {base.source}"
+
+
+def again(base: Base) -> str:
+    """Return a sentence on how to have a model looked at again."""
+    return f"If that has changed: `tunesmith models add {base.name} --upstream {base.source}` looks at it again."
+
+
 class UpstreamModels:
     """Registers models of servers upstream."""
 

@@ -17,10 +17,13 @@ from tunesmith.domain.job import Job
 from tunesmith.domain.model import TunedModel
 from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Project
 from tunesmith.domain.states import Status
+from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
+from tunesmith.inference.upstream import HttpUpstreams
 from tunesmith.lm.inspect import inspect
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat, ChatRequest
+from tunesmith.services.passing import Passing
 from tunesmith.store import jobs, models
 from tunesmith.store.session import Database
 
@@ -55,6 +58,7 @@ def make_chat(database: Database, folder: Path, tmp_path: Path) -> Callable[[], 
         return Chat(
             db=database, bases=bases, blobs=LocalBlobs(tmp_path / "blobs"), clock=clock, ids=Ids(random.Random(1)),
             inference=Resident(tmp_path, settings=settings, clock=clock),
+            elsewhere=Passing(HttpUpstreams(clock=clock), GuardedPictures(), clock, Ids()),
         )  # fmt: skip
 
     return make

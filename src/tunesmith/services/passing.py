@@ -1,0 +1,277 @@
+"""Answers of models upstream: a chat request as their server takes it, and the chunks of its answer as deltas."""
+
+import hashlib
+import math
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, Field, ValidationError
+
+from tunesmith.core.clock import Clock
+from tunesmith.core.errors import ApiError, BadGateway, InvalidRequest, RateLimited, Unavailable
+from tunesmith.core.ids import Ids
+from tunesmith.core.tool_choice import AUTO
+from tunesmith.data.answers import Delta
+from tunesmith.data.calls import CallPart
+from tunesmith.data.vocabulary import TokenLogprob
+from tunesmith.domain.model import Base
+from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
+from tunesmith.services.chat import Answer, ChatRequest
+from tunesmith.services.images import has_images, with_images
+from tunesmith.services.upstreams import KeyMissing, endpoint, unable
+
+PATH: Final = "chat/completions"
+FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
+#: Fields of a part of a message that steer OpenAI's own operation, and that other servers may not know.
+_OPENAIS_OWN: Final = "prompt_cache_breakpoint"
+
+
+class _Function(BaseModel):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(BaseModel):
+    index: int | None = None
+    id: str | None = None
+    function: _Function = Field(default_factory=_Function)
+
+
+class _Said(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Token(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    top_logprobs: list["_Token"] = []
+
+    def scored(self) -> TokenLogprob:
+        raw = self.token.encode(errors="replace") if self.bytes is None else bytes(self.bytes)
+        return TokenLogprob(raw, self.logprob, tuple(each.scored() for each in self.top_logprobs))
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] | None = None
+
+
+class _Part(BaseModel):
+    """What a chunk adds to a choice; a server that does not stream sends one chunk, and calls this `message`."""
+
+    index: int = Field(default=0, ge=0)
+    delta: _Said | None = None
+    message: _Said | None = None
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class _Details(BaseModel):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Chunk(BaseModel):
+    choices: list[_Part] | None = None
+    usage: _Usage | None = None
+    system_fingerprint: str | None = None
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice as it grows: its calls, each by the number that the other server gives it."""
+
+    calls: dict[int, int] = field(default_factory=dict[int, int])
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What `Chat` needs of models upstream."""
+
+    servers: Upstreams
+    pictures: Pictures
+    clock: Clock
+    ids: Ids
+
+    async def answer(self, base: Base, request: ChatRequest) -> Answer:
+        """Return the answer of a model upstream, which nobody has asked for yet.
+
+        Raises:
+            InvalidRequest: the model was found not to do what is asked for, or an image is not fetched.
+            Unavailable: its key is not there.
+        """
+        there = base.upstream
+        assert there is not None
+        _refuse_unable(base, request)
+        try:
+            at = endpoint(base.source, there.key_env)
+        except KeyMissing as missing:
+            raise Unavailable(f"{base.name} cannot be asked. {missing}") from missing
+        try:
+            messages = await with_images(self.pictures, request.messages)
+        except PictureRefused as refused:
+            raise InvalidRequest(f"{refused}.", param="messages") from refused
+        body = {"model": there.model, "messages": [_plain(message) for message in messages], **_wishes(request, there.limit)}
+        whose = hashlib.sha256(f"{base.source} {there.model}".encode()).hexdigest()
+        answer = Answer(
+            id=self.ids.chat(),
+            created_at=self.clock.now(),
+            model=request.model,
+            n_prompt_tokens=0,
+            fingerprint=f"fp_{whose[:10]}",
+            deltas=_nothing(),
+        )
+        answer.deltas = self._deltas(base, at, body, request.n, answer)
+        return answer
+
+    async def _deltas(
+        self, base: Base, at: Endpoint, body: Mapping[str, Any], n: int, answer: Answer
+    ) -> AsyncGenerator[Delta]:
+        choices = [_Choice() for _ in range(n)]
+        try:
+            async with aclosing(self._chunks(at, body)) as chunks:
+                async for raw in chunks:
+                    chunk = _Chunk.model_validate(raw)
+                    _count(chunk, answer)
+                    for part in chunk.choices or []:
+                        for delta in self._read(part, choices[part.index]):
+                            yield delta
+        except UpstreamFailed as failure:
+            raise _error(base, failure) from failure
+        except (ValidationError, IndexError) as error:
+            raise BadGateway(f"The server of {base.name} answers what is no chunk of a chat completion.") from error
+        if not all(choice.ended for choice in choices):
+            raise BadGateway(f"The server of {base.name} ended its answer in the middle. Send the request again.")
+
+    async def _chunks(self, at: Endpoint, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the chunks of a stream that tells its usage, if the server takes that."""
+        for told in ({"stream_options": {"include_usage": True}}, {}):
+            try:
+                async with aclosing(self.servers.stream(at, PATH, {**body, "stream": True, **told})) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except UpstreamFailed as failure:
+                if not told or "stream_options" not in f"{failure.param} {failure.reason}":
+                    raise
+            else:
+                return
+
+    def _read(self, part: _Part, choice: _Choice) -> Iterator[Delta]:
+        said = part.delta or part.message or _Said()
+        thought = said.reasoning_content or said.reasoning or ""
+        scores = tuple(token.scored() for token in (part.logprobs or _Logprobs()).content or ())
+        if said.content or thought or said.refusal or scores:
+            text, refusal = said.content or "", said.refusal or ""
+            yield Delta(part.index, text=text, reasoning=thought, refusal=refusal, logprobs=scores)
+        for place, call in enumerate(said.tool_calls or []):
+            number = place if call.index is None else call.index
+            arguments = call.function.arguments or ""
+            if number in choice.calls:
+                made = CallPart(choice.calls[number], arguments)
+            else:
+                ours = choice.calls[number] = len(choice.calls)
+                made = CallPart(ours, arguments, call.id or self.ids.tool_call(), call.function.name or "")
+            yield Delta(part.index, tool_call=made)
+        if part.finish_reason and not choice.ended:
+            choice.ended = True
+            reason = part.finish_reason if part.finish_reason in FINISHES else "stop"
+            yield Delta(part.index, finish_reason=reason)
+
+
+def _refuse_unable(base: Base, request: ChatRequest) -> None:
+    """Refuse what the model was found not to do: its server might pass over it in silence."""
+    bound = request.schema is not None and (request.form is None or request.form["type"] == "json_schema")
+    for ability, wanted, param, words in (
+        ("chat", True, "model", "chat completions"),
+        ("structured_output", bound, "response_format", "structured output (`response_format` of type `json_schema`)"),
+        ("images", has_images(request.messages), "messages", "images"),
+    ):
+        if wanted and (told := unable(base, ability, words)) is not None:
+            raise InvalidRequest(told, param=param)
+
+
+def _wishes(request: ChatRequest, limit: str) -> dict[str, Any]:
+    """Return the fields that the request sets, and no others: a server need not know every field there is."""
+    form = request.form
+    if form is None and request.schema is not None:
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": request.schema}}
+    tools, choice = request.tools, request.tool_choice
+    if tools and choice.names is not None and not choice.named:  # few servers know of allowed tools
+        tools = [tool for tool in tools if choice.allows(tool["function"]["name"])]
+    wishes: dict[str, Any] = {
+        limit: request.max_tokens,
+        "n": request.n if request.n != 1 else None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop": list(request.stops) or None,
+        "seed": request.seed,
+        "tools": tools,
+        "tool_choice": (choice.wire if choice.named else choice.mode) if tools and choice != AUTO else None,
+        "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
+        "response_format": form,
+        "presence_penalty": request.presence_penalty or None,
+        "frequency_penalty": request.frequency_penalty or None,
+        "logit_bias": {str(token): bias for token, bias in request.logit_bias.items()} or None,
+        "logprobs": request.logprobs or None,
+        "top_logprobs": request.top_logprobs or None,
+    }
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": [{key: part[key] for key in part if key != _OPENAIS_OWN} for part in content]}
+
+
+def _count(chunk: _Chunk, answer: Answer) -> None:
+    """Note what a chunk tells of the whole answer."""
+    if chunk.system_fingerprint:
+        answer.fingerprint = chunk.system_fingerprint
+    if chunk.usage is not None:
+        usage = chunk.usage
+        answer.n_prompt_tokens, answer.n_completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        answer.n_cached_tokens = (usage.prompt_tokens_details or _Details()).cached_tokens or 0
+        answer.n_reasoning_tokens = (usage.completion_tokens_details or _Details()).reasoning_tokens or 0
+
+
+def _error(base: Base, failure: UpstreamFailed) -> ApiError:
+    """Return what a failure of a model's server is for our client: the client's own fault where it is that."""
+    match failure.status:
+        case 429:
+            pause_s = None if failure.pause_s is None else max(1, math.ceil(failure.pause_s))
+            return RateLimited(f"The server of {base.name} is busy: {failure.reason}", retry_after_s=pause_s)
+        case 401 | 403:  # whose words may tell more of the key than a client may know
+            return BadGateway(
+                f"The server of {base.name} refuses the key that it is asked with ({failure.status}): the key, or what it "
+                "may be used for, has to be put right by whoever runs this server."
+            )
+        case 404 | 405:
+            return BadGateway(
+                f"The server of {base.name} does not know the model any more, or has no chat completions: {failure}. "
+                f"`tunesmith models add {base.name} --upstream {base.source}` looks at it again."
+            )
+        case status if 400 <= status < 500 and not failure.passing:
+            return InvalidRequest(failure.reason or str(failure), param=failure.param, code=failure.code)
+        case _:
+            return Unavailable(f"{base.name} gives no answer: {failure}")
+
+
+async def _nothing() -> AsyncGenerator[Delta]:
+    return
+    yield
