@@ -78,8 +78,12 @@ class Adapters:
 def _loaded(folder: Path, lora: LoraModel) -> Adapter:
     """Load an adapter; whatever is wrong with its files is one kind of error."""
     try:
-        return from_folder(folder, lora)
+        adapter = from_folder(folder, lora)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, AdapterRefused):
             raise
         raise AdapterRefused(f"{folder} does not hold an adapter that can be read: {error}") from error
+    # it shares products with others in a batch
+    if not all(bool(factor.isfinite().all()) for factor in adapter.parameters()):
+        raise AdapterRefused(f"{folder} holds an adapter with numbers that are not finite")
+    return adapter

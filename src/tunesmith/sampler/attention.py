@@ -1,8 +1,9 @@
 # pyright: basic
 """Attention over slots: the tokens of a packed row attend to their own slot's past, prompts and single steps alike.
 
-It is registered with transformers as `NAME`, so every architecture is sampled by its own modules. It honours the settings
-that training's attention honours (`scaling`, `sliding_window`, `softcap`, `s_aux`); a base is taken only if that one is.
+It is registered with transformers as `NAME`, so every architecture can be sampled by its own modules. It honours the
+settings that training's attention honours (`scaling`, `sliding_window`, `softcap`, `s_aux`); a base is taken only if that
+one is.
 
 Shapes: H query heads, K key heads, G queries of one key head, T tokens of the row, L of a segment, P positions, D, E head
 sizes.
@@ -16,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tunesmith.sampler.cache import Segment, Slots
+from tunesmith.sampler.cache import Decoding, Segment, Slots, Store
 
 NAME: Final = "tunesmith_slots"
+_STRIDE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,74 +51,90 @@ def slot_attention(
     attention_mask: Tensor | None,
     *,
     tunesmith_slots: Slots,
+    tunesmith_seen: dict[int, Knobs] | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Write the row's keys and values into their slots and attend; return the heads' outputs as (1, T, H, E)."""
+    """Write the row's keys and values into their slots and attend; return the heads' outputs as (1, T, H, E).
+
+    `tunesmith_seen` is filled with each layer's settings.
+    """
     del attention_mask  # none is built for a registered attention without a mask function
     knobs = Knobs(
         settings.get("scaling"), settings.get("sliding_window"), settings.get("softcap"), settings.get("s_aux")
     )  # fmt: skip
-    keys_SKPD, values_SKPE = tunesmith_slots.cache.layer(module.layer_idx, key_1KTD, value_1KTE)
-    step = tunesmith_slots.decoding
-    if step is not None:
-        n_rows = step.rows_S.shape[0]
-        keys_SKPD[step.rows_S, :, step.positions_S] = key_1KTD[0].transpose(0, 1)
-        values_SKPE[step.rows_S, :, step.positions_S] = value_1KTE[0].transpose(0, 1)
-        past = keys_SKPD[:n_rows, :, : step.n_past], values_SKPE[:n_rows, :, : step.n_past]
-        return _step(query_1HTD, *past, step.mask(knobs.window), knobs)[None], None
+    if tunesmith_seen is not None:
+        tunesmith_seen[module.layer_idx] = knobs
+    keys_TD, values_TE = key_1KTD[0].transpose(0, 1).flatten(1), value_1KTE[0].transpose(0, 1).flatten(1)
+    rows_TF = torch.cat([keys_TD, values_TE], 1)
+    store = tunesmith_slots.cache.store(module.layer_idx, key_1KTD.shape[1], keys_TD.shape[1], rows_TF)
+    store.write(rows_TF, tunesmith_slots)
+    return attend(query_1HTD[0].transpose(0, 1), store, tunesmith_slots, knobs)[None], None
+
+
+def attend(query_THD: Tensor, store: Store, slots: Slots, knobs: Knobs) -> Tensor:
+    """Return what the row's tokens draw from their slots, in which their own keys and values lie already: (T, H, E)."""
+    if slots.decoding is not None:
+        return step(query_THD, store, slots.decoding, knobs)
     outputs: list[Tensor] = []
     start = 0
-    for segment in tunesmith_slots.segments:
-        stop = start + segment.n_tokens
-        end = segment.start + segment.n_tokens
-        keys_SKPD[segment.slot, :, segment.start : end] = key_1KTD[0, :, start:stop]
-        values_SKPE[segment.slot, :, segment.start : end] = value_1KTE[0, :, start:stop]
-        past = keys_SKPD[segment.slot, :, :end], values_SKPE[segment.slot, :, :end]
-        outputs.append(_prompt(query_1HTD[0, :, start:stop], *past, segment, knobs))
-        start = stop
-    return torch.cat(outputs, 1).transpose(0, 1)[None], None
+    for segment in slots.segments:
+        outputs.append(_prompt(query_THD[start:], store, segment, knobs))
+        start += segment.n_tokens
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def _step(query_1HTD: Tensor, keys_SKPD: Tensor, values_SKPE: Tensor, mask_S11P: Tensor, knobs: Knobs) -> Tensor:
+def step(query_SHD: Tensor, store: Store, decoding: Decoding, knobs: Knobs) -> Tensor:
     """One token of each slot at once: the queries of a key head stand where a fused kernel expects tokens; (S, H, E)."""
-    n_rows, n_key_heads = keys_SKPD.shape[:2]
-    q_SKGD = query_1HTD[0].transpose(0, 1).reshape(n_rows, n_key_heads, -1, query_1HTD.shape[3])
+    rows = slice(decoding.first, decoding.first + decoding.n_rows)
+    keys_SKPD, values_SKPE = store.keys_SKPD[rows, :, : decoding.n_past], store.values_SKPE[rows, :, : decoding.n_past]
+    n_key_heads = keys_SKPD.shape[1]
+    q_SKGD = query_SHD[: decoding.n_rows].unflatten(1, (n_key_heads, -1))
+    mask_S11P = decoding.mask(knobs.window, query_SHD.dtype)
     if knobs.fused:
         output = F.scaled_dot_product_attention(q_SKGD, keys_SKPD, values_SKPE, attn_mask=mask_S11P, scale=knobs.scaling)
     else:
         sinks = None if knobs.sinks_H is None else knobs.sinks_H.float().view(1, n_key_heads, -1, 1)
         output = _explicit(q_SKGD, keys_SKPD, values_SKPE, mask_S11P, knobs, sinks)
-    return output.reshape(n_rows, -1, output.shape[-1])
+    return output.flatten(1, 2)
 
 
-def _prompt(query_HLD: Tensor, keys_KPD: Tensor, values_KPE: Tensor, segment: Segment, knobs: Knobs) -> Tensor:
-    """Several tokens of one slot, each seeing what lies before it: (H, L, E)."""
-    n_groups = query_HLD.shape[0] // keys_KPD.shape[0]
-    k_HPD, v_HPE = keys_KPD.repeat_interleave(n_groups, 0), values_KPE.repeat_interleave(n_groups, 0)
-    n_past = keys_KPD.shape[1]
+def _prompt(query_THD: Tensor, store: Store, segment: Segment, knobs: Knobs) -> Tensor:
+    """Several tokens of one slot, the first of the row, each seeing what lies before it: (L, H, E)."""
+    n_past = segment.start + segment.n_tokens
     whole = segment.start == 0 and (knobs.window is None or n_past <= knobs.window)
+    n_tokens = segment.n_tokens
     if knobs.fused and whole:
-        return F.scaled_dot_product_attention(
-            query_HLD[None], k_HPD[None], v_HPE[None], is_causal=True, scale=knobs.scaling
-        )[0]
-    row_L = torch.arange(segment.start, n_past, device=query_HLD.device)
-    back_LP = row_L[:, None] - torch.arange(n_past, device=query_HLD.device)[None]
-    mask_LP = (back_LP >= 0) & (back_LP < (knobs.window if knobs.window is not None else n_past + 1))
-    if knobs.fused:
-        return F.scaled_dot_product_attention(
-            query_HLD[None], k_HPD[None], v_HPE[None], attn_mask=mask_LP, scale=knobs.scaling
-        )[0]
-    sinks = None if knobs.sinks_H is None else knobs.sinks_H.float().view(1, -1, 1, 1).expand(1, -1, row_L.shape[0], 1)
-    return _explicit(query_HLD[None], k_HPD[None], v_HPE[None], mask_LP[None, None], knobs, sinks)[0]
+        # A CPU makes a program for each length, and keeps it: lengths are rounded up, since nobody sees what comes later.
+        rounded = -(-n_tokens // _STRIDE) * _STRIDE
+        if rounded <= min(query_THD.shape[0], store.rows_SPF.shape[1]):
+            n_tokens = n_past = rounded
+    keys_KPD, values_KPE = store.keys_SKPD[segment.slot, :, :n_past], store.values_SKPE[segment.slot, :, :n_past]
+    n_key_heads = keys_KPD.shape[0]
+    q_KGLD = query_THD[:n_tokens].transpose(0, 1).unflatten(0, (n_key_heads, -1))
+    k_KGPD = keys_KPD[:, None].expand(-1, q_KGLD.shape[1], -1, -1)
+    v_KGPE = values_KPE[:, None].expand(-1, q_KGLD.shape[1], -1, -1)
+    if knobs.fused and whole:
+        output = F.scaled_dot_product_attention(q_KGLD, k_KGPD, v_KGPE, is_causal=True, scale=knobs.scaling)
+    else:
+        row_L = torch.arange(segment.start, n_past, device=query_THD.device)
+        back_LP = row_L[:, None] - torch.arange(n_past, device=query_THD.device)[None]
+        seen_LP = (back_LP >= 0) & (back_LP < (knobs.window if knobs.window is not None else n_past + 1))
+        if knobs.fused:
+            output = F.scaled_dot_product_attention(q_KGLD, k_KGPD, v_KGPE, attn_mask=seen_LP, scale=knobs.scaling)
+        else:
+            mask_11LP = torch.zeros(seen_LP.shape, device=row_L.device).masked_fill_(~seen_LP, -torch.inf)[None, None]
+            sinks = None if knobs.sinks_H is None else knobs.sinks_H.float().view(n_key_heads, -1, 1, 1)
+            output = _explicit(q_KGLD, k_KGPD, v_KGPE, mask_11LP, knobs, sinks)
+    return output.flatten(0, 1).transpose(0, 1)[: segment.n_tokens]
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, knobs: Knobs, sinks: Tensor | None) -> Tensor:
+def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, knobs: Knobs, sinks: Tensor | None) -> Tensor:
     """Attend by plain matrix products; the leading dimensions of all are the same, `sinks` has one column."""
     scale = knobs.scaling if knobs.scaling is not None else q.shape[-1] ** -0.5
     scores = torch.matmul(q, k.transpose(-1, -2)) * scale
     if knobs.softcap is not None:
         scores = torch.tanh(scores / knobs.softcap) * knobs.softcap
-    scores = scores.float().masked_fill(~mask, float("-inf"))
+    scores = scores.float() if mask is None else scores.float() + mask
     if sinks is None:
         weights = torch.softmax(scores, -1)
     else:

@@ -22,12 +22,13 @@ from torch import Tensor
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.machine import readable_bytes
 from tunesmith.lm.load import Base
-from tunesmith.lm.lora import LoraModel, Span
+from tunesmith.lm.lora import LoraModel
 from tunesmith.sampler import attention, waiting
 from tunesmith.sampler.adapters import Adapters
-from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding
+from tunesmith.sampler.cache import Segment, SlotCache
 from tunesmith.sampler.choice import choose
 from tunesmith.sampler.grammar import GrammarBroken, allowed
+from tunesmith.sampler.passes import Passes, last_places, portions
 from tunesmith.sampler.prefixes import Prefixes
 from tunesmith.sampler.prompts import tell_prompts
 from tunesmith.sampler.request import Intake, Request, Row, Token, row_of
@@ -75,7 +76,7 @@ class Engine:
         self._n_under_way = 0
         self.n_steps = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._warm_up()
+        self._passes = Passes(base, lora, self._cache, context_length=context_length)
 
     def status(self) -> dict[str, Any]:
         """Return what the engine is at: rows and requests, passes made, adapters resident, bytes held for rows."""
@@ -86,13 +87,6 @@ class Engine:
             "adapters": self.adapters.names(),
             "cache_bytes": self._cache.n_bytes + self._prefixes.n_bytes,
         }
-
-    @torch.inference_mode()
-    def _warm_up(self) -> None:
-        """Make one pass: it loads kernels, and tells what a position costs."""
-        self._reserve(1, 1)
-        self._pass([0], [0], (Segment(0, 0, 1),), [None])
-        self._cache.release()
 
     def start(self, *, on_death: Callable[[], None] = lambda: None) -> None:
         """Begin to work; should the thread end otherwise than by `stop`, `on_death` is called, and nothing answered."""
@@ -140,6 +134,7 @@ class Engine:
         """
         for request in requests:
             self._check(request)
+        self._passes.refresh()
         for request in requests:
             self._waiting.add(request)
         try:
@@ -195,6 +190,7 @@ class Engine:
             failpoint("sampler.step")
             self._advance()
         self.adapters.tidy(self._slots_in_use())
+        self._passes.tidy()
         if not self._rows and not self._waiting and self._cache.n_bytes > KEPT_BYTES:
             self._cache.release()
 
@@ -245,22 +241,26 @@ class Engine:
         A prompt longer than `waiting.N_MAX_PROMPT_TOKENS` comes alone; it is computed in parts, so that its length costs no
         more memory than its keys and values.
         """
-        slots = [intake.adapter_slot for intake in intakes]
         n_most = waiting.N_MAX_PROMPT_TOKENS
-        parts = [segments]
-        while len(segments) == 1 and (left := parts[-1][0]).n_tokens > n_most:
-            rest = Segment(left.slot, left.start + n_most, left.n_tokens - n_most)
-            parts[-1:] = [[replace(left, n_tokens=n_most)], [rest]]
-        hidden_TC = torch.empty(0)
-        for part in parts:
-            row_T = [
-                token for each, its in zip(part, intakes, strict=True) for token in its.request.prompt[each.start : each.end]
-            ]
-            position_T = [position for each in part for position in range(each.start, each.end)]
-            hidden_TC = self._pass(row_T, position_T, tuple(part), slots)
-            tell_prompts(self._base.head, hidden_TC, intakes, part)
-        ends = torch.tensor([segment.n_tokens for segment in parts[-1]]).cumsum(0) - 1
-        return hidden_TC.index_select(0, ends.to(hidden_TC.device))
+        while len(segments) == 1 and (left := segments[0]).n_tokens > n_most:
+            self._prompt_pass(intakes, [replace(left, n_tokens=n_most)])
+            segments = [Segment(left.slot, left.start + n_most, left.n_tokens - n_most)]
+        parts = portions([segment.n_tokens for segment in segments], self._passes.n_tokens)
+        return torch.cat([self._prompt_pass(intakes[part], segments[part]) for part in parts])
+
+    def _prompt_pass(self, intakes: list[Intake], segments: list[Segment]) -> Tensor:
+        """Compute the segments of prompts in one pass and return each one's last hidden state (S, C)."""
+        row_T: list[int] = []
+        position_T: list[int] = []
+        for intake, segment in zip(intakes, segments, strict=True):
+            row_T += intake.request.prompt[segment.start : segment.end]
+            position_T += range(segment.start, segment.end)
+        slots = [intake.adapter_slot for intake in intakes]
+        if not any(intake.request.prompt_logprobs for intake in intakes):
+            return self._pass(row_T, position_T, tuple(segments), slots)
+        hidden_TC = self._pass(row_T, position_T, tuple(segments), slots, ends_only=False)
+        tell_prompts(self._base.head, hidden_TC, intakes, segments)
+        return hidden_TC[torch.tensor(last_places(segments), device=hidden_TC.device)]
 
     def _with_adapter(self, intake: Intake, spoken_for: set[int]) -> Intake | None:
         """Return the intake with its adapter resident; None when that does not load, which is told to who asked.
@@ -296,22 +296,17 @@ class Engine:
         self._cache.reserve(n_slots, n_positions, max([row.request.n_positions for row in self._rows], default=1))
 
     def _pass(
-        self, tokens: list[int], positions: list[int], segments: tuple[Segment, ...], slots: list[int | None]
+        self,
+        tokens: list[int],
+        positions: list[int],
+        segments: tuple[Segment, ...],
+        slots: list[int | None],
+        *,
+        ends_only: bool = True,
     ) -> Tensor:
-        """Return the last hidden states (T, C) of a packed row, for whose slots there is room."""
-        device = self._base.device
+        """Return the last hidden state of each segment's end, or of all tokens; for the slots there is room."""
         self.n_steps += 1
-        self._lora.route.spans = _spans(segments, slots)
-        try:
-            output = self._base.decoder(
-                input_ids=torch.tensor([tokens], device=device),
-                position_ids=torch.tensor([positions], device=device),
-                use_cache=False,
-                tunesmith_slots=Slots(self._cache, segments, decoding(segments, device)),
-            )
-        finally:
-            self._lora.route.spans = ()
-        return output.last_hidden_state[0]
+        return self._passes.run(tokens, positions, segments, slots, ends_only=ends_only)
 
     def _choose(self, places: list[int], hidden_SC: Tensor) -> None:
         """Choose the next token of the rows, hand it out, and end the rows that are complete."""
@@ -324,6 +319,7 @@ class Engine:
         broken: dict[int, tuple[Request, Exception]] = {}
         for place, row, token, logprob, top in zip(places, rows, tokens, logprobs, tops, strict=True):
             if math.isnan(logprob):
+                self._cache.clear(place)
                 broken[id(row.request)] = (row.request, FloatingPointError("what the model says is not finite"))
                 continue
             try:
@@ -380,18 +376,3 @@ class Engine:
             request.broken = True
             request.cancelled.set()  # the rows that it has left are dropped with the next turn
             request.emit(error)
-
-
-def _spans(segments: tuple[Segment, ...], slots: list[int | None]) -> tuple[Span, ...]:
-    """Lead neighbouring segments of one adapter through it as one span; segments of the bare base through none."""
-    spans: list[Span] = []
-    start = 0
-    for segment, slot in zip(segments, slots, strict=True):
-        stop = start + segment.n_tokens
-        if slot is not None:
-            if spans and spans[-1].adapter == slot and spans[-1].stop == start:
-                spans[-1] = Span(slot, spans[-1].start, stop)
-            else:
-                spans.append(Span(slot, start, stop))
-        start = stop
-    return tuple(spans)

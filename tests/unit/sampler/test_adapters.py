@@ -1,8 +1,14 @@
 """Adapters are loaded on demand, dropped by least use, and never taken from under a row."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tunesmith.lm.adapter_file import WEIGHTS, AdapterRefused
 from tunesmith.lm.lora import LoraModel
 from tunesmith.sampler.adapters import Adapters
 
@@ -53,3 +59,16 @@ def test_the_same_name_with_other_weights_is_loaded_anew(
     assert adapters.slot("tuned", *one[1:]) == first
     assert adapters.slot("tuned", *two[1:]) != first
     assert adapters.names() == ["tuned"]
+
+
+def test_one_with_numbers_that_are_not_finite_is_refused(
+    make_engine: Callable[..., Any], make_adapter: Callable[..., Any]
+) -> None:
+    adapters, lora = _make(make_engine, 4)
+    name, folder, _ = make_adapter("llama", 1)
+    tensors = load_file(folder / WEIGHTS)
+    next(iter(tensors.values()))[0, 0] = torch.nan
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(AdapterRefused, match="not finite"):
+        adapters.slot(name, folder, hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
+    assert lora.route.slots == {}
