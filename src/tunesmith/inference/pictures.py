@@ -1,22 +1,16 @@
-"""Images by URL, the one way out that a grader's text can name: public addresses alone, with caps, every redirect checked.
-
-A name is looked up once and the connection made to just the addresses that were checked, so that a second look-up cannot
-lead elsewhere; the name stays in the request's `Host` and in what the certificate must be for.
-"""
+"""Images by URL, a way out that a grader's text can name: public addresses alone, with caps, every redirect checked."""
 
 import asyncio
 import base64
-import ipaddress
-import socket
 import ssl
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx2
 from anyio import CapacityLimiter, to_thread
 
+from tunesmith.core.internet import Guard, Lookup, NotAllowed, Place, lookup
 from tunesmith.domain.ports import PictureRefused
 
 #: Caps on an image: its bytes, the seconds for all of it, how often it may have moved; and on look-ups, at once.
@@ -24,71 +18,18 @@ N_MAX_BYTES: Final = 20 * 1024 * 1024
 LONGEST_S: Final = 20.0
 N_MAX_REDIRECTS: Final = 3
 N_LOOKUPS: Final = 8
-PORTS: Final = {"http": 80, "https": 443}
 KINDS: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 #: What a server may say that an image is, where it does not know better.
 UNTOLD: Final = ("", "application/octet-stream", "binary/octet-stream")
 _N_SHOWN: Final = 200
 OK: Final = 200
 
-Lookup = Callable[[str, int], Sequence[str]]
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-#: Not the internet's, whatever release of Python says so: a cloud's metadata, relays, tunnels, documentation.
-_OTHERS: Final = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24"),
-        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
-    )
-)
-
-
-def lookup(host: str, port: int) -> list[str]:
-    """Return the addresses of a host."""
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def is_public(address: str) -> bool:
-    """Say whether an address is the internet's, and not this machine's, its network's, or a way round to them."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip not in _UNICAST or ip.scope_id is not None:
-            return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not any(ip in network for network in _OTHERS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an image is: the checked addresses, and what to say there."""
-
-    scheme: str
-    addresses: list[str]
-    port: int
-    #: The name in the URL, for the certificate; and with its port, for the `Host` header.
-    name: str
-    host: str
-    target: str
-
-    def at(self, address: str) -> str:
-        return f"{self.scheme}://{_bracketed(address)}:{self.port}{self.target}"
-
 
 class GuardedPictures:
     """The `Pictures` port. `hosts` (`HOST`, or `HOST:PORT` for another port than usual) need not be public."""
 
     def __init__(self, *, hosts: Collection[str] = (), look_up: Lookup = lookup, longest_s: float = LONGEST_S) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._look_up = look_up
+        self._guard = Guard.of("An image", "fetched from", hosts, look_up)
         self._longest_s = longest_s
         self._lookups = CapacityLimiter(N_LOOKUPS)
         self._trust: ssl.SSLContext | None = None
@@ -119,35 +60,19 @@ class GuardedPictures:
             raise PictureRefused(f"{refused}: {url[:_N_SHOWN]}") from refused
         raise PictureRefused(f"The image moved more than {N_MAX_REDIRECTS} times: {url[:_N_SHOWN]}")
 
-    async def _vetted(self, url: str) -> _Place:
-        """Look the URL's host up and return its place, if every address of it may be fetched from.
+    async def _vetted(self, url: str) -> Place:
+        """Return where a URL leads.
 
         Raises:
-            PictureRefused: it may not, or it is no URL of an image.
+            PictureRefused: it is not to be fetched from there.
             ValueError: it is no URL.
         """
-        parts = urlsplit(url)
-        usual = PORTS.get(parts.scheme)
-        if usual is None or not parts.hostname:
-            raise PictureRefused("An image is fetched by an http or https URL")
-        if parts.username is not None or parts.password is not None:
-            raise PictureRefused("An image's URL holds no user and no password")
-        name = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode()
-        port = parts.port if parts.port is not None else usual
-        host = _bracketed(name) if port == usual else f"{_bracketed(name)}:{port}"
-        allowed = host.lower() in self._hosts
-        if port != usual and not allowed:
-            raise PictureRefused(f"An image is fetched from port {usual}, not {port}")
         try:
-            found = await to_thread.run_sync(self._look_up, name, port, abandon_on_cancel=True, limiter=self._lookups)
-        except OSError as error:
-            raise PictureRefused(f"{name} has no address ({error.strerror})") from error
-        if not found or not (allowed or all(map(is_public, found))):
-            raise PictureRefused(f"{name} is not on the public internet, and an image is fetched from nowhere else")
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return _Place(parts.scheme, list(found), port, name, host, target)
+            return await to_thread.run_sync(self._guard.place, url, abandon_on_cancel=True, limiter=self._lookups)
+        except NotAllowed as error:
+            raise PictureRefused(str(error)) from error
 
-    async def _once(self, place: _Place, n_max: int) -> tuple[str | None, bytes]:
+    async def _once(self, place: Place, n_max: int) -> tuple[str | None, bytes]:
         """Return where the image has moved, or the image; the addresses are tried in their order."""
         failure: httpx2.HTTPError | None = None
         for address in place.addresses:
@@ -158,7 +83,7 @@ class GuardedPictures:
         assert failure is not None
         raise failure
 
-    async def _from(self, place: _Place, address: str, n_max: int) -> tuple[str | None, bytes]:
+    async def _from(self, place: Place, address: str, n_max: int) -> tuple[str | None, bytes]:
         if self._trust is None:
             self._trust = httpx2.create_ssl_context()
         headers = {"host": place.host, "accept": ", ".join(KINDS), "accept-encoding": "identity"}
@@ -212,7 +137,3 @@ def _kind(content: bytes) -> str:
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "image/webp"
     raise PictureRefused(f"What was fetched is none of {', '.join(KINDS)} by its first bytes")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tunesmith.core.internet import is_public, lookup
 from tunesmith.domain.ports import PictureRefused
-from tunesmith.inference.pictures import GuardedPictures, is_public, lookup
+from tunesmith.inference.pictures import GuardedPictures
 
 pytestmark = pytest.mark.anyio
 
