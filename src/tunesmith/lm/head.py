@@ -29,7 +29,10 @@ class Head:
 
     def logits(self, hidden_MC: Tensor) -> Tensor:
         """Return the logits in fp32, as a fresh buffer."""
-        raw_MV = torch.nn.functional.linear(hidden_MC, self.weight_VC, self.bias_V).float()
+        return self.finished(torch.nn.functional.linear(hidden_MC, self.weight_VC, self.bias_V).float())
+
+    def finished(self, raw_MV: Tensor) -> Tensor:
+        """Return the logits of a product that was computed elsewhere, in its buffer."""
         if self.scale != 1.0:
             raw_MV.mul_(self.scale)
         if self.softcap is not None:

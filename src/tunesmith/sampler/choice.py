@@ -7,9 +7,15 @@ Shapes: S rows, R rows of a kind, V vocabulary, K tokens that some row leans to 
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+#: Tokens whose weights are summed before they are looked at one by one.
+_N_BLOCK: Final = 64
+_N_MANY: Final = 16384
 
 Top = tuple[tuple[int, float], ...]
 
@@ -65,11 +71,11 @@ def choose(
     tops = likeliest(own_SV, [each.n_top for each in samplings])
     logp_SV = own_SV if allowed_SV is None else own_SV.masked_fill(~allowed_SV, -torch.inf)
     before = _lean(logp_SV, samplings)
-    tokens_S = logp_SV.argmax(-1)
+    tokens_S = logp_SV.max(-1).indices  # as argmax says, in a third of its time
     for nucleus in (False, True):
         rows = [i for i, each in enumerate(samplings) if each.temperature > 0 and (each.top_p < 1) == nucleus]
         if rows:
-            rows_R = torch.tensor(rows, device=tokens_S.device)
+            rows_R = slice(None) if len(rows) == len(samplings) else torch.tensor(rows, device=tokens_S.device)
             tokens_S[rows_R] = _draw(logp_SV[rows_R], [samplings[row] for row in rows], nucleus=nucleus)
     if before is not None:
         rows_K, tokens_K, logp_K = before
@@ -119,19 +125,38 @@ def _draw(logp_RV: Tensor, samplings: list[Sampling], *, nucleus: bool) -> Tenso
     The distribution is accumulated in double precision: in single precision the tail of a large vocabulary gets lost.
     """
     device = logp_RV.device
-    # Temperatures next to nothing would overflow; at this one the best token has all the weight already.
-    warmth_R1 = torch.tensor([[max(each.temperature, 1e-4)] for each in samplings], device=device)
-    p_RV = torch.softmax(logp_RV / warmth_R1, -1).double()
-    order_RV = None
-    if nucleus:
-        p_RV, order_RV = torch.sort(p_RV, dim=-1, descending=True, stable=True)
-        top_R1 = torch.tensor([[each.top_p] for each in samplings], device=device, dtype=torch.float64)
-        outside_RV = p_RV.cumsum(-1) - p_RV >= top_R1
-        outside_RV[:, 0] = False
-        p_RV = p_RV.masked_fill(outside_RV, 0.0)
-    cumulative_RV = p_RV.cumsum(-1)
+    if any(each.temperature != 1 for each in samplings):
+        # Temperatures next to nothing would overflow; at this one the best token has all the weight already.
+        logp_RV = logp_RV / torch.tensor([[max(each.temperature, 1e-4)] for each in samplings], device=device)
+    p_RV = torch.softmax(logp_RV, -1)
     u_R1 = torch.stack([torch.rand(1, generator=each.generator, dtype=torch.float64) for each in samplings]).to(device)
-    # Strictly above u, so that a token without weight is never drawn.
-    place_R1 = torch.searchsorted(cumulative_RV, u_R1 * cumulative_RV[:, -1:], right=True)
-    place_R1 = torch.minimum(place_R1, (p_RV > 0).long().mul_(torch.arange(p_RV.shape[1], device=device)).amax(-1, True))
-    return (place_R1 if order_RV is None else order_RV.gather(1, place_R1))[:, 0]
+    if not nucleus:
+        return (_inverted_by_blocks(p_RV, u_R1) if p_RV.numel() > _N_MANY else _inverted(p_RV.double(), u_R1))[:, 0]
+    p_RV, order_RV = torch.sort(p_RV.double(), dim=-1, descending=True, stable=True)
+    top_R1 = torch.tensor([[each.top_p] for each in samplings], device=device, dtype=torch.float64)
+    outside_RV = p_RV.cumsum(-1) - p_RV >= top_R1
+    outside_RV[:, 0] = False
+    return order_RV.gather(1, _inverted(p_RV.masked_fill(outside_RV, 0.0), u_R1))[:, 0]
+
+
+def _inverted_by_blocks(p_RV: Tensor, u_R1: Tensor) -> Tensor:
+    """Return the same as `_inverted`; only the block that the number falls into is looked at token by token."""
+    p_RV = F.pad(p_RV, (0, -p_RV.shape[1] % _N_BLOCK)) if p_RV.shape[1] % _N_BLOCK else p_RV
+    p_RBN = p_RV.unflatten(1, (-1, _N_BLOCK))
+    total_RB = p_RBN.sum(-1, dtype=torch.float64)
+    block_R1 = _inverted(total_RB, u_R1)
+    before_R1 = total_RB.cumsum(-1).gather(1, block_R1) - total_RB.gather(1, block_R1)
+    p_RN = p_RBN.gather(1, block_R1[:, :, None].expand(-1, -1, _N_BLOCK))[:, 0].double()
+    return block_R1 * _N_BLOCK + _inverted(p_RN, u_R1 * total_RB.sum(-1, True), before_R1)
+
+
+def _inverted(p_RN: Tensor, u_R1: Tensor, before_R1: Tensor | None = None) -> Tensor:
+    """Return where the cumulative distribution passes u; above u strictly, so that what has no weight is never drawn.
+
+    With `before_R1`, the weight that lies before, `u_R1` is a weight too; without it, a share of the whole.
+    """
+    cumulative_RN = p_RN.cumsum(-1)
+    sought_R1 = u_R1 * cumulative_RN[:, -1:] if before_R1 is None else u_R1 - before_R1
+    place_R1 = torch.searchsorted(cumulative_RN, sought_R1, right=True)
+    last_R1 = (p_RN > 0).long().mul_(torch.arange(p_RN.shape[1], device=p_RN.device)).amax(-1, True)
+    return torch.minimum(place_R1, last_R1)

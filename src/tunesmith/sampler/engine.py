@@ -311,7 +311,7 @@ class Engine:
     def _choose(self, places: list[int], hidden_SC: Tensor) -> None:
         """Choose the next token of the rows, hand it out, and end the rows that are complete."""
         rows = [self._rows[place] for place in places]
-        logits_SV = self._base.head.logits(hidden_SC)
+        logits_SV = self._passes.logits(hidden_SC)
         allowed_SV = allowed([row.matcher for row in rows], logits_SV.shape[1], logits_SV.device)
         tokens, logprobs, tops = choose(logits_SV, [row.sampling for row in rows], allowed_SV)
         ended: list[int] = []

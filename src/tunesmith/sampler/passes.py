@@ -1,7 +1,7 @@
 # pyright: basic
 """One pass over a packed row: by the forward of our own where the decoder is proven to be of its form, else by its modules.
 
-Shapes: T tokens of the row, N of them asked for, C hidden size.
+Shapes: T tokens of the row, N of them asked for, S rows, C hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.lm.load import Base
@@ -16,7 +17,7 @@ from tunesmith.lm.lora import LoraModel, Span
 from tunesmith.sampler.attention import Knobs
 from tunesmith.sampler.cache import Segment, SlotCache, Slots, decoding, ends
 from tunesmith.sampler.forward import Asked, Forward, recognised
-from tunesmith.sampler.products import Stacks
+from tunesmith.sampler.products import Stacks, few, multiply, n_columns
 
 log = structlog.get_logger()
 
@@ -82,6 +83,17 @@ class Passes:
                 self._stacks.by_column([*adapters, *[adapters[-1]] * missing]),
             )
         return self._forward(tokens, positions, slots, corrections, asked)
+
+    def logits(self, hidden_SC: Tensor) -> Tensor:
+        """Return the logits in fp32 (S, V), as a fresh buffer."""
+        head, n_rows = self._base.head, hidden_SC.shape[0]
+        if self._forward is None:
+            return head.logits(hidden_SC)
+        missing = n_columns(n_rows, head.weight_VC) - n_rows
+        hidden_SC = F.pad(hidden_SC, (0, 0, 0, missing)) if missing else hidden_SC
+        raw_VS = multiply(head.weight_VC, few(hidden_SC), head.bias_V)
+        raw_SV = torch.empty(n_rows, raw_VS.shape[0], dtype=torch.float32, device=raw_VS.device)
+        return head.finished(raw_SV.copy_(raw_VS.t()[:n_rows]))
 
     def _by_modules(
         self,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tunesmith.sampler import choice
 from tunesmith.sampler.choice import Leaning, Sampling, choose, generator
 
 LOGITS = torch.tensor([0.0, 3.0, 1.0, 2.0, -5.0])
@@ -48,6 +49,16 @@ def test_rows_of_every_kind_in_one_batch_draw_as_each_alone() -> None:
     together, _, _ = choose(logits, [Sampling(t, p, generator(i, 2)) for i, (t, p) in enumerate(kinds)])
     alone = [choose(logits[i : i + 1], [Sampling(t, p, generator(i, 2))])[0][0] for i, (t, p) in enumerate(kinds)]
     assert together == alone
+
+
+def test_a_large_vocabulary_is_drawn_from_as_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = 3 * torch.randn(40, 5001, generator=torch.Generator().manual_seed(1))
+    logits[::2, 100:4900] = float("-inf")
+    by_blocks = choose(logits, [Sampling(generator=generator(seed, 3)) for seed in range(40)])
+    monkeypatch.setattr(choice, "_N_MANY", logits.numel())
+    one_by_one = choose(logits, [Sampling(generator=generator(seed, 3)) for seed in range(40)])
+    assert by_blocks == one_by_one
+    assert len(set(by_blocks[0])) > 10
 
 
 def test_a_token_without_weight_is_never_drawn() -> None:

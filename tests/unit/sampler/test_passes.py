@@ -217,6 +217,18 @@ def test_adapters_that_were_trained_are_read_anew_and_those_that_left_are_let_go
     assert not ours._stacks._stacks
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_are_the_heads(family: str, dtype: torch.dtype) -> None:
+    base, _, ours, _ = make(tiny_model(family, dtype=dtype), adapters=False)
+    hidden_SC = torch.randn(3, base.head.weight_VC.shape[1], dtype=dtype)
+    with torch.inference_mode():
+        found_SV, expected_SV = ours.logits(hidden_SC), base.head.logits(hidden_SC)
+    assert found_SV.dtype == torch.float32
+    assert found_SV.is_contiguous()
+    torch.testing.assert_close(found_SV, expected_SV, rtol=1e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
 def test_prompts_are_cut_into_passes_of_whole_prompts() -> None:
     assert [*portions([5, 5, 5], 10)] == [slice(0, 2), slice(2, 3)]
     assert [*portions([30, 1, 30], 10)] == [slice(0, 1), slice(1, 2), slice(2, 3)]
