@@ -24,7 +24,6 @@ def ask(client: openai.OpenAI, **wishes: Any) -> Any:
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("modalities", ["text", "audio"]),
         ("web_search_options", {}),
-        ("reasoning_effort", "low"),
         ("verbosity", "low"),
         ("moderation", {}),
     ],

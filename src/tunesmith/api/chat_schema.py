@@ -32,10 +32,12 @@ NOT_YET: Final[dict[str, tuple[Any, ...]]] = {
     "audio": (),
     "modalities": (["text"],),
     "moderation": (),
-    "reasoning_effort": (),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
+
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class StreamOptions(WireRequest):
@@ -110,7 +112,7 @@ class CreateChatCompletion(WireRequest):
     prompt_cache_key: str | None = None
     prompt_cache_options: Any = None
     prompt_cache_retention: str | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
@@ -162,6 +164,7 @@ class CreateChatCompletion(WireRequest):
             top_p=self.top_p,
             stops=self._stops(),
             seed=self.seed,
+            reasoning_effort=self.reasoning_effort,
             parallel_tool_calls=self.parallel_tool_calls if self.functions is None else False,
             schema=self._schema(),
             presence_penalty=self.presence_penalty or 0.0,

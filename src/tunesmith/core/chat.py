@@ -130,6 +130,8 @@ def _check_message(message: object, training: bool) -> None:
     allowed, check = rule
     if not message.keys() <= allowed:
         _refuse_keys(message, allowed, training, role)
+    if training and message.get("reasoning_content") is not None:
+        raise InvalidMessage("reasoning_content is for chat completions only", field="reasoning_content")
     if "weight" in message:
         _check_weight(message["weight"], training)
     check(message)
@@ -173,6 +175,9 @@ def _check_assistant(message: Message) -> None:
             raise InvalidMessage(f"{key} of an assistant message is not available", field=key, not_available=True)
     if message.get("content") is not None:
         _check_content(message, allowed=("text", "refusal"))
+    if not isinstance(message.get("reasoning_content"), str | None):
+        kind = _kind(message["reasoning_content"])
+        raise InvalidMessage(f"reasoning_content must be a string, not {kind}", field="reasoning_content")
     refusal = message.get("refusal")
     if not isinstance(refusal, str | None):
         raise InvalidMessage(f"refusal must be a string, not {_kind(refusal)}", field="refusal")
@@ -339,7 +344,7 @@ _RULES: Final[dict[str, tuple[frozenset[str], Callable[[Message], None]]]] = {
     "developer": (_PLAIN, _check_instruction),
     "user": (_PLAIN, _check_user),
     "assistant": (
-        _PLAIN | {"refusal", "audio", "annotations", "tool_calls", "function_call", "weight"},
+        _PLAIN | {"reasoning_content", "refusal", "audio", "annotations", "tool_calls", "function_call", "weight"},
         _check_assistant,
     ),
     "tool": (_PLAIN | {"tool_call_id"}, _check_answer),

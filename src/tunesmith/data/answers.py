@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.core.ids import Ids
 from tunesmith.data.calls import CALL, CALLED, CallPart, CallReader, ToolCall, n_begun
+from tunesmith.data.thinking import THINK, THOUGHT, Thought
 from tunesmith.data.vocabulary import TokenLogprob
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Delta:
 
     index: int
     text: str = ""
-    #: What a model upstream that shows its thinking thought.
+    #: What was thought before.
     reasoning: str = ""
     refusal: str = ""
     tool_call: CallPart | None = None
@@ -77,6 +78,7 @@ class Assembler:
         ids: Ids,
         one_call: bool = False,
         named: bool = False,
+        thought: Thought = Thought.NO,
     ) -> None:
         """`one_call`: the first call ends the answer; `named`: so it does, and with `stop`, as the caller knows of it."""
         self._index = index
@@ -85,13 +87,16 @@ class Assembler:
         self._with_tools = with_tools
         self._one_call = one_call or named
         self._named = named
+        self._thought = thought
+        self._has_thought = False
         self._ids = ids
         self._held = ""
         self._n_calls = 0
         self._call: CallReader | None = None
         #: White space between text and a call: layout, unless the call turns out to be none.
         self._layout = ""
-        self._after_call = False
+        #: Behind a call or a thought: white space that comes now is layout.
+        self._after = False
         #: Characters fed; the text held back is the last of them.
         self._n_fed = 0
         #: Tokens whose text is not given out yet: the characters from and to which they stand, several on one unfinished.
@@ -99,6 +104,8 @@ class Assembler:
         self._unfinished: list[TokenLogprob] = []
         self.finished = False
         self.n_tokens = 0
+        #: Of them, those of the thought and its marks.
+        self.n_reasoning = 0
 
     def feed(self, token: int, finish: str | None, *, is_stop: bool, scored: TokenLogprob | None = None) -> list[Delta]:
         """Return what a token adds; after a delta with `finish_reason` the sample is over.
@@ -108,6 +115,7 @@ class Assembler:
         if self.finished:
             return []
         self.n_tokens += 1
+        self.n_reasoning += self._thought is not Thought.NO
         if not is_stop:
             text = self._text.step(token)
             self._note(text, scored)
@@ -126,13 +134,33 @@ class Assembler:
         self._n_fed += len(text)
 
     def _release(self, *, last: bool) -> list[Delta]:
-        deltas: list[Delta] = []
-        while not self.finished:
+        deltas = [] if self._thought is Thought.NO else self._release_thought(last=last)
+        while not self.finished and self._thought is Thought.NO:
             before = len(self._held), self._call
             deltas += self._release_text(last=last) if self._call is None else self._release_call(self._call, last=last)
             if (len(self._held), self._call) == before or not (self._held or self._call):
                 break
         return deltas
+
+    def _release_thought(self, *, last: bool) -> list[Delta]:
+        """Give out what is thought, up to its end or to what may yet become it."""
+        if self._thought is Thought.MAYBE:
+            begun = self._held.lstrip()
+            if not begun.startswith(THINK):
+                if last or not THINK.startswith(begun):
+                    self._thought, self.n_reasoning = Thought.NO, 0
+                return []
+            self._thought, self._held = Thought.WITHIN, begun.removeprefix(THINK)
+        text, mark, rest = self._held.partition(THOUGHT)
+        if not (mark or last):
+            text = text[: len(text) - n_begun(text, THOUGHT)].rstrip()
+        self._held = rest if mark else self._held[len(text) :]
+        if mark or last:
+            self._thought, self._after, text = Thought.NO, True, text.rstrip()
+        if not self._has_thought:
+            text = text.lstrip()
+        self._has_thought = self._has_thought or bool(text)
+        return [Delta(self._index, reasoning=text)] if text else []
 
     def _release_text(self, *, last: bool) -> list[Delta]:
         """Give out the text up to a stop string, to a tool call, or to what may yet become one of them."""
@@ -168,7 +196,7 @@ class Assembler:
             text = self._layout + CALL + body + mark
             return self._said(text, self._n_fed - len(self._held) - len(text))
         self._n_calls += 1
-        self._after_call = True
+        self._after = True
         if self._one_call:
             self._held = ""
             return deltas if last else [*deltas, self._end("stop")]
@@ -176,9 +204,9 @@ class Assembler:
 
     def _said(self, text: str, start: int) -> list[Delta]:
         end = start + len(text)
-        if self._after_call:
+        if self._after:
             text = text.lstrip()
-            self._after_call = not text
+            self._after = not text
         return [Delta(self._index, text=text, logprobs=self._told(end - len(text), end))] if text else []
 
     def _told(self, start: int, end: int) -> tuple[TokenLogprob, ...]:

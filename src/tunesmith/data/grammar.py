@@ -14,6 +14,7 @@ from llguidance import LLMatcher
 from tunesmith.core.chat import Tool
 from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.calls import CALL, CALLED
+from tunesmith.data.thinking import THINK, THOUGHT, Thought
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -29,6 +30,7 @@ _LAYOUT: Final["JsonCompileOptions"] = {
     "coerce_one_of": True,
     "lenient": False,
 }
+_TEXT: Final = "/(?s:.+)/"
 _ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
 #: Of a function that has none: it takes nothing.
 _NO_PARAMETERS: Final[Mapping[str, Any]] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -91,11 +93,13 @@ def answer_grammar(
     *,
     one_call: bool = False,
     schema: Mapping[str, Any] | None = None,
+    thought: Thought = Thought.NO,
 ) -> str | None:
     """Return what binds an answer, None where nothing does.
 
     Calls that must be made keep to their functions' schemas; of those that may be made, the ones of `strict` functions do,
-    and all are of functions that the choice allows. An answer that has a schema is either JSON of it or calls alone.
+    and all are of functions that the choice allows. An answer that has a schema is either JSON of it or calls alone. What
+    the base thinks before is free.
 
     Raises:
         GrammarRefused: a schema cannot be kept to.
@@ -105,23 +109,39 @@ def answer_grammar(
     ]
     must = choice.mode == "required"
     bound = must or choice.names is not None or any(function.get("strict") for _, function in callable_)
-    if not callable_ or not (bound or schema is not None):
-        return None if schema is None else grammar_of(schema)
-    rules: list[str] = []
+    if not (callable_ and bound) and schema is None:
+        return None
+    if schema is not None:
+        alone = grammar_of(schema)
+        if not callable_ and thought is Thought.NO:
+            return alone
+    rules = [*_thought(renderer, thought), "start: thought said", f"TEXT: {_TEXT}"]
     for number, (place, function) in enumerate(callable_):
         kept = must or function.get("strict")
         rules.append(_arguments(number, place, _parameters(function) if kept else _ANY_OBJECT))
-    rules += _call(renderer, [function["name"] for _, function in callable_])
-    between = f"{_literal(renderer.call_form.between)} " if renderer.call_form.between else ""
-    calls = "call" if one_call or choice.named else f"call ({between}call)*"
+    if callable_:
+        rules += _call(renderer, [function["name"] for _, function in callable_])
+        between = f"{_literal(renderer.call_form.between)} " if renderer.call_form.between else ""
+        rules.append("calls: call" if one_call or choice.named else f"calls: call ({between}call)*")
     if must:
-        rules.append(f"start: {calls}")
+        rules.append("said: calls")
     elif schema is not None:
-        rules += [f"start: {calls} | answer", f"answer: {_json(schema)}"]
-        grammar_of(schema)
+        rules += [f"said: {'calls | ' if callable_ else ''}answer", f"answer: {_json(schema)}"]
     else:
         rules += _among_text(renderer, one_call=one_call)
     return _grammar_from("\n".join(rules))
+
+
+def _thought(renderer: "Renderer", thought: Thought) -> list[str]:
+    """Return the rules of what the base thinks before it speaks."""
+    if thought is Thought.NO:
+        return ['thought: ""']
+    ends = ["closed", *([f"TEXT? {_mark(renderer, THOUGHT)}"] if renderer.token_id(THOUGHT) is not None else [])]
+    inside = f"({' | '.join(ends)}) " + r'("\n" | "\n\n")?'
+    return [
+        f"thought: {inside}" if thought is Thought.WITHIN else f"thought: ({_mark(renderer, THINK)} {inside})?",
+        f"closed[lazy]: /(?s:.*){THOUGHT.replace('/', chr(92) + '/')}/",
+    ]
 
 
 def _parameters(function: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -154,12 +174,11 @@ def _among_text(renderer: "Renderer", *, one_call: bool) -> list[str]:
     """Return the rules of free text with calls in it: once the mark is there, in one token or in letters, a call follows."""
     whole = renderer.token_id(CALL) is not None
     return [
-        f"start: {'item | rest' if one_call else 'item* rest'}",
+        f"said: {'item | rest' if one_call else 'item* rest'}",
         f"item: {'text call | ' if whole else ''}opened body",
         f"opened[lazy]: /(?s:.*){CALL}/",
         *(["text: TEXT?"] if whole else []),
         "rest: TEXT?",
-        "TEXT: /(?s:.+)/",
     ]
 
 

@@ -23,6 +23,7 @@ from tunesmith.data.control import ControlTokens, Encoded
 from tunesmith.data.folder import TOKENIZER, TOKENIZER_CONFIG, BrokenFolder, chat_template
 from tunesmith.data.spans import Conversations, Draft, RenderError
 from tunesmith.data.template import BrokenTemplate, ChatTemplate
+from tunesmith.data.thinking import THINK, Thought
 from tunesmith.data.vocabulary import Vocabulary
 
 __all__ = ["Conversation", "Example", "RenderError", "Renderer"]
@@ -39,6 +40,8 @@ _N_MAX_TAIL: Final = 4
 _N_MAX_CHARS: Final = 1_000_000
 #: The variable by which templates of bases that think are told whether to.
 _THINKING: Final = "enable_thinking"
+#: Tokens at the end of a prompt in which the mark of a thought would be, letter by letter at the worst.
+_N_LOOKED_AT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +122,20 @@ class Renderer:
         return cls(tokenizer, template, _eos_ids(folder, tokenizer, special.get("eos_token")), pins=pins)
 
     @property
-    def thinks(self) -> bool:
+    def switches_thinking(self) -> bool:
         """The template has a switch for thinking before the answer (`enable_thinking`)."""
         return _THINKING in self.template.source
+
+    def thinks(self, thinking: bool | None = None) -> bool:
+        """Say whether answers may begin with a thought, with the switch so; without one, whether the template knows any."""
+        return thinking is not False if self.switches_thinking else THINK in self.template.source
+
+    def thought(self, prompt: Sequence[int], thinking: bool | None = None) -> Thought:
+        """Return where the answer to a prompt begins, which was rendered with the switch so."""
+        if not self.thinks(thinking):
+            return Thought.NO
+        end = self.decode(prompt[-_N_LOOKED_AT:], skip_special_tokens=False).rstrip()
+        return Thought.WITHIN if end.endswith(THINK) else Thought.MAYBE
 
     @property
     def call_form(self) -> CallForm:
@@ -164,7 +178,7 @@ class Renderer:
             RenderError: the template refuses the conversation.
         """
         extra = _extra(parallel_tool_calls)
-        if thinking is not None and self.thinks:
+        if thinking is not None and self.switches_thinking:
             extra[_THINKING] = thinking
         return Draft(self._conversations.prompt(messages, tools or None, extra), (), by_prefix=False)
 

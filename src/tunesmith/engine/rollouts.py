@@ -22,7 +22,7 @@ from tunesmith.domain.ports import Ask, Blobs, Drawing, Drawn
 from tunesmith.engine.order import Shuffled
 from tunesmith.engine.rewards import Figures
 from tunesmith.engine.run import Bench, Interrupted, Taken
-from tunesmith.engine.samples import Answer, Graded, read, thinks_already, told
+from tunesmith.engine.samples import Answer, Graded, read, told
 from tunesmith.graders.base import Grade, Sample
 from tunesmith.graders.grader import Grader
 from tunesmith.methods.reinforcement import Reinforcement, advantages
@@ -48,7 +48,7 @@ class Prompts(Protocol):
     def __getitem__(self, row: int, /) -> PromptRow: ...
 
 
-def unbound(row: PromptRow) -> str | None:  # noqa: ARG001 - one of several that tell a row's grammar
+def unbound(row: PromptRow, prompt: list[int]) -> str | None:  # noqa: ARG001 - one of several that tell a row's grammar
     """Return nothing: answers are as they come."""
     return None
 
@@ -64,8 +64,8 @@ class Plan:
     #: Most tokens of an answer, thinking included.
     max_tokens: int
     thinking: bool | None = None
-    #: What a row's answers keep to, as `tunesmith.data.grammar` writes it.
-    grammar: Callable[[PromptRow], str | None] = unbound
+    #: What the answers to a row's prompt keep to, as `tunesmith.data.grammar` writes it.
+    grammar: Callable[[PromptRow, list[int]], str | None] = unbound
     #: Answers are JSON that graders may look into.
     as_json: bool = False
 
@@ -188,8 +188,7 @@ class Rollouts:
         told_rows = [self._files[split][row] for row in rows]
         seeds = [self._seed(split, row, salt) for row in rows]
         asks = [self._ask(row, seed, n) for row, seed in zip(told_rows, seeds, strict=True)]
-        thinks = self._renderer.thinks and self._plan.thinking is not False
-        within = [thinks and thinks_already(ask.prompt, self._renderer) for ask in asks]
+        thoughts = [self._renderer.thought(ask.prompt, self._plan.thinking) for ask in asks]
         answers: dict[tuple[int, int], tuple[Drawn, Answer]] = {}
         grades: dict[tuple[int, int], Future[Grade]] = {}
         ranks = self._bench.ranks
@@ -199,7 +198,7 @@ class Rollouts:
             number = own[drawn.ask]
             row = told_rows[number]
             seed = seeds[number] + drawn.sample
-            answer = read(drawn, row, self._renderer, thinks=thinks, seed=seed, within=within[number])
+            answer = read(drawn, row, self._renderer, thought=thoughts[number], seed=seed)
             place = number, drawn.sample
             answers[place] = drawn, answer
             grades[place] = self._grade(told(answer, row, as_json=self._plan.as_json))
@@ -234,7 +233,7 @@ class Rollouts:
         plan = self._plan
         prompt = self._method.prompt(row, self._renderer, plan.thinking)
         room = plan.context_length - len(prompt)
-        return Ask(prompt, n, min(plan.max_tokens, room), seed, grammar=plan.grammar(row))
+        return Ask(prompt, n, min(plan.max_tokens, room), seed, grammar=plan.grammar(row, prompt))
 
     def _seed(self, split: str, row: int, salt: str) -> int:
         text = f"{self._bench.run.seed}:{split}:{row}:{salt}"

@@ -12,15 +12,11 @@ from tunesmith.core.ids import Ids
 from tunesmith.data.answers import Assembler, Said
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Renderer
+from tunesmith.data.thinking import Thought
 from tunesmith.domain.ports import Drawn
 from tunesmith.engine.document import Document
 from tunesmith.graders.base import Grade, Sample
 
-#: What begins and what ends the thinking of a base that thinks before it answers.
-THINK: Final = "<think>"
-THOUGHT: Final = "</think>"
-#: Tokens at the end of a prompt in which that mark would be, letter by letter at the worst.
-_N_LOOKED_AT: Final = 16
 #: Within a part of the sample that there is; where the part itself is absent, the grader is wrong and not the answer.
 _LACKING: Final = re.compile(r"there is no sample\.\w+[.\[]")
 
@@ -41,49 +37,27 @@ class Answer:
         return said | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
 
 
-def thinks_already(prompt: list[int], renderer: Renderer) -> bool:
-    """Say whether a prompt ends with the mark that begins the thinking, so that what is drawn begins within it."""
-    return renderer.decode(prompt[-_N_LOOKED_AT:], skip_special_tokens=False).rstrip().endswith(THINK)
-
-
-def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thinks: bool, seed: int, within: bool = False) -> Answer:
-    """Return a sample as chat completions would; ids of tool calls follow from `seed`.
-
-    `thinks`: the base may think before it answers; `within`: the prompt has begun with that for it.
-    """
-    tokens, n_reasoning = drawn.tokens, 0
-    if thinks:
-        n_reasoning = _n_reasoning(tokens, renderer, within=within)
-        tokens = tokens[n_reasoning:]
+def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thought: Thought, seed: int) -> Answer:
+    """Return a sample as chat completions would; ids of tool calls follow from `seed`."""
     assembler = Assembler(
         drawn.sample,
-        renderer.stream(skip_special_tokens=not row.tools),
+        renderer.stream(skip_special_tokens=not (row.tools or thought is not Thought.NO)),
         (),
         with_tools=bool(row.tools),
         one_call=row.parallel_tool_calls is False,
+        thought=thought,
         ids=Ids(random.Random(seed)),
     )
     said = Said(finish_reason=drawn.finish)
-    for place, token in enumerate(tokens):
-        last = drawn.finish if place == len(tokens) - 1 else None
+    for place, token in enumerate(drawn.tokens):
+        last = drawn.finish if place == len(drawn.tokens) - 1 else None
         for delta in assembler.feed(token, last, is_stop=last == "stop" and token in renderer.stop_ids):
             said.add(delta)
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in said.tool_calls
     ]
-    text = said.text.lstrip("\n") if thinks else said.text
-    return Answer(text, calls, said.finish_reason or drawn.finish, n_reasoning)
-
-
-def _n_reasoning(tokens: list[int], renderer: Renderer, *, within: bool) -> int:
-    """Return how many tokens the thinking took, with the mark that ends it; all of them where it never ended."""
-    stream, text = renderer.stream(skip_special_tokens=False), ""
-    for place, token in enumerate(tokens):
-        text += stream.step(token)
-        if THOUGHT in text:
-            return place + 1
-    return len(tokens) if within or THINK in text else 0
+    return Answer(said.text, calls, said.finish_reason or drawn.finish, assembler.n_reasoning)
 
 
 def told(answer: Answer, row: PromptRow, *, as_json: bool) -> Sample:

@@ -15,7 +15,6 @@ optimisation, Shao et al. 2024, arXiv 2402.03300).
 sums, which the base alone brings to 0.25): 0.2: 0.92, 0.4: 0.95, 0.8: 0.93, and at 0.4 alone no fewer numbers are right.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -105,28 +104,3 @@ class Reinforcement:
         n_tokens = float(len(gain_N))
         gap = (scored.logp_N.detach() - scored.before_N).abs().sum()
         return LossSum(-gain_N.sum(), n_tokens, {"sampler_logp_gap": (gap, n_tokens)})
-
-
-#: Most tokens of an answer by `reasoning_effort`: of a base without a thinking mode, and of one that thinks before it
-#: answers (thinking included). An effort that is not here has what the context leaves.
-N_TOKENS: Final[Mapping[str, tuple[int, int]]] = {
-    "none": (256, 512),
-    "minimal": (256, 512),
-    "low": (512, 2048),
-    "default": (512, 4096),
-    "medium": (1024, 4096),
-    "high": (2048, 16384),
-    "xhigh": (4096, 32768),
-}
-
-
-def n_tokens(effort: str, *, thinks: bool, context_length: int) -> int:
-    """Return the most tokens of an answer."""
-    return min(context_length, N_TOKENS.get(effort, (context_length, context_length))[thinks])
-
-
-def thinking(effort: str) -> bool | None:
-    """Return whether the base is to think before it answers; None leaves its template's own setting."""
-    if effort == "default":
-        return None
-    return effort not in ("none", "minimal")

@@ -16,10 +16,12 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.answers import Assembler, Delta
 from tunesmith.data.folder import BrokenFolder
+from tunesmith.data.thinking import Thought, n_tokens
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Adapter, Blobs, GenerateRequest, Inference
 from tunesmith.domain.scope import Project
 from tunesmith.services.bases import Bases
+from tunesmith.services.binding import binding, switched
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
@@ -62,6 +64,8 @@ class ChatRequest:
     tool_choice: ToolChoice = AUTO
     #: It came with `functions`, which tools replaced, and is answered with `function_call`.
     old_functions: bool = False
+    #: How much to think before the answer; None leaves it to the base.
+    reasoning_effort: str | None = None
     #: The JSON schema that the answer keeps to.
     schema: Mapping[str, Any] | None = None
     #: The `response_format` that asks for it, where one does.
@@ -96,7 +100,7 @@ class Answer:
     n_completion_tokens: int = 0
     #: Tokens of the prompt that had been computed before.
     n_cached_tokens: int = 0
-    #: Tokens that a model upstream thought with.
+    #: Of those sampled, the tokens of thoughts.
     n_reasoning_tokens: int = 0
 
 
@@ -119,6 +123,15 @@ class _Served:
     base: Base
     adapter: Adapter | None
     renderer: "Renderer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A request, rendered."""
+
+    tokens: list[int]
+    grammar: str | None
+    thought: Thought
 
 
 @dataclass(slots=True)
@@ -144,17 +157,17 @@ class Chat:
         base, adapter = await to_thread.run_sync(self._named, scope, request.model)
         if base.upstream is not None:
             return await self.elsewhere.answer(base, request)
-        served, prompt, grammar = await to_thread.run_sync(self._prepare, base, adapter, request)
+        served, prompt = await to_thread.run_sync(self._prepare, base, adapter, request)
         generate = GenerateRequest(
-            prompt=prompt,
+            prompt=prompt.tokens,
             n=request.n,
-            max_tokens=_n_tokens(served.base, request, len(prompt)),
+            max_tokens=_n_tokens(served.base, request, len(prompt.tokens), thinks=prompt.thought is not Thought.NO),
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=request.seed,
             stop_ids=served.renderer.stop_ids,
             adapter=served.adapter,
-            grammar=grammar,
+            grammar=prompt.grammar,
             project=scope.project_id,
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
@@ -165,26 +178,28 @@ class Chat:
             id=self.ids.chat(),
             created_at=self.clock.now(),
             model=request.model,
-            n_prompt_tokens=len(prompt),
+            n_prompt_tokens=len(prompt.tokens),
             fingerprint=_fingerprint(served),
             deltas=_nothing(),
         )
-        answer.deltas = self._deltas(served, request, generate, answer)
+        answer.deltas = self._deltas(served, request, generate, answer, prompt.thought)
         return answer
 
     async def _deltas(
-        self, served: _Served, request: ChatRequest, generate: GenerateRequest, answer: Answer
+        self, served: _Served, request: ChatRequest, generate: GenerateRequest, answer: Answer, thought: Thought
     ) -> AsyncGenerator[Delta]:
         with_tools = bool(request.told_tools)
+        shows_special = with_tools or thought is not Thought.NO
         vocabulary = served.renderer.vocabulary
         assemblers = [
             Assembler(
                 index,
-                served.renderer.stream(skip_special_tokens=not with_tools),
+                served.renderer.stream(skip_special_tokens=not shows_special),
                 request.stops,
                 with_tools=with_tools,
                 one_call=request.parallel_tool_calls is False,
                 named=request.tool_choice.named,
+                thought=thought,
                 ids=self.ids,
             )
             for index in range(request.n)
@@ -197,9 +212,11 @@ class Chat:
                     answer.n_completion_tokens += 1
                 is_stop = sampled.token in generate.stop_ids
                 scored = None
-                if request.logprobs and (with_tools or sampled.token not in vocabulary.special):
+                if request.logprobs and (shows_special or sampled.token not in vocabulary.special):
                     scored = vocabulary.scored(sampled.token, sampled.logprob, sampled.top)
-                for delta in assembler.feed(sampled.token, sampled.finish, is_stop=is_stop, scored=scored):
+                deltas = assembler.feed(sampled.token, sampled.finish, is_stop=is_stop, scored=scored)
+                answer.n_reasoning_tokens = sum(each.n_reasoning for each in assemblers)
+                for delta in deltas:
                     yield delta
                 # A stop string ends a sample before the sampler does: when it was the last one, leave.
                 if all(each.finished for each in assemblers):
@@ -211,7 +228,7 @@ class Chat:
         if base.upstream is None:
             await to_thread.run_sync(self._renderer, base)
 
-    def _prepare(self, base: Base, adapter: Adapter | None, request: ChatRequest) -> tuple[_Served, list[int], str | None]:
+    def _prepare(self, base: Base, adapter: Adapter | None, request: ChatRequest) -> tuple[_Served, _Prompt]:
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
         served = _Served(base, adapter, self._renderer(base))
@@ -222,13 +239,23 @@ class Chat:
                 f"{served.base.name} has no such tokens. Use ids of that model's own tokenizer.",
                 param="logit_bias",
             )
+        thinks = switched(served.renderer, request.model, request.reasoning_effort)
         try:
-            prompt = served.renderer.prompt(
-                request.messages, request.told_tools, parallel_tool_calls=request.parallel_tool_calls
+            tokens = served.renderer.prompt(
+                request.messages, request.told_tools, parallel_tool_calls=request.parallel_tool_calls, thinking=thinks
             )
         except RenderError as error:
             raise InvalidRequest(f"The messages cannot be rendered: {error}", param="messages") from error
-        return served, prompt, _grammar(served.renderer, request)
+        thought = served.renderer.thought(tokens, thinks)
+        grammar = binding(
+            served.renderer,
+            request.tools,
+            request.tool_choice,
+            one_call=request.parallel_tool_calls is False,
+            schema=request.schema,
+            thought=thought,
+        )
+        return served, _Prompt(tokens, grammar, thought)
 
     def _named(self, scope: Project, name: str) -> tuple[Base, Adapter | None]:
         """Return what a name stands for: a base that is in order, and the adapter on it."""
@@ -273,25 +300,6 @@ class Chat:
         return renderer
 
 
-def _grammar(renderer: "Renderer", request: ChatRequest) -> str | None:
-    from tunesmith.data.grammar import GrammarRefused, answer_grammar  # noqa: PLC0415 - as in _renderer
-
-    one_call = request.parallel_tool_calls is False
-    try:
-        return answer_grammar(renderer, request.tools, request.tool_choice, one_call=one_call, schema=request.schema)
-    except GrammarRefused as error:
-        if error.tool is None:
-            raise InvalidRequest(f"Answers cannot be kept to this schema: {error}.", param="response_format") from error
-        assert request.tools is not None
-        function = request.tools[error.tool]["function"]
-        way_out = "leave 'strict' out" if function.get("strict") else "leave 'tool_choice' \"auto\""
-        raise InvalidRequest(
-            f"The arguments of {function['name']} cannot be kept to this schema: {error}. Change it, or {way_out}: then the "
-            "model writes them as it likes.",
-            param=f"tools[{error.tool}].function.parameters",
-        ) from error
-
-
 def _check_pins(tuned: TunedModel, base: Base) -> None:
     """Refuse to serve an adapter on anything but what it was trained on."""
     changed = sorted(part for part, digest in tuned.pins.items() if base.pins.get(part) != digest)
@@ -303,7 +311,7 @@ def _check_pins(tuned: TunedModel, base: Base) -> None:
         )
 
 
-def _n_tokens(base: Base, request: ChatRequest, n_prompt: int) -> int:
+def _n_tokens(base: Base, request: ChatRequest, n_prompt: int, *, thinks: bool) -> int:
     """Return the most tokens that an answer may have.
 
     Raises:
@@ -321,7 +329,10 @@ def _n_tokens(base: Base, request: ChatRequest, n_prompt: int) -> int:
             param="messages",
             code="context_length_exceeded",
         )
-    return min(room, N_DEFAULT_TOKENS) if wanted is None else wanted
+    if wanted is not None:
+        return wanted
+    effort = request.reasoning_effort
+    return min(room, n_tokens(effort, thinks=True, context_length=room) if thinks and effort else N_DEFAULT_TOKENS)
 
 
 def _fingerprint(served: _Served) -> str:

@@ -15,6 +15,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO
 from tunesmith.data.answers import Delta
 from tunesmith.data.calls import CallPart
+from tunesmith.data.thinking import thinking
 from tunesmith.data.vocabulary import TokenLogprob
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
@@ -126,6 +127,8 @@ class Passing:
         except PictureRefused as refused:
             raise InvalidRequest(f"{refused}.", param="messages") from refused
         body = {"model": there.model, "messages": [_plain(message) for message in messages], **_wishes(request, there.limit)}
+        if request.reasoning_effort in there.efforts:
+            body["reasoning_effort"] = request.reasoning_effort
         whose = hashlib.sha256(f"{base.source} {there.model}".encode()).hexdigest()
         answer = Answer(
             id=self.ids.chat(),
@@ -202,6 +205,14 @@ def _refuse_unable(base: Base, request: ChatRequest) -> None:
     ):
         if wanted and (told := unable(base, ability, words)) is not None:
             raise InvalidRequest(told, param=param)
+    efforts = base.upstream.efforts if base.upstream is not None else ()
+    effort = request.reasoning_effort
+    if effort is not None and effort not in efforts and (efforts or thinking(effort)):
+        raise InvalidRequest(
+            f"{base.name} was found not to know the reasoning effort '{effort}'; it takes: "
+            f"{', '.join(efforts) or 'none at all'}. Leave 'reasoning_effort' out, or ask for one of these.",
+            param="reasoning_effort",
+        )
 
 
 def _wishes(request: ChatRequest, limit: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Measure, Renderer, RenderError
 from tunesmith.data.rows import Row
 from tunesmith.data.spans import Draft
+from tunesmith.data.thinking import thinking
 from tunesmith.methods.dpo import conversations
-from tunesmith.methods.reinforcement import thinking
 
 #: Tokens that the shortest answer worth sampling has room for.
 N_MIN_ANSWER: Final = 16

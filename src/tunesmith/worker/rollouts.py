@@ -13,6 +13,7 @@ from tunesmith.data.grammar import answer_grammar
 from tunesmith.data.prompts import PromptForm, PromptRow
 from tunesmith.data.render import Renderer
 from tunesmith.data.response_format import schema_of
+from tunesmith.data.thinking import n_tokens, thinking
 from tunesmith.domain.ports import Blobs, Drawing
 from tunesmith.domain.tasks import TrainSpec
 from tunesmith.engine.rollouts import Plan, Rollouts
@@ -20,7 +21,6 @@ from tunesmith.engine.rows import FormFile
 from tunesmith.graders.batch import Batch
 from tunesmith.graders.grader import Grader
 from tunesmith.methods.auto import group_size
-from tunesmith.methods.reinforcement import n_tokens, thinking
 from tunesmith.worker.grading import open_grading
 from tunesmith.worker.judging import ServerDoor, ServerEmbedder, ServerJudge
 
@@ -53,11 +53,12 @@ def open_rollouts(task: Task, spec: TrainSpec, *, renderer: Renderer, sampler: D
 def _plan(spec: TrainSpec, renderer: Renderer) -> Plan:
     knobs = spec.hyperparameters
     effort = str(knobs["reasoning_effort"])
-    thinks = renderer.thinks and thinking(effort) is not False
+    thinks = renderer.thinks(thinking(effort))
     schema = schema_of(spec.method_config.get("response_format"))
 
-    def grammar(row: PromptRow) -> str | None:
-        return answer_grammar(renderer, row.tools, one_call=row.parallel_tool_calls is False, schema=schema)
+    def grammar(row: PromptRow, prompt: list[int]) -> str | None:
+        one_call, thought = row.parallel_tool_calls is False, renderer.thought(prompt, thinking(effort))
+        return answer_grammar(renderer, row.tools, one_call=one_call, schema=schema, thought=thought)
 
     return Plan(
         group_size=group_size(float(knobs["compute_multiplier"])),

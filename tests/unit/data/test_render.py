@@ -116,7 +116,7 @@ def test_thinking_is_switched_where_the_template_has_a_switch(family: Any) -> No
     )
     thinker, plain = family(source=source), family("nano").renderer()
     renderer = thinker.renderer()
-    assert (renderer.thinks, plain.thinks) == (True, False)
+    assert (renderer.thinks(), plain.thinks()) == (True, False)
     for thinking, knobs in ((None, {}), (True, {"enable_thinking": True}), (False, {"enable_thinking": False})):
         expected = thinker.oracle().apply_chat_template(SINGLE[:1], add_generation_prompt=True, **knobs)["input_ids"]
         assert renderer.prompt(SINGLE[:1], thinking=thinking) == expected

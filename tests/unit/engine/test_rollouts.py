@@ -248,7 +248,7 @@ def test_what_was_thought_is_told_from_what_was_said(prompts_plan: Any, rig: Any
     switch = f"{{% if enable_thinking is not defined or enable_thinking %}}{mark}{{% endif %}}"
     end = "assistant\n{% endif %}"
     _retemplate(rig, tmp_path, lambda template: template.replace(end, end.replace("{%", f"{switch}{{%")))
-    assert rig.renderer.thinks
+    assert rig.renderer.thinks()
     spoken = r'start: /[ab]{2}/ "</think>\n\n" /[0-9]/' if begun else r'start: "<think>" /[ab]{2}/ "</think>\n\n" /[0-9]/'
     news, rows = rig.told(), [row(n, answer="7") for n in range(1, 5)]
     grammar = LLMatcher.grammar_from_lark(spoken)

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Renderer
+from tunesmith.data.thinking import thinking
 from tunesmith.methods.method import method
-from tunesmith.methods.reinforcement import Reinforcement, ReinforcementConfig, ReinforcementHyperparameters, thinking
+from tunesmith.methods.reinforcement import Reinforcement, ReinforcementConfig, ReinforcementHyperparameters
 
 ROW = PromptRow(1, 1, [{"role": "user", "content": "one"}], item={"answer": 4})
 
