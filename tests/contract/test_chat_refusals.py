@@ -69,11 +69,33 @@ def test_what_is_wrong_is_named(client: openai.OpenAI, wishes: dict[str, Any], p
     assert refused.value.param == param
 
 
-def test_images_are_not_available(client: openai.OpenAI) -> None:
-    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+def test_a_base_that_reads_text_names_the_image_that_it_cannot_see(client: openai.OpenAI) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
+    said = [*SAID, {"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
+    with pytest.raises(openai.BadRequestError, match="reads text alone") as refused:
+        ask(client, messages=said)
+    assert (refused.value.code, refused.value.param) == ("not_available", "messages[1].content[1]")
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(client, messages=[{"role": "system", "content": [part]}])
+    assert (refused.value.code, refused.value.param) == ("not_available", "messages[0].content[0]")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"image_url": "https://pictures.test/a.png"}, "image_url"),
+        ({"image_url": {}}, "image_url.url"),
+        ({"image_url": {"url": 3}}, "image_url.url"),
+        ({"image_url": {"url": "x", "detail": "most"}}, "image_url.detail"),
+        ({"image_url": {"url": "x", "size": 3}}, "image_url.size"),
+        ({"size": 3}, "size"),
+    ],
+)
+def test_an_image_is_written_as_openai_has_it(client: openai.OpenAI, change: Any, param: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": "x"}, **change}
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, messages=[{"role": "user", "content": [part]}])
-    assert refused.value.code == "not_available"
+    assert refused.value.param == f"messages[0].content[0].{param}"
 
 
 @pytest.mark.parametrize(

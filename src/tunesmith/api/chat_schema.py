@@ -177,7 +177,7 @@ class CreateChatCompletion(WireRequest):
 
     def _messages(self) -> list[dict[str, Any]]:
         try:
-            return modern(check_messages(self.messages))
+            return modern(check_messages(self.messages, images=True))
         except InvalidMessage as error:
             raise _refusal(error, "messages") from error
 

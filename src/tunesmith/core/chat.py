@@ -35,8 +35,8 @@ class InvalidMessage(ValueError):
         return f"{place}.{self.field}" if self.field else place
 
 
-def check_messages(value: object, *, training: bool = False) -> list[Message]:
-    """Check a conversation; `training` allows `weight` on assistant messages.
+def check_messages(value: object, *, training: bool = False, images: bool = False) -> list[Message]:
+    """Check a conversation; `training` allows `weight` on assistant messages, `images` images in what users say.
 
     Raises:
         InvalidMessage: naming the first message that breaks a rule.
@@ -45,7 +45,7 @@ def check_messages(value: object, *, training: bool = False) -> list[Message]:
         raise InvalidMessage("messages must be a list of at least one message")
     for number, message in enumerate(value, start=1):
         try:
-            _check_message(message, training)
+            _check_message(message, training, images)
         except InvalidMessage as error:
             error.number = number
             raise
@@ -117,7 +117,7 @@ def text_of(content: object) -> str | None:
     return "".join(part.get("text", part.get("refusal", "")) for part in content)
 
 
-def _check_message(message: object, training: bool) -> None:
+def _check_message(message: object, training: bool, images: bool) -> None:
     if not isinstance(message, dict):
         raise InvalidMessage(f"A message must be an object, not {_kind(message)}")
     if "role" not in message:
@@ -134,6 +134,8 @@ def _check_message(message: object, training: bool) -> None:
         raise InvalidMessage("reasoning_content is for chat completions only", field="reasoning_content")
     if "weight" in message:
         _check_weight(message["weight"], training)
+    if images and role == "user":
+        check = _check_seen
     check(message)
 
 
@@ -164,6 +166,11 @@ def _check_instruction(message: Message) -> None:
 
 def _check_user(message: Message) -> None:
     _check_content(message, allowed=("text",))
+    _check_name(message)
+
+
+def _check_seen(message: Message) -> None:
+    _check_content(message, allowed=("text", "image_url"))
     _check_name(message)
 
 
@@ -232,6 +239,9 @@ def _check_part(part: object, field: str, allowed: Sequence[str]) -> None:
     if not isinstance(part, dict):
         raise InvalidMessage(f"{field} must be an object, not {_kind(part)}", field=field)
     kind = part.get("type")
+    if kind == "image_url" and kind in allowed:
+        _check_image(part, field)
+        return
     if isinstance(kind, str) and kind in _OTHER_MEDIA:
         raise InvalidMessage(
             f"{field} has type {kind!r}: {_OTHER_MEDIA[kind]} are not available", field=field, not_available=True
@@ -244,6 +254,17 @@ def _check_part(part: object, field: str, allowed: Sequence[str]) -> None:
     unknown = sorted(part.keys() - {"type", kind, "prompt_cache_breakpoint"})
     if unknown:
         raise InvalidMessage(f"Unknown field {unknown[0]!r} in {field}", field=f"{field}.{unknown[0]}")
+
+
+def _check_image(part: Mapping[str, Any], field: str) -> None:
+    _check_object(part, field, required=("type", "image_url"), optional=("prompt_cache_breakpoint",))
+    field = f"{field}.image_url"
+    image = _check_object(part["image_url"], field, required=("url",), optional=("detail",))
+    if not isinstance(image["url"], str):
+        raise InvalidMessage(f"{field}.url must be a string, not {_kind(image['url'])}", field=f"{field}.url")
+    if image.get("detail") not in (None, "auto", "low", "high"):
+        reason = f"{field}.detail must be 'auto', 'low' or 'high', not {_shown(image['detail'])}"
+        raise InvalidMessage(reason, field=f"{field}.detail")
 
 
 def _check_name(message: Message) -> None:

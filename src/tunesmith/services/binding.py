@@ -1,15 +1,33 @@
-"""What binds the answer to a chat request, its grammar and whether it thinks; or the refusal of what cannot be kept to."""
+"""What a base of this server can and cannot do of a chat request: what binds its answer, whether it thinks; no images."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.core.chat import Tool
-from tunesmith.core.errors import InvalidRequest
+from tunesmith.core.chat import Message, Tool
+from tunesmith.core.errors import InvalidRequest, NotAvailable
 from tunesmith.core.tool_choice import ToolChoice
 from tunesmith.data.thinking import Thought, thinking
 
 if TYPE_CHECKING:
     from tunesmith.data.render import Renderer
+
+
+def refuse_images(model: str, messages: Sequence[Message]) -> None:
+    """Refuse what a base of this server, which reads text, could not see.
+
+    Raises:
+        NotAvailable: naming the first image.
+    """
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        for place, part in enumerate(content if isinstance(content, list) else ()):
+            if part["type"] == "image_url":
+                param = f"messages[{number}].content[{place}]"
+                raise NotAvailable(
+                    f"{param} is an image, and {model} reads text alone: leave it out, or ask a model that sees "
+                    "(`tunesmith models add NAME --upstream URL`).",
+                    param=param,
+                )
 
 
 def switched(renderer: "Renderer", model: str, effort: str | None) -> bool | None:

@@ -21,7 +21,7 @@ from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Adapter, Blobs, GenerateRequest, Inference
 from tunesmith.domain.scope import Project
 from tunesmith.services.bases import Bases
-from tunesmith.services.binding import binding, switched
+from tunesmith.services.binding import binding, refuse_images, switched
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
@@ -239,6 +239,7 @@ class Chat:
                 f"{served.base.name} has no such tokens. Use ids of that model's own tokenizer.",
                 param="logit_bias",
             )
+        refuse_images(request.model, request.messages)
         thinks = switched(served.renderer, request.model, request.reasoning_effort)
         try:
             tokens = served.renderer.prompt(
