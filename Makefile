@@ -7,6 +7,8 @@ BIN := .venv/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 STAMP := .venv/.installed
 SDK_OLD := .venv-sdk/1/.installed .venv-sdk/2/.installed
+# Where there is npm, the tests walk the wire with the client for Node too.
+SDK_NODE := $(if $(shell command -v npm),.node-sdk/.installed)
 # One test process is one of several on the machine; torch's own threads would fight for the same cores.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -34,6 +36,13 @@ $(SDK_OLD): Makefile
 	@$(@D)/bin/python $(PIP) '$(OPENAI)'
 	@touch $@
 
+.node-sdk/.installed: OPENAI := openai@6.49.0
+.node-sdk/.installed: Makefile
+	@echo "Installing $(OPENAI) into $(@D) ..."
+	@mkdir -p $(@D)
+	@npm install --prefix $(@D) --silent --no-audit --no-fund --no-save --ignore-scripts $(OPENAI)
+	@touch $@
+
 install: $(STAMP) ## Make .venv with the development set
 
 demo: $(STAMP) ## Tune the embedded base model as a user would, by all three methods, in under three minutes
@@ -49,8 +58,8 @@ check: $(STAMP) ## Lint, format, types, import contracts, house tests
 	@$(BIN)/pyright --warnings | tail -n 1
 	@$(BIN)/pytest tests/house
 
-test: $(STAMP) $(SDK_OLD) ## Run all tests on the CPU, without a network
-	@TUNESMITH_SDK_VENVS=.venv-sdk/1:.venv-sdk/2 $(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+test: $(STAMP) $(SDK_OLD) $(SDK_NODE) ## Run all tests on the CPU, without a network
+	@TUNESMITH_SDK_VENVS=.venv-sdk/1:.venv-sdk/2 TUNESMITH_SDK_NODE=.node-sdk $(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		--cov --cov-report= --cov-fail-under=90 tests
 
 bench: $(STAMP) ## Measure the figures of benchmarks/README.md on this machine

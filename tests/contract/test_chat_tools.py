@@ -184,6 +184,9 @@ def test_the_clients_own_helpers_parse_calls(client: openai.OpenAI, base: str) -
     [call] = answer.choices[0].message.tool_calls or []
     assert isinstance(call.function.parsed_arguments, track)
     assert answer.choices[0].message.refusal is None
+    answered = {"role": "tool", "tool_call_id": call.id, "content": "Ulm"}
+    for own in (answer.choices[0].message, answer.choices[0].message.model_dump()):
+        assert client.chat.completions.create(model=base, messages=[*SAID, own, answered], max_tokens=1).choices
     both = client.chat.completions.parse(**wishes, response_format=Ticket)
     assert both.choices[0].message.parsed is None
     with client.chat.completions.stream(**wishes) as events:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import Field
 
@@ -177,7 +177,7 @@ class CreateChatCompletion(WireRequest):
 
     def _messages(self) -> list[dict[str, Any]]:
         try:
-            return modern(check_messages(self.messages, images=True))
+            return modern(check_messages(_unparsed(self.messages), images=True))
         except InvalidMessage as error:
             raise _refusal(error, "messages") from error
 
@@ -251,6 +251,24 @@ def token_biases(biases: Mapping[str, float] | None) -> dict[int, float]:
             )
         ids[int(key)] = bias
     return ids
+
+
+def _unparsed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what the official clients add to an answer that they parse, and send back with it."""
+    plain: list[dict[str, Any]] = []
+    for message in messages:
+        said = {key: value for key, value in message.items() if key != "parsed"}
+        calls = said.get("tool_calls")
+        if isinstance(calls, list):
+            said["tool_calls"] = [_unparsed_call(call) for call in cast("list[Any]", calls)]
+        plain.append(said)
+    return plain
+
+
+def _unparsed_call(call: Any) -> Any:
+    if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
+        return call
+    return {**call, "function": {key: value for key, value in call["function"].items() if key != "parsed_arguments"}}
 
 
 def _refusal(error: InvalidMessage, name: str) -> ApiError:
