@@ -29,6 +29,7 @@ from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.drain import Drain
+from tunesmith.services.exporting import Exports
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
@@ -177,6 +178,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, inference=inference, settings=settings),
         aliases=Aliases(db=db, bases=bases, clock=clock),
+        exports=Exports(db=db, bases=bases, blobs=blobs, chat=chat),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=chat,

@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from laws.failpoints import in_source
 
-#: What this story does not come by: new bases, models that are deleted, new tables, kept answers,
+#: What this story does not come by: new bases, models that leave or are deleted, new tables, kept answers,
 #: uploads in parts. A life does, below.
 ELSEWHERE = {
-    "fetch.spawn", "inspect.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
+    "fetch.spawn", "inspect.spawn", "export.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
     "completions.keep", "completions.describe", "completions.delete",
     "uploads.part_stored", "uploads.completed", "uploads.parts_deleted",
@@ -84,6 +85,7 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         stored = client.chat.completions.create(model=model, messages=question, max_tokens=4, store=True).id
         client.chat.completions.update(stored, metadata={"k": "v"})
         client.chat.completions.delete(stored)
+        client.get(f"{root}/tunesmith/v1/models/{model}/export?format=adapter", cast_to=openai.HttpxBinaryResponseContent)
         client.models.delete(model)
         client.files.delete(file)
         client.uploads.upload_file_chunked(

@@ -4,7 +4,9 @@ Exit codes of every verb: 0 done, 1 the server or the machine said no, 2 wrong u
 """
 
 import os
-from typing import Any, Final, NoReturn, Self
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final, NoReturn, Self
 
 import httpx2
 import typer
@@ -14,6 +16,10 @@ NO_SERVER: Final = 3
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:8000/v1"
 #: Inspecting a folder hashes its weights; connecting takes no time on a machine that has the server.
 TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
+
+BaseUrl = Annotated[
+    str, typer.Option(envvar="TUNESMITH_BASE_URL", help="The server's address, as the openai package gets it.")
+]
 
 
 class Client:
@@ -35,15 +41,32 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    @contextmanager
+    def download(self, path: str) -> Generator[httpx2.Response]:
+        """Send a GET and yield the answer, whose bytes are still to be read; failures end the command with one line."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if response.is_error:
+                    response.read()
+                    error = response.json()["error"]
+                    fail(str(error["message"]))
+                yield response
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol):
+            self._unreachable()
+        except (httpx2.HTTPError, ValueError, KeyError) as error:
+            fail(f"The server at {self.root} broke off: {error or type(error).__name__}.")
+
+    def _unreachable(self) -> NoReturn:
+        fail(
+            f"No server answers at {self.root}. Start one with `tunesmith serve`, or name yours with --base-url.", NO_SERVER
+        )
+
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request and return the JSON object of the answer; anything else ends the command with one line."""
         try:
             response = self._http.request(method, path, json=body)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol):
-            fail(
-                f"No server answers at {self.root}. Start one with `tunesmith serve`, or name yours with --base-url.",
-                NO_SERVER,
-            )
+            self._unreachable()
         except httpx2.HTTPError as error:
             fail(f"The server at {self.root} did not answer: {error or type(error).__name__}.", NO_SERVER)
         try:

@@ -1,4 +1,4 @@
-"""`tunesmith models`: add, list, name and remove models through a running server."""
+"""`tunesmith models`: add, list, name and remove models through a running server; `export.py` has the largest verb."""
 
 import sys
 import time
@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, Client, fail
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.export import export
 from tunesmith.core.machine import readable_bytes
 
 PATH: Final = "/tunesmith/v1/models"
@@ -18,9 +19,7 @@ app = typer.Typer(
     help="Add, list and remove models of a running server: bases to tune, and models upstream.", no_args_is_help=True
 )
 
-BaseUrl = Annotated[
-    str, typer.Option(envvar="TUNESMITH_BASE_URL", help="The server's address, as the openai package gets it.")
-]
+app.command()(export)
 
 
 @app.command()

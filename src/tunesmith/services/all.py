@@ -10,6 +10,7 @@ from tunesmith.services.aliases import Aliases
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions_kept import KeptCompletions
+from tunesmith.services.exporting import Exports
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
@@ -38,6 +39,7 @@ class Services:
     queue: Queue
     models: Models
     aliases: Aliases
+    exports: Exports
     bases: Bases
     upstreams: UpstreamModels
     chat: Chat
