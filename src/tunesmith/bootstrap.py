@@ -93,6 +93,7 @@ class Composed:
         self.spares.close()
         self.retention.stop()
         self.sandbox.close()
+        self.services.exports.close()
         await self.inference.close()
         self.services.bases.stop()
         self.db.close()

@@ -1,9 +1,11 @@
 """Exports through the command line and the wire, from a real server: whole or not at all, and gone with the client."""
 
+import contextlib
 import io
 import os
 import signal
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,27 +143,51 @@ def large(house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     house.composed.services.bases.remove("large")
 
 
-def test_a_client_that_leaves_ends_the_process(house: Any, http: httpx2.Client, large: str) -> None:
-    with http.stream("GET", f"{PATH}/{large}/export", params={"format": "merged"}) as answer:
-        assert int(answer.headers["content-length"]) > 200_000_000
-        next(answer.iter_bytes(1024))
-        assert len(exporters()) == 1
+def asked(house: Any, timeout_s: float) -> threading.Thread:
+    """Ask for an export and leave after a while; return when its process is stopped, so that it cannot end by itself."""
+
+    def ask() -> None:
+        with contextlib.suppress(httpx2.HTTPError):
+            httpx2.get(f"{house.root}{PATH}/{NANO}/export?format=merged", timeout=timeout_s, trust_env=False)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not exporters():
+        time.sleep(0.002)
+    for pid in exporters():
+        os.kill(pid, signal.SIGSTOP)
+    return asking
+
+
+def test_a_client_that_leaves_before_the_first_byte_ends_the_process(house: Any) -> None:
+    asking = asked(house, 1.0)
+    assert len(exporters()) == 1
     assert gone()
+    asking.join()
 
 
-def test_a_process_that_dies_is_a_failure_and_leaves_nothing(
-    house: Any, large: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tunesmith.cli import export
+def test_the_servers_end_ends_the_process(open_house: Any, tmp_path: Path) -> None:
+    with open_house(tmp_path / "data") as own:
+        asking = asked(own, 60.0)
+        own.composed.services.exports.close()
+        assert gone()
+        asking.join()
 
-    def killed(*_: object) -> None:
-        for pid in exporters():
-            os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(export, "_N_CHUNK_BYTES", 1024)
-    unpack = export._unpack
-    monkeypatch.setattr(export, "_unpack", lambda chunks, folder: (killed(), unpack(chunks, folder)))
-    made = tunesmith(house, large, "--format", "merged", "--output", str(tmp_path / "large"))
+@pytest.mark.anyio
+async def test_a_reader_that_leaves_in_the_middle_ends_the_process(house: Any, large: str) -> None:
+    begun = await house.composed.services.exports.open(house.scope, large, "merged", "auto")
+    async with contextlib.aclosing(begun.chunks()) as chunks:
+        await anext(chunks)
+        assert len(exporters()) == 1
+    await begun.close()
+    assert exporters() == []
+
+
+def test_an_export_that_breaks_off_is_a_failure_and_leaves_nothing(house: Any, tmp_path: Path) -> None:
+    name = f"{TUNED}:huge"
+    lay_out(house, name, strength=1e8)  # f16 cannot hold that, which is found when its turn comes
+    made = tunesmith(house, name, "--format", "gguf", "--type", "f16", "--output", str(tmp_path / "x.gguf"))
     assert (made.exit_code, "broke off" in made.output) == (1, True), made.output
     assert list(tmp_path.iterdir()) == []
     assert gone()

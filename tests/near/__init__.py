@@ -31,13 +31,21 @@ def random_adapter(folder: Path, seed: int = 1, strength: float = 0.3) -> dict[s
     return to_files(adapter, base_name=NANO)
 
 
-def lay_out(served: Any, name: str = TUNED, *, base: str = NANO, project: str = "proj_default", seed: int = 1) -> TunedModel:
+def lay_out(
+    served: Any,
+    name: str = TUNED,
+    *,
+    base: str = NANO,
+    project: str = "proj_default",
+    seed: int = 1,
+    strength: float = 0.3,
+) -> TunedModel:
     """Write the rows and the bytes of a finished job and its model, and return the model."""
     inside = served.composed
     stands_on = inside.services.bases.get(base)
     job_id = inside.services.ids.job()
     key = f"jobs/{job_id}/attempts/1/checkpoints/000001"
-    files = random_adapter(Path(stands_on.path), seed)
+    files = random_adapter(Path(stands_on.path), seed, strength)
     for file, content in files.items():
         inside.services.chat.blobs.put(f"{key}/{file}", [content])
     sha256 = hashlib.sha256(files["adapter_model.safetensors"]).hexdigest()

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
@@ -80,6 +81,7 @@ class Exports:
         self._blobs = blobs
         self._chat = chat
         self._turns = asyncio.Semaphore(_N_AT_ONCE)
+        self._running: set[asyncio.subprocess.Process] = set()
 
     async def open(self, scope: Project, name: str, wanted: str, number_type: str) -> Export:
         """Begin to write a model, one of `FORMATS`; `number_type` is one of `TYPES`, for a GGUF file alone.
@@ -104,11 +106,49 @@ class Exports:
         order = self._order(base, tuned, wanted, number_type)
         async with contextlib.AsyncExitStack() as turn:
             await turn.enter_async_context(self._turns)
-            process, n_bytes = await _begun(turn, order)
+            process, n_bytes = await self._begun(turn, order)
             log.info("model.export", model=order["name"], format=wanted, bytes=n_bytes)
             filename = re.sub(r"[^A-Za-z0-9._-]+", "-", order["name"]) + (".gguf" if wanted == "gguf" else ".tar")
             media_type = "application/octet-stream" if wanted == "gguf" else "application/x-tar"
             return Export(filename, media_type, n_bytes, process, turn.pop_all())
+
+    def close(self) -> None:
+        """End what is being written; whoever reads it sees that it broke off."""
+        for process in self._running:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+
+    async def _begun(self, turn: contextlib.AsyncExitStack, order: dict[str, Any]) -> tuple[asyncio.subprocess.Process, int]:
+        """Start the process, which ends with `turn`, and return it with the number of bytes that it is about to write."""
+        said = turn.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the turn closes it
+        failpoint("export.spawn")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tunesmith.lm.export"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=said,
+            env={**passed_on(), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TUNESMITH_ROLE": "export"},
+            limit=_N_LINE_BYTES,
+        )
+        turn.push_async_callback(_end, process)
+        self._running.add(process)
+        turn.callback(self._running.discard, process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(ConnectionError):  # it is gone: its last words tell why
+            process.stdin.write(json.dumps(order).encode())
+            await process.stdin.drain()
+        process.stdin.close()
+        line = await process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
+        if "refused" in answer:
+            raise InvalidRequest(
+                f"{order['name']} cannot be written as {order['format']}: {answer['refused']}.", param="format"
+            )
+        if "bytes" not in answer:
+            raise Unavailable(f"The export of {order['name']} ended before it began: {_last_words(said)}.")
+        return process, int(answer["bytes"])
 
     def _found(self, scope: Project, name: str) -> tuple[Base, TunedModel | None]:
         with self._db.read() as tx:
@@ -133,34 +173,6 @@ class Exports:
             "readme": _readme(base, tuned, wanted),
             "parent": os.getpid(),
         }
-
-
-async def _begun(turn: contextlib.AsyncExitStack, order: dict[str, Any]) -> tuple[asyncio.subprocess.Process, int]:
-    """Start the process, which ends with `turn`, and return it with the number of bytes that it is about to write."""
-    said = turn.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the turn closes it
-    failpoint("export.spawn")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tunesmith.lm.export"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=said,
-        env={**passed_on(), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TUNESMITH_ROLE": "export"},
-        limit=_N_LINE_BYTES,
-    )
-    turn.push_async_callback(_end, process)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(ConnectionError):  # it is gone: its last words tell why
-        process.stdin.write(json.dumps(order).encode())
-        await process.stdin.drain()
-    process.stdin.close()
-    line = await process.stdout.readline()
-    answer: dict[str, Any] = json.loads(line) if line.endswith(b"\n") else {}
-    if "refused" in answer:
-        raise InvalidRequest(f"{order['name']} cannot be written as {order['format']}: {answer['refused']}.", param="format")
-    if "bytes" not in answer:
-        raise Unavailable(f"The export of {order['name']} ended before it began: {_last_words(said)}.")
-    return process, int(answer["bytes"])
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
