@@ -2,6 +2,7 @@
 """Adapters resident beside the base: loaded on demand, checked by hash, dropped by least use."""
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
@@ -84,6 +85,6 @@ def _loaded(folder: Path, lora: LoraModel) -> Adapter:
             raise
         raise AdapterRefused(f"{folder} does not hold an adapter that can be read: {error}") from error
     # it shares products with others in a batch
-    if not all(bool(factor.isfinite().all()) for factor in adapter.parameters()):
+    if not all(math.isfinite(end) for factor in adapter.parameters() for end in factor.aminmax()):
         raise AdapterRefused(f"{folder} holds an adapter with numbers that are not finite")
     return adapter

@@ -7,11 +7,14 @@ Shapes: S rows, V vocabulary.
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from torch import Tensor
+
+_BITS: Final = torch.arange(8, dtype=torch.uint8)
 
 
 class GrammarBroken(ValueError):
@@ -49,13 +52,14 @@ def allowed(matchers: Sequence[LLMatcher | None], n_vocab: int, device: torch.de
     """Return what each row may take, True where it may (S, V); None where no row is bound."""
     if all(matcher is None for matcher in matchers):
         return None
-    mask_SV = torch.ones(len(matchers), n_vocab, dtype=torch.bool)
+    bits_SW = allocate_token_bitmask(len(matchers), n_vocab)
     for row, matcher in enumerate(matchers):
-        if matcher is not None:
-            bits = allocate_token_bitmask(1, n_vocab)
-            fill_next_token_bitmask(matcher, bits)
-            bytes_N = torch.from_numpy(bits[0].view("uint8"))
-            mask_SV[row] = (bytes_N[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:n_vocab].bool()
+        if matcher is None:
+            bits_SW[row] = -1
+        else:
+            fill_next_token_bitmask(matcher, bits_SW, row)
+    bytes_SN = torch.from_numpy(bits_SW.view("uint8"))
+    mask_SV = (bytes_SN[:, :, None] >> _BITS & 1).flatten(1)[:, :n_vocab].bool()
     return mask_SV.to(device)
 
 

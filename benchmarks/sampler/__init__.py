@@ -1,0 +1,1 @@
+"""Sampling side by side: the slot engine, transformers' `generate`, llama.cpp."""
