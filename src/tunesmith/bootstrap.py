@@ -40,6 +40,7 @@ from tunesmith.services.passing import Passing
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.queue import Queue
+from tunesmith.services.responses import Responses
 from tunesmith.services.retention import Retention
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
@@ -184,6 +185,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=chat,
         completions=KeptCompletions(db=db),
+        responses=Responses(db=db, chat=chat, clock=clock, ids=ids, settings=settings),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
         grading=grading,
@@ -191,7 +193,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         rollouts=Rollouts(db=db, blobs=blobs),
         samplers=Samplers(db=db, bases=bases, inference=inference),
     )
-    retention = Retention(files, services.uploads, services.idempotency)
+    retention = Retention(files.sweep, services.uploads.sweep, services.idempotency.sweep, services.responses.sweep)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
         settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares, sandbox, tools

@@ -113,9 +113,6 @@ LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
     ),
     "embeddings": lambda c: c.embeddings.create(model="tunesmith-nano", input="x"),
     "completions": lambda c: c.completions.create(model="tunesmith-nano", prompt="x"),
-    "responses.create": lambda c: c.responses.create(model="tunesmith-nano", input="x"),
-    "responses.retrieve": lambda c: c.responses.retrieve("resp_x"),
-    "responses.delete": lambda c: c.responses.delete("resp_x"),
 }
 
 

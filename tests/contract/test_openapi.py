@@ -59,7 +59,7 @@ POST /fine_tuning/jobs | GET /fine_tuning/jobs | GET /fine_tuning/jobs/x | POST 
 GET /fine_tuning/jobs/x/checkpoints | GET /fine_tuning/jobs/x/events | POST /fine_tuning/jobs/x/pause
 POST /fine_tuning/jobs/x/resume
 GET /models | GET /models/x | DELETE /models/x
-POST /responses | GET /responses/x | DELETE /responses/x
+POST /responses | GET /responses/x | DELETE /responses/x | POST /responses/x/cancel | GET /responses/x/input_items
 POST /uploads | POST /uploads/x/cancel | POST /uploads/x/complete | POST /uploads/x/parts
 """
 OPERATIONS = [tuple(line.split()) for line in re.split(r"[|\n]", CONTRACT) if line.strip()]

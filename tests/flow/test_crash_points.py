@@ -18,6 +18,7 @@ ELSEWHERE = {
     "fetch.spawn", "inspect.spawn", "export.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
     "completions.keep", "completions.describe", "completions.delete",
+    "responses.keep", "responses.delete", "responses.sweep",
     "uploads.part_stored", "uploads.completed", "uploads.parts_deleted",
 }  # fmt: skip
 
@@ -86,6 +87,7 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         client.chat.completions.update(stored, metadata={"k": "v"})
         client.chat.completions.delete(stored)
         client.get(f"{root}/tunesmith/v1/models/{model}/export?format=adapter", cast_to=openai.HttpxBinaryResponseContent)
+        client.responses.delete(client.responses.create(model=model, input="number 1", max_output_tokens=16).id)
         client.models.delete(model)
         client.files.delete(file)
         client.uploads.upload_file_chunked(

@@ -20,16 +20,17 @@ from tunesmith.domain.idempotency import Record
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
 from tunesmith.domain.model import Alias, TunedModel
 from tunesmith.domain.queue import Load
+from tunesmith.domain.response import StoredResponse
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.domain.upload import Part, Upload
-from tunesmith.store import checkpoints, completions, files, idempotency, jobs, metrics, models, outbox, uploads
+from tunesmith.store import checkpoints, completions, files, idempotency, jobs, metrics, models, outbox, responses, uploads
 from tunesmith.store.session import Database, Transaction
 from tunesmith.store.tables import metadata
 
 OWN, OTHER = Project("proj_a", "org-a"), Project("proj_b", "org-b")
 JOB, FILE, CHECKPOINT, MODEL = "ftjob-theirs", "file-theirs", "ftckpt_theirs", "ft:nano:t::theirs"
-COMPLETION = "chatcmpl-theirs"
+COMPLETION, RESPONSE = "chatcmpl-theirs", "resp_theirs"
 UPLOAD = "upload_theirs"
 
 #: The store's files that hold no queries of their own.
@@ -80,6 +81,7 @@ def tx(template: Database) -> Iterator[Transaction]:
         idempotency.add(open_tx, OTHER, _record("k"))
         idempotency.add(open_tx, OTHER, _record(None))
         completions.add(open_tx, OTHER, _completion())
+        responses.add(open_tx, OTHER, _response())
         uploads.add(open_tx, OTHER, _upload())
         uploads.add_part(open_tx, OTHER, _part("part_theirs"), most_bytes=9)
         yield open_tx
@@ -136,6 +138,10 @@ def _alias() -> Alias:
     return Alias("theirs", "proj_b", MODEL, 1.0)
 
 
+def _response() -> StoredResponse:
+    return StoredResponse(RESPONSE, "proj_b", 1.0, 2_000.0, None, [], {"output": []})
+
+
 def _completion() -> Completion:
     return Completion(COMPLETION, "proj_b", 1.0, MODEL, {"k": "v"}, {}, [])
 
@@ -190,6 +196,12 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "idempotency.get": (("k",), {}),
     "idempotency.claim": (("f",), {"n_retries": 1, "since": 0.0}),
     "idempotency.sweep": ((), {"limit": 9}),
+    "responses.add": ((_response(),), {}),
+    "responses.get": ((RESPONSE,), {}),
+    "responses.chain": ((RESPONSE,), {}),
+    "responses.keep_until": (([RESPONSE], 3_000.0), {}),
+    "responses.delete_one": ((RESPONSE,), {}),
+    "responses.sweep": ((), {"limit": 9}),
     "completions.add": ((_completion(),), {}),
     "completions.get": ((COMPLETION,), {}),
     "completions.page": ((), {"metadata": {"k": "v"}}),
@@ -271,6 +283,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
     if name == "uploads.ended":
         uploads.end(tx, OTHER, UPLOAD, "cancelled")
+    if name == "responses.sweep":
+        tx.execute(metadata.tables["responses"].update().values(expires_at=999.0))
     if name == "idempotency.sweep":
         tx.execute(metadata.tables["idempotency"].update().values(expires_at=999.0))
     before = _everything(tx)

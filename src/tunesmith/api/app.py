@@ -20,6 +20,7 @@ from tunesmith.api import (
     models,
     not_available,
     queue,
+    responses,
     rollouts,
     samplers,
     spares,
@@ -58,6 +59,7 @@ def create_routes(services: Services) -> FastAPI:
         spares,
         chat,
         completions_kept,
+        responses,
         graders,
         health,
     ):

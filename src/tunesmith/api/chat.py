@@ -55,7 +55,7 @@ async def create_chat_completion(
     keep = _keeper(body, request, served, caller, answer, once) if body.store else None
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        deltas = await unless_gone(request.receive, _begun(answer.deltas))
+        deltas = await unless_gone(request.receive, begun(answer.deltas))
         if deltas is None:
             return Response(status_code=CLIENT_LEFT)
         return EventStream(_chunks(answer, deltas, wanted, include_usage=include_usage, keep=keep))
@@ -143,12 +143,13 @@ def _wire_reason(reason: str | None, wanted: ChatRequest) -> str | None:
 
 def _wire_logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any]:
     content = (
-        None if tokens is None else [{**_wire_token(each), "top_logprobs": [*map(_wire_token, each.top)]} for each in tokens]
+        None if tokens is None else [{**wire_token(each), "top_logprobs": [*map(wire_token, each.top)]} for each in tokens]
     )
     return {"content": content, "refusal": None}
 
 
-def _wire_token(token: TokenLogprob) -> dict[str, Any]:
+def wire_token(token: TokenLogprob) -> dict[str, Any]:
+    """Return a token's object, without those beside it."""
     return {"token": token.text, "logprob": max(token.logprob, LEAST_LOGPROB), "bytes": list(token.bytes)}
 
 
@@ -180,7 +181,7 @@ def wire_usage(answer: Answer) -> dict[str, Any]:
     }
 
 
-async def _begun(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
+async def begun(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
     """Await the first delta and return a generator that yields it and then the others."""
     first = await anext(deltas, None)
 
@@ -246,6 +247,8 @@ class EventStream(Response):
     """Server-sent events from a generator that is closed as soon as the client is gone."""
 
     media_type = "text/event-stream"
+    #: What stands behind the last event.
+    end = b"data: [DONE]\n\n"
 
     def __init__(self, chunks: AsyncGenerator[dict[str, Any]]) -> None:
         self._chunks = chunks
@@ -265,12 +268,12 @@ class EventStream(Response):
         async with aclosing(self._chunks) as chunks:
             try:
                 async for chunk in chunks:
-                    await send({"type": "http.response.body", "body": _event(chunk), "more_body": True})
+                    await send({"type": "http.response.body", "body": self.rendered(chunk), "more_body": True})
             except OSError:
                 return False
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
+        await send({"type": "http.response.body", "body": self.end, "more_body": True})
         return True
 
-
-def _event(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+    def rendered(self, chunk: dict[str, Any]) -> bytes:
+        """Return an event as it is sent."""
+        return b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"

@@ -58,6 +58,14 @@ class Ids:
         """Return `call_` and 24 alphanumerics."""
         return "call_" + self._text(_ALPHANUMERIC, 24)
 
+    def response(self) -> str:
+        """Return `resp_` and 48 hexadecimal digits."""
+        return "resp_" + self._text(_HEX, 48)
+
+    def item(self, kind: str) -> str:
+        """Return the id of an item of a response: what tells its kind (`msg`, `fc`), and 48 hexadecimal digits."""
+        return f"{kind}_{self._text(_HEX, 48)}"
+
     def grader(self) -> str:
         """Return `grader-` and 12 alphanumerics, the name of a grader that was given none."""
         return "grader-" + self._text(_ALPHANUMERIC, 12)

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Largest line of a training file."""
     max_body_bytes: int = Field(default=32 * MEGABYTE, ge=1)
     """Largest JSON body."""
+    responses_kept_days: int | None = Field(default=30, ge=1)
+    """Days for which a stored response can be read and gone on from; None keeps it until it is deleted."""
     results_base64: bool = False
     """Serve result files base64-encoded, as OpenAI once did."""
     sampler_warm: bool = True

@@ -18,6 +18,7 @@ from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.queue import Queue
+from tunesmith.services.responses import Responses
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
@@ -44,6 +45,7 @@ class Services:
     upstreams: UpstreamModels
     chat: Chat
     completions: KeptCompletions
+    responses: Responses
     idempotency: Idempotency
     spares: Spares
     grading: Grading

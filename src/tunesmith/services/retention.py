@@ -1,14 +1,12 @@
-"""Retention: a thread that removes deleted and expired files that no job needs, parts of ended uploads, expired answers."""
+"""Retention: a thread that removes what has expired, and what was deleted and nobody needs any more."""
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from tunesmith.core.errors import ApiError
-from tunesmith.services.files import Files
-from tunesmith.services.idempotency import Idempotency
-from tunesmith.services.uploads import Uploads
 
 EVERY_S: Final = 60.0
 
@@ -18,8 +16,9 @@ log = structlog.get_logger()
 class Retention:
     """Sweeps at its start, then every minute."""
 
-    def __init__(self, files: Files, uploads: Uploads, idempotency: Idempotency) -> None:
-        self._sweeps = (files.sweep, uploads.sweep, idempotency.sweep)
+    def __init__(self, *sweeps: Callable[[], int]) -> None:
+        """Take what removes some and tells how many, zero when nothing is left."""
+        self._sweeps = sweeps
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 

@@ -301,3 +301,18 @@ upload_parts = Table(
     Column("bytes", BigInteger, nullable=False),
     Index(None, "upload_id"),
 )
+
+#: Responses, each with what its own request sent; what came before it is in those that it goes on from.
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    #: No foreign key: one that was deleted leaves those after it.
+    Column("previous_id", String(64)),
+    Column("input", _json(), nullable=False),
+    Column("body", _json(), nullable=False),
+    Index(None, "expires_at"),
+)

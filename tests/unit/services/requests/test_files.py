@@ -122,7 +122,7 @@ def test_a_crash_between_delete_and_bytes_is_made_good_by_the_next_sweep(rig: An
     with pytest.raises(OSError, match="No space"):
         rig.files.sweep()
     monkeypatch.delenv("TUNESMITH_FAILPOINTS")
-    retention = Retention(rig.files, rig.idempotency)
+    retention = Retention(rig.files.sweep, rig.idempotency.sweep)
     retention.start()
     end = 0
     while _kept(rig, file) and end < 3000:
