@@ -174,6 +174,9 @@ class LoraModel:
         self.route = Route()
         model.requires_grad_(False)
         self.layers: dict[str, LoraLinear] = {}
+        #: A forward pass of our own that takes the modules' place (`forward.py`), once it was sought and where there is one.
+        self.own: Any = None
+        self.own_sought = False
         for path, linear in list(linear_layers(model)):
             parent, _, name = path.rpartition(".")
             layer = LoraLinear(path, linear, self.route)
