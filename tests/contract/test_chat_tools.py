@@ -237,6 +237,14 @@ def test_a_choice_that_cannot_be_made_is_refused(client: openai.OpenAI, wishes: 
     assert told in refused.value.message
 
 
+def test_a_schema_that_nothing_can_be_written_by_is_the_tools(client: openai.OpenAI) -> None:
+    endless = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": endless}}]
+    with pytest.raises(openai.BadRequestError, match="cannot keep to the schema") as refused:
+        ask(client, tools=tools, tool_choice="required")
+    assert refused.value.param == "tools"
+
+
 FUNCTIONS = [tool["function"] for tool in TOOLS]
 RETIRED: Any = {"functions": FUNCTIONS, "tools": openai.omit}
 

@@ -204,23 +204,28 @@ class Chat:
             )
             for index in range(request.n)
         ]
-        async with aclosing(self.inference.stream(served.base.path, generate)) as tokens:
-            async for sampled in tokens:
-                answer.n_cached_tokens = max(answer.n_cached_tokens, sampled.cached)
-                assembler = assemblers[sampled.index]
-                if not assembler.finished:
-                    answer.n_completion_tokens += 1
-                is_stop = sampled.token in generate.stop_ids
-                scored = None
-                if request.logprobs and (shows_special or sampled.token not in vocabulary.special):
-                    scored = vocabulary.scored(sampled.token, sampled.logprob, sampled.top)
-                deltas = assembler.feed(sampled.token, sampled.finish, is_stop=is_stop, scored=scored)
-                answer.n_reasoning_tokens = sum(each.n_reasoning for each in assemblers)
-                for delta in deltas:
-                    yield delta
-                # A stop string ends a sample before the sampler does: when it was the last one, leave.
-                if all(each.finished for each in assemblers):
-                    return
+        try:
+            async with aclosing(self.inference.stream(served.base.path, generate)) as tokens:
+                async for sampled in tokens:
+                    answer.n_cached_tokens = max(answer.n_cached_tokens, sampled.cached)
+                    assembler = assemblers[sampled.index]
+                    if not assembler.finished:
+                        answer.n_completion_tokens += 1
+                    is_stop = sampled.token in generate.stop_ids
+                    scored = None
+                    if request.logprobs and (shows_special or sampled.token not in vocabulary.special):
+                        scored = vocabulary.scored(sampled.token, sampled.logprob, sampled.top)
+                    deltas = assembler.feed(sampled.token, sampled.finish, is_stop=is_stop, scored=scored)
+                    answer.n_reasoning_tokens = sum(each.n_reasoning for each in assemblers)
+                    for delta in deltas:
+                        yield delta
+                    # A stop string ends a sample before the sampler does: when it was the last one, leave.
+                    if all(each.finished for each in assemblers):
+                        return
+        except InvalidRequest as error:
+            if error.error_param == "response_format" and request.schema is None:
+                error.error_param = "tools"  # the sampler does not know whose schema it cannot keep to
+            raise
 
     async def check(self, scope: Project, name: str) -> None:
         """Raise what `answer` would of the model, without asking it for anything."""

@@ -54,6 +54,10 @@ def test_every_other_key_is_the_items() -> None:
         ({"messages": [{"role": "system", "content": "x"}]},
          "Example 2, message 1 the last message must be of role 'user', for the model to answer, not 'system'"),
         ({"messages": [USER], "tools": [{}]}, "Example 2: tool 1: The entry lacks 'type'"),
+        ({"messages": [USER], "tools": [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {
+            "name": "g", "strict": True, "parameters": {"type": "array", "uniqueItems": True}}}]},
+         "Example 2: tool 2: calls of a strict function cannot be kept to its schema: Unimplemented keys: "
+         '["uniqueItems"]'),
         ({"messages": [USER], "parallel_tool_calls": []}, "Example 2: parallel_tool_calls must be true or false"),
     ],
 )  # fmt: skip

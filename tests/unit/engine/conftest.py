@@ -179,7 +179,13 @@ class Rig:
         source = Rollouts(
             [make_row(n) for n in range(1, 5)] if rows is None else rows,
             [make_row(n) for n in range(8, 10)] if valid is None else valid,
-            plan=Plan(**(settings | plan | ({"grammar": lambda *_: plan["grammar"]} if "grammar" in plan else {}))),
+            plan=Plan(
+                **(
+                    settings
+                    | plan
+                    | ({"grammar": lambda *_: plan["grammar"]} if isinstance(plan.get("grammar"), str) else {})
+                )
+            ),
             renderer=self.renderer,
             sampler=DirectSampler(
                 base,

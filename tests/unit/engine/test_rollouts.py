@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
-from tunesmith.data.grammar import grammar_of
+from tunesmith.data.grammar import answer_grammar, grammar_of
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Renderer
 from tunesmith.engine.rollouts import GraderFailing
@@ -240,6 +240,27 @@ def test_calls_in_answers_reach_the_grader(prompts_plan: Any, rig: Any, tmp_path
     rig.go(prompts_plan(n_epochs=1, output_key="jobs/j/2"), silent, grader=grader, rows=rows, valid=rows)
     assert silent.steps[1]["train_mean_reward"] == 0.0, "an answer without the call is worth nought"
     assert silent.steps[1]["errors"]["graders"][0]["train_invalid_variable_error_mean"] == 1.0
+
+
+def test_rows_with_tools_and_a_form_have_calls_or_the_form(prompts_plan: Any, rig: Any, tmp_path: Path) -> None:
+    form = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "look", "parameters": form, "strict": True}}
+    rows = [replace(row(n, answer="x"), tools=[tool], parallel_tool_calls=False) for n in range(1, 5)]
+
+    def grammar(row: PromptRow, prompt: list[int]) -> str | None:
+        return answer_grammar(rig.renderer, row.tools, one_call=True, schema=form, thought=rig.renderer.thought(prompt))
+
+    tools = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}{% for message"
+    _retemplate(rig, tmp_path, lambda template: template.replace("{% for message", tools, 1))
+    rig.go(prompts_plan(n_epochs=1), rig.told(), rows=rows, valid=rows, grammar=grammar, as_json=True, max_tokens=90)
+    for record in rig.records(1, "jobs/j/attempts/1"):
+        calls = record["output_tools"]
+        said = calls[0]["function"]["arguments"] if calls else record["output_text"]
+        assert (json.loads(said).keys(), len(calls) < 2, bool(calls) and bool(record["output_text"])) == (
+            {"ok"},
+            True,
+            False,
+        )
 
 
 @pytest.mark.parametrize("begun", [False, True])
