@@ -146,6 +146,8 @@ class Resident:
                 try:
                     reader, writer = await asyncio.open_unix_connection(str(sampler.socket), limit=_N_MAX_LINE_BYTES)
                 except OSError as error:
+                    if not isinstance(error, ConnectionError | FileNotFoundError):  # too many files are open, say
+                        raise Unavailable(f"The sampler of {base_path} cannot be asked now: {error.strerror}.") from error
                     if attempt == 2:
                         raise _died(base_path) from error
                     sampler.kill()

@@ -1,6 +1,7 @@
 """Sampler processes: asked, killed, replaced, unloaded, and never left behind."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -98,6 +99,20 @@ async def test_a_killed_sampler_is_one_error_and_a_new_process(shared: Any, monk
     assert await shared.ask([1, 2, 3]) == expected
     assert (await shared.status())["pid"] != first
     assert not alive(first)
+
+
+async def test_a_server_without_descriptors_kills_no_sampler(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = (await shared.status())["pid"]
+
+    async def none_is_left(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "open_unix_connection", none_is_left)
+        with pytest.raises(Unavailable, match="cannot be asked now: Too many open files"):
+            await shared.ask([1, 2, 3])
+    assert len(await shared.ask([1, 2, 3])) == 5
+    assert (await shared.status())["pid"] == first
 
 
 async def test_one_that_dies_idle_is_started_unasked_and_a_caller_that_leaves_meanwhile_spoils_nothing(
