@@ -85,6 +85,6 @@ def _loaded(folder: Path, lora: LoraModel) -> Adapter:
             raise
         raise AdapterRefused(f"{folder} does not hold an adapter that can be read: {error}") from error
     # it shares products with others in a batch
-    if not all(math.isfinite(end) for factor in adapter.parameters() for end in factor.aminmax()):
+    if not all(math.isfinite(end) for factor in adapter.parameters() for end in factor.detach().aminmax()):
         raise AdapterRefused(f"{folder} holds an adapter with numbers that are not finite")
     return adapter
