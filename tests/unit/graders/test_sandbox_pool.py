@@ -15,6 +15,7 @@ from tunesmith.graders.base import GraderRefused, GradingFailed, Sample
 from tunesmith.graders.sandbox import packages
 from tunesmith.graders.sandbox.environment import Environment
 from tunesmith.graders.sandbox.pool import Sandbox
+from tunesmith.graders.sandbox.probe import LEVELS
 
 ONE = "def grade(sample, item):\n    return 1"
 SLEEPS = "import time\ndef grade(sample, item):\n    time.sleep(item['s'])\n    return 1"
@@ -205,6 +206,21 @@ def test_without_a_sandbox_everything_is_refused_with_the_way_out(environment: E
         assert sandbox.pids == []
 
     with_sandbox(Sandbox(environment, level="none"), story)
+
+
+def test_a_probe_without_an_answer_is_made_again(tmp_path: Path) -> None:
+    plain = Environment(tmp_path / "none")
+    found(Sandbox(plain))
+    flaky = tmp_path / "python"
+    once = f"if [ ! -e {tmp_path}/tried ]; then touch {tmp_path}/tried; exit 1; fi"
+    flaky.write_text(f'#!/bin/sh\n{once}\nexec {plain.python} "$@"\n')
+    flaky.chmod(0o755)
+
+    async def story(sandbox: Sandbox) -> None:
+        assert (await sandbox.found()).level in LEVELS[:-1]
+        assert (tmp_path / "tried").exists()
+
+    with_sandbox(Sandbox(Environment(tmp_path / "none", python=str(flaky))), story)
 
 
 def test_an_interpreter_that_is_not_there_is_no_sandbox(tmp_path: Path) -> None:

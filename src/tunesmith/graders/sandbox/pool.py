@@ -26,6 +26,8 @@ _SAMPLE: Final[dict[str, Any]] = {
 }  # fmt: skip
 #: Probes take little; a host on which they do is slow, not open.
 _PROBE: Final = Limits(wall_s=20.0)
+#: Between a probe without an answer and the next one.
+_PAUSES_S: Final = (0.3, 1.0)
 
 
 class _Zygote:
@@ -212,11 +214,19 @@ class Sandbox:
         return Found("none", tuple(reasons) or ("it was switched off",))
 
     async def _try(self, level: Level) -> str | None:
-        """Return why a level cannot be had; None when it can."""
-        try:
-            process = await self._start("light", level, _PROBE)
-        except (Lost, OSError) as error:
-            return str(error)
+        """Return why a level cannot be had; None when it can. Without an answer it is asked again: what is found stays."""
+        for pause in (*_PAUSES_S, None):
+            try:
+                return await self._answer(level)
+            except (GradingFailed, Lost, OSError) as error:
+                log.warning("sandbox.no_answer", level=level, reason=str(error))
+                if pause is None or isinstance(error, FileNotFoundError):
+                    return str(error) or type(error).__name__
+                await asyncio.sleep(pause)
+        raise AssertionError("the last pause is None")
+
+    async def _answer(self, level: Level) -> str | None:
+        process = await self._start("light", level, _PROBE)
 
         async def run(source: str, item: dict[str, object]) -> float:
             job = _job("grade", source, {"output_text": ""}, item, _PROBE)
