@@ -58,8 +58,8 @@ async def create_chat_completion(
         deltas = await unless_gone(request.receive, begun(answer.deltas))
         if deltas is None:
             return Response(status_code=CLIENT_LEFT)
-        return EventStream(_chunks(answer, deltas, wanted, include_usage=include_usage, keep=keep))
-    whole = await unless_gone(request.receive, _whole(answer, wanted, keep))
+        return EventStream(chunks_of(answer, deltas, wanted, include_usage=include_usage, keep=keep))
+    whole = await unless_gone(request.receive, whole_of(answer, wanted, keep))
     return Response(status_code=CLIENT_LEFT) if whole is None else JSONResponse(whole)
 
 
@@ -95,7 +95,8 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _whole(answer: Answer, wanted: ChatRequest, keep: Keep | None) -> dict[str, Any]:
+async def whole_of(answer: Answer, wanted: ChatRequest, keep: Keep | None) -> dict[str, Any]:
+    """Return the completion once it is whole."""
     choices = [Said() for _ in range(wanted.n)]
     async with aclosing(answer.deltas) as deltas:
         async for delta in deltas:
@@ -195,7 +196,7 @@ async def begun(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
     return all_of_them()
 
 
-async def _chunks(
+async def chunks_of(
     answer: Answer, deltas: AsyncGenerator[Delta], wanted: ChatRequest, *, include_usage: bool, keep: Keep | None
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield the chunks of a stream; what goes wrong in the middle is a last chunk with `error`.
