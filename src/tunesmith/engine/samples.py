@@ -3,10 +3,9 @@
 
 import json
 import random
-import re
 from array import array
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from tunesmith.core.ids import Ids
 from tunesmith.data.answers import Assembler, Said
@@ -16,9 +15,6 @@ from tunesmith.data.thinking import Thought
 from tunesmith.domain.ports import Drawn
 from tunesmith.engine.document import Document
 from tunesmith.graders.base import Grade, Sample
-
-#: Within a part of the sample that there is; where the part itself is absent, the grader is wrong and not the answer.
-_LACKING: Final = re.compile(r"there is no sample\.\w+[.\[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +68,6 @@ def told(answer: Answer, row: PromptRow, *, as_json: bool) -> Sample:
     return Sample(row.item, sample)
 
 
-def _by_answer(flag: str, details: str) -> bool:
-    """Say whether an error of grading is the answer's: no JSON, a key that its JSON lacks, a call that it did not make."""
-    return flag == "sample_parse_error" or (flag == "invalid_variable_error" and _LACKING.search(details) is not None)
-
-
 @dataclass(slots=True)
 class Graded:
     """A sample with its grade; `advantage` is set for those that are trained on."""
@@ -91,9 +82,7 @@ class Graded:
     @property
     def reward(self) -> float | None:
         """Return the reward; None without a grade. An answer that lacks what the grader asks for is worth nought."""
-        if self.grade.score is None and self.grade.errors and all(_by_answer(*each) for each in self.grade.errors.items()):
-            return 0.0
-        return self.grade.score
+        return 0.0 if self.grade.by_answer else self.grade.score
 
     def document(self) -> Document:
         """Return the sample to train on: every token that was drawn, weighted with the advantage."""

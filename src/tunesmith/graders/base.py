@@ -34,13 +34,17 @@ Flag = Literal[
 
 
 class GradingFailed(Exception):
-    """A grader gives no score for this sample: what went wrong, its details, and the answer of a judge that it is about."""
+    """A grader gives no score for this sample: what went wrong, its details, and the answer of a judge that it is about.
 
-    def __init__(self, flag: Flag, details: str, verdict: "Verdict | None" = None) -> None:
+    `by_answer`: the answer lacks what the grader asks of it; another answer would have a score.
+    """
+
+    def __init__(self, flag: Flag, details: str, verdict: "Verdict | None" = None, *, by_answer: bool = False) -> None:
         super().__init__(details)
         self.flag: Flag = flag
         self.details = details
         self.verdict = verdict
+        self.by_answer = by_answer
 
 
 class GraderRefused(Exception):
@@ -114,6 +118,8 @@ class Grade:
 
     score: float | None
     errors: Mapping[Flag, str] = field(default_factory=dict[Flag, str])
+    #: There is no score because of what the answer lacks, and for no other reason.
+    by_answer: bool = False
     #: The grades that this one was computed from, by name.
     parts: Mapping[str, "Grade"] = field(default_factory=dict[str, "Grade"])
     #: Tokens by the name of the model that took them.
@@ -282,7 +288,8 @@ class GraderBase(GraderSchema):
         except GradingFailed as failure:
             asked = failure.verdict
             usage = {} if asked is None else {asked.model: asked.usage}
-            grade = Grade(None, {failure.flag: failure.details}, usage=usage, model=None if asked is None else asked.model)
+            model = None if asked is None else asked.model
+            grade = Grade(None, {failure.flag: failure.details}, failure.by_answer, usage=usage, model=model)
         except Exception as error:  # one sample's grade is not another's
             log.exception("grader.crashed", grader=self.name, kind=type(self).__name__)
             grade = Grade(None, {"other_error": f"{type(error).__name__}: {error}"})

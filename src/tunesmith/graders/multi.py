@@ -91,4 +91,5 @@ class Multi(GraderBase):
                 value = program.compute({name: grade.reward for name, grade in parts.items()})
             except GradingFailed as failure:
                 errors = {failure.flag: failure.details}
-        return Grade(value, errors, parts, usage)
+        failed = [grade for grade in parts.values() if grade.errors]
+        return Grade(value, errors, bool(failed) and all(grade.by_answer for grade in failed), parts, usage)

@@ -57,9 +57,13 @@ class Path:
         for number, step in enumerate(self.steps):
             value = _inside(value, step)
             if value is None and self.namespace == "sample" and number == 0 and step == "output_json":
-                raise GradingFailed("sample_parse_error", f"{{{{ {self} }}}}: the model's output is not JSON")
+                raise GradingFailed(
+                    "sample_parse_error", f"{{{{ {self} }}}}: the model's output is not JSON", by_answer=True
+                )
             if isinstance(value, _Missing):
-                raise GradingFailed("invalid_variable_error", f"{{{{ {self} }}}}: there is no {self.upto(number)}")
+                details = f"{{{{ {self} }}}}: there is no {self.upto(number)}"
+                # within a part of the sample that there is; where the part itself is absent, the grader is wrong
+                raise GradingFailed("invalid_variable_error", details, by_answer=self.namespace == "sample" and number > 0)
         return value
 
     def upto(self, number: int) -> str:
