@@ -22,12 +22,14 @@ from tunesmith.graders.sandbox.pool import Sandbox
 from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
+from tunesmith.notify.webhooks import GuardedWebhooks
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions_kept import KeptCompletions
+from tunesmith.services.deliveries import Deliveries
 from tunesmith.services.drain import Drain
 from tunesmith.services.exporting import Exports
 from tunesmith.services.files import Files
@@ -49,6 +51,7 @@ from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.warmth import Warmth
+from tunesmith.services.webhooks import Webhooks
 from tunesmith.store.migrate import NewerDatabase
 from tunesmith.store.session import Database, DatabaseInUse
 
@@ -69,6 +72,7 @@ class Composed:
     inference: Inference
     warmth: Warmth
     retention: Retention
+    deliveries: Deliveries
     spares: LocalSpares
     sandbox: Sandbox
     tools: Callable[[Project], Tools]
@@ -80,6 +84,7 @@ class Composed:
         self.spares.start()  # before the scheduler: no spare of a killed server may still take a task
         self.scheduler.start()
         self.retention.start()
+        self.deliveries.start()
 
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
@@ -93,6 +98,7 @@ class Composed:
         self.scheduler.stop()
         self.spares.close()
         self.retention.stop()
+        self.deliveries.stop()
         self.sandbox.close()
         self.services.exports.close()
         await self.inference.close()
@@ -159,7 +165,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
-    pictures = GuardedPictures(hosts=(settings.image_hosts or "").replace(",", " ").split())
+    pictures = GuardedPictures(hosts=_hosts(settings.image_hosts))
+    sender = GuardedWebhooks(hosts=_hosts(settings.webhook_hosts))
 
     passing = Passing(servers, pictures, clock, ids)
     chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids)
@@ -174,6 +181,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         clock=clock,
         ids=ids,
         files=files,
+        webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),
         jobs=jobs,
         pauses=pauses,
@@ -193,11 +201,30 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         rollouts=Rollouts(db=db, blobs=blobs),
         samplers=Samplers(db=db, bases=bases, inference=inference),
     )
-    retention = Retention(files.sweep, services.uploads.sweep, services.idempotency.sweep, services.responses.sweep)
+    sweeping = (files, services.uploads, services.idempotency, services.responses, services.webhooks)
+    retention = Retention(*(each.sweep for each in sweeping))
+    deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
-        settings, folder, db, services, attempts, scheduler, drain, inference, warmth, retention, spares, sandbox, tools
+        settings,
+        folder,
+        db,
+        services,
+        attempts,
+        scheduler,
+        drain,
+        inference,
+        warmth,
+        retention,
+        deliveries,
+        spares,
+        sandbox,
+        tools,
     )
+
+
+def _hosts(said: str | None) -> list[str]:
+    return (said or "").replace(",", " ").split()
 
 
 class _Later:

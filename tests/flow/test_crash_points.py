@@ -13,12 +13,13 @@ import pytest
 from laws.failpoints import in_source
 
 #: What this story does not come by: new bases, models that leave or are deleted, new tables, kept answers,
-#: uploads in parts. A life does, below.
+#: uploads in parts, webhooks. A life does, below.
 ELSEWHERE = {
     "fetch.spawn", "inspect.spawn", "export.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
     "completions.keep", "completions.describe", "completions.delete",
     "responses.keep", "responses.delete", "responses.sweep",
+    "webhooks.fanned_out", "webhooks.sent",
     "uploads.part_stored", "uploads.completed", "uploads.parts_deleted",
 }  # fmt: skip
 
@@ -69,6 +70,8 @@ def live(server: Any, base: Path, eventually: Any) -> None:
     with server.client as client:
         for body in ({"name": "tiny", "source": str(base)}, {"name": "none", "source": "nobody/nothing"}):
             client.post(f"{root}/tunesmith/v1/models", cast_to=dict[str, Any], body=body, options={"timeout": 120})
+        hook: Any = {"name": "nobody", "url": "https://127.0.0.1/", "event_types": ["fine_tuning.job.cancelled"]}
+        client.webhooks.create(**hook)
         file = server.upload()
         cold: Any = {"model": "tiny", "training_file": file, "extra_headers": {"x-stainless-retry-count": "1"}}
         dropped = client.fine_tuning.jobs.create(**cold).id

@@ -24,7 +24,20 @@ from tunesmith.domain.response import StoredResponse
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.domain.upload import Part, Upload
-from tunesmith.store import checkpoints, completions, files, idempotency, jobs, metrics, models, outbox, responses, uploads
+from tunesmith.domain.webhook import Delivery, Endpoint
+from tunesmith.store import (
+    checkpoints,
+    completions,
+    files,
+    idempotency,
+    jobs,
+    metrics,
+    models,
+    outbox,
+    responses,
+    uploads,
+    webhooks,
+)
 from tunesmith.store.session import Database, Transaction
 from tunesmith.store.tables import metadata
 
@@ -32,6 +45,7 @@ OWN, OTHER = Project("proj_a", "org-a"), Project("proj_b", "org-b")
 JOB, FILE, CHECKPOINT, MODEL = "ftjob-theirs", "file-theirs", "ftckpt_theirs", "ft:nano:t::theirs"
 COMPLETION, RESPONSE = "chatcmpl-theirs", "resp_theirs"
 UPLOAD = "upload_theirs"
+ENDPOINT, DELIVERY, EVENT, OUTBOX = "whep_theirs", "wh_theirs", "evt_theirs", "evt_next"
 
 #: The store's files that hold no queries of their own.
 NO_QUERIES = {"session", "migrate", "scoping", "tables", "__init__"}
@@ -78,12 +92,15 @@ def tx(template: Database) -> Iterator[Transaction]:
         models.add_alias(open_tx, OTHER, _alias())
         metrics.add(open_tx, OTHER, JOB, 1, {"train_loss": 1.0})
         outbox.add(open_tx, OTHER, JOB, "fine_tuning.job.failed")
+        open_tx.execute(metadata.tables["outbox"].update().values(id=OUTBOX))
         idempotency.add(open_tx, OTHER, _record("k"))
         idempotency.add(open_tx, OTHER, _record(None))
         completions.add(open_tx, OTHER, _completion())
         responses.add(open_tx, OTHER, _response())
         uploads.add(open_tx, OTHER, _upload())
         uploads.add_part(open_tx, OTHER, _part("part_theirs"), most_bytes=9)
+        webhooks.add_endpoint(open_tx, OTHER, _endpoint())
+        webhooks.add_delivery(open_tx, OTHER, _delivery())
         yield open_tx
         raise _Undo
 
@@ -158,6 +175,15 @@ def _part(name: str) -> Part:
     return Part(name, UPLOAD, "proj_b", 1.0, 1)
 
 
+def _endpoint(name: str = ENDPOINT) -> Endpoint:
+    return Endpoint(name, "proj_b", 1.0, 1.0, "theirs", "https://x", ["fine_tuning.job.failed"], "whsec_")
+
+
+def _delivery(name: str = DELIVERY, event: str = EVENT) -> Delivery:
+    return Delivery(name, "proj_b", ENDPOINT, event, "fine_tuning.job.failed", {"id": JOB}, 1.0, 1.0, 1.0)
+
+
+INSERTS = (".add", ".add_alias", ".add_endpoint", ".add_delivery")
 #: How each function is asked for the other project's rows. Functions that insert what they are handed refuse it.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.add": ((_job(),), {}),
@@ -185,6 +211,22 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "metrics.all": ((JOB,), {}),
     "outbox.add": ((JOB, "fine_tuning.job.cancelled"), {}),
     "outbox.pending": ((JOB,), {}),
+    "outbox.untold": ((), {"limit": 9}),
+    "outbox.tell": ((OUTBOX,), {}),
+    "webhooks.add_endpoint": ((_endpoint("whep_other"),), {}),
+    "webhooks.get_endpoint": ((ENDPOINT,), {}),
+    "webhooks.count_endpoints": ((), {}),
+    "webhooks.enabled": ((), {}),
+    "webhooks.endpoints_page": ((), {}),
+    "webhooks.change_endpoint": ((ENDPOINT,), {"name": "stolen"}),
+    "webhooks.delete_endpoint": ((ENDPOINT,), {}),
+    "webhooks.add_delivery": ((_delivery("wh_other", "evt_other"),), {}),
+    "webhooks.get_delivery": ((DELIVERY,), {}),
+    "webhooks.deliveries_page": ((ENDPOINT,), {"limit": 9}),
+    "webhooks.due": ((), {"limit": 9}),
+    "webhooks.change_delivery": ((DELIVERY,), {"n_tries": 9}),
+    "webhooks.give_up": ((ENDPOINT, "stolen"), {}),
+    "webhooks.sweep": ((), {"before": 9.0, "limit": 9}),
     "files.add": ((_file(),), {}),
     "files.get": ((FILE,), {}),
     "files.retained": ((FILE,), {}),
@@ -267,7 +309,9 @@ def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction
     assert _everything(tx) == before, f"{name} changed another project's rows"
 
 
-@pytest.mark.parametrize("name", sorted(name for name in ASKED if not name.endswith((".add", ".add_alias"))))
+@pytest.mark.parametrize(
+    "name", sorted(name for name in ASKED if not name.endswith((".add", ".add_alias", ".add_endpoint", ".add_delivery")))
+)
 def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, name: str) -> None:
     """Without this, the test above would pass for a query that never finds anything."""
     function = dict(FUNCTIONS)[name]
@@ -281,6 +325,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, released_at=1.0)
     if name == "jobs.waiting":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
+    if name == "webhooks.sweep":
+        webhooks.change_delivery(tx, OTHER, DELIVERY, status="failed")
     if name == "uploads.ended":
         uploads.end(tx, OTHER, UPLOAD, "cancelled")
     if name == "responses.sweep":

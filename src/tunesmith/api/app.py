@@ -26,6 +26,7 @@ from tunesmith.api import (
     samplers,
     spares,
     uploads,
+    webhooks,
 )
 from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
@@ -63,6 +64,7 @@ def create_routes(services: Services) -> FastAPI:
         completions_kept,
         responses,
         graders,
+        webhooks,
         health,
     ):
         app.include_router(module.router)

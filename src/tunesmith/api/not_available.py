@@ -19,14 +19,6 @@ PATHS: Final[tuple[tuple[str, str, str], ...]] = (
     ("POST", "/embeddings", "Embedding text"),
     ("POST", "/responses/input_tokens", "Counting the tokens of a response's input"),
     ("POST", "/responses/compact", "Compacting a conversation"),
-    ("GET", "/webhook_endpoints", "Registering webhooks"),
-    ("POST", "/webhook_endpoints", "Registering webhooks"),
-    ("GET", "/webhook_endpoints/{endpoint}", "Registering webhooks"),
-    ("POST", "/webhook_endpoints/{endpoint}", "Registering webhooks"),
-    ("DELETE", "/webhook_endpoints/{endpoint}", "Registering webhooks"),
-    ("POST", "/webhook_endpoints/{endpoint}/rotate_secret", "Registering webhooks"),
-    ("POST", "/webhook_endpoints/{endpoint}/test", "Registering webhooks"),
-    ("GET", "/webhook_event_types", "Registering webhooks"),
 )
 
 

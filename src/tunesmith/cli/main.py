@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli import grader_env, models
+from tunesmith.cli import grader_env, models, webhooks
 from tunesmith.cli.flags import load, with_flags
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(models.app, name="models")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(grader_env.app, name="grader-env")
 
 

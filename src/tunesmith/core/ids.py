@@ -1,5 +1,6 @@
 """Identifiers in OpenAI's alphabets and lengths, made from an injected source of randomness."""
 
+import base64
 import random
 import string
 
@@ -73,6 +74,18 @@ class Ids:
     def outbox(self) -> str:
         """Return `evt_` and 24 alphanumerics."""
         return "evt_" + self._text(_ALPHANUMERIC, 24)
+
+    def webhook_endpoint(self) -> str:
+        """Return `whep_` and 24 alphanumerics."""
+        return "whep_" + self._text(_ALPHANUMERIC, 24)
+
+    def webhook(self) -> str:
+        """Return `wh_` and 32 hexadecimal digits, the id of a delivery."""
+        return "wh_" + self._text(_HEX, 32)
+
+    def webhook_secret(self) -> str:
+        """Return `whsec_` and 32 random bytes in base64."""
+        return "whsec_" + base64.b64encode(self._random.getrandbits(256).to_bytes(32, "big")).decode()
 
     def scratch(self) -> str:
         """Return 32 hexadecimal digits for the name of something that is not finished yet."""

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """Seconds for one answer of a server upstream, with all retries; in chat for its first word, then for each next one."""
     image_hosts: str | None = None
     """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
+    webhook_hosts: str | None = None
+    """HOST or HOST:PORT, with commas between: where webhooks may go although it is no public address or not https."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
     """Token for gated repositories of the Hugging Face hub."""
 

@@ -24,6 +24,7 @@ from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
+from tunesmith.services.webhooks import Webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Services:
     exports: Exports
     bases: Bases
     upstreams: UpstreamModels
+    webhooks: Webhooks
     chat: Chat
     completions: KeptCompletions
     responses: Responses

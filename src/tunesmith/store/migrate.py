@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest migration.
-HEAD: Final = "0011"
+HEAD: Final = "0012"
 
 
 class NewerDatabase(Exception):

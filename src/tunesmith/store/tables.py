@@ -156,6 +156,7 @@ outbox = Table(
     Column("n_tries", Integer, nullable=False),
     Column("next_try_at", Double, nullable=False),
     UniqueConstraint("job_id", "type"),
+    Index(None, "delivered_at"),
 )
 
 files = Table(
@@ -315,4 +316,43 @@ responses = Table(
     Column("input", _json(), nullable=False),
     Column("body", _json(), nullable=False),
     Index(None, "expires_at"),
+)
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", _json(), nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("old_secret", Text),
+    Column("old_secret_until", Double),
+    Column("disabled_reason", Text),
+    Index(None, "project_id", "created_at", "id"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("endpoint_id", String(64), ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", String(64), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("data", _json(), nullable=False),
+    Column("event_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("next_try_at", Double, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("n_tries", Integer, nullable=False),
+    Column("tried_at", Double),
+    Column("status_code", Integer),
+    Column("reason", Text),
+    UniqueConstraint("endpoint_id", "event_id"),
+    Index(None, "status", "next_try_at"),
+    Index(None, "endpoint_id", "event_at", "id"),
 )
