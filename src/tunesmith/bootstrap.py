@@ -28,6 +28,7 @@ from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
+from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.deliveries import Deliveries
 from tunesmith.services.drain import Drain
@@ -193,6 +194,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=chat,
         completions=KeptCompletions(db=db),
+        bare=Completions(chat),
         responses=Responses(db=db, chat=chat, clock=clock, ids=ids, settings=settings),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from tunesmith.api.chat_schema import NOT_YET, WITHOUT_EFFECT, CreateChatCompletion
+from tunesmith.api.completions_schema import WITHOUT_EFFECT as BARE_WITHOUT_EFFECT
+from tunesmith.api.completions_schema import CreateCompletion
 from tunesmith.core.errors import NotAvailable
 
 #: A value of each field that asks for something.
@@ -40,3 +42,22 @@ def test_each_field_of_a_chat_does_its_work_or_is_listed_without_effect_or_is_re
         return
     does_nothing = body.checked() == CreateChatCompletion.model_validate(plain).checked()
     assert does_nothing == (name in WITHOUT_EFFECT | AT_THE_DOOR)
+
+
+BARE_ASKED: dict[str, Any] = {
+    "best_of": 3, "echo": True, "frequency_penalty": 0.5, "logit_bias": {"5": 1}, "logprobs": 2, "max_tokens": 5,
+    "model": "other", "n": 2, "presence_penalty": 0.5, "prompt": [5], "seed": 5, "stop": "x", "stream": True,
+    "stream_options": {"include_usage": True}, "suffix": "end", "temperature": 0.5, "top_p": 0.5, "user": "u",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(CreateCompletion.model_fields))
+def test_each_field_of_a_bare_completion_does_too(name: str) -> None:
+    plain = {"model": "m", "prompt": "x", **({"stream": True} if name == "stream_options" else {})}
+    body = CreateCompletion.model_validate({**plain, name: BARE_ASKED[name]})
+    if name == "suffix":
+        with pytest.raises(NotAvailable, match="leave it out"):
+            body.checked()
+        return
+    does_nothing = body.checked() == CreateCompletion.model_validate(plain).checked()
+    assert does_nothing == (name in BARE_WITHOUT_EFFECT | {"stream", "stream_options"})

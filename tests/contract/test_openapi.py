@@ -14,6 +14,7 @@ from openai.types import FileListParams
 from openai.types.chat import ChatCompletionStreamOptionsParam, CompletionListParams, CompletionUpdateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from openai.types.chat.completions import MessageListParams
+from openai.types.completion_create_params import CompletionCreateParamsStreaming as BareParams
 from openai.types.fine_tuning import (
     DpoHyperparametersParam,
     JobCreateParams,
@@ -29,6 +30,7 @@ from starlette.routing import Match
 from tunesmith.api.app import create_routes
 from tunesmith.api.chat_schema import NOT_YET, WITHOUT_EFFECT, CreateChatCompletion, StreamOptions
 from tunesmith.api.completions_kept import ListCompletions, ListMessages, UpdateCompletion
+from tunesmith.api.completions_schema import CreateCompletion
 from tunesmith.api.files import ListFiles
 from tunesmith.api.graders import wire_grade
 from tunesmith.api.job_schema import (
@@ -174,6 +176,7 @@ def test_events_of_every_kind_conform(conforms: Callable[[object, str], None]) -
     [
         (CompletionCreateParamsStreaming, CreateChatCompletion),
         (ChatCompletionStreamOptionsParam, StreamOptions),
+        (BareParams, CreateCompletion),
         (JobCreateParams, CreateJobRequest),
         (job_create_params.Method, Method),
         (job_create_params.IntegrationWandb, Wandb),
@@ -198,7 +201,8 @@ def test_fields_without_effect_and_fields_to_come_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()
     lines = {line.split(":")[0]: set(re.findall(r"`(\w+)`", line)) for line in page.splitlines() if ":" in line}
     without = lines["- Without effect, since they steer OpenAI's own operation"]
-    assert without == WITHOUT_EFFECT | {"include_obfuscation", "stream_options", "prompt_cache_breakpoint"}
+    of_messages = {"prompt_cache_breakpoint", "parsed", "parsed_arguments"}
+    assert without == WITHOUT_EFFECT | {"include_obfuscation", "stream_options"} | of_messages
     later = lines["- Not available yet, refused unless they ask for nothing"]
     assert set(NOT_YET) <= later
 

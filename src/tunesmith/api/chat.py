@@ -44,12 +44,8 @@ async def create_chat_completion(
     body: CreateChatCompletion, request: Request, served: Served, caller: Caller, once: Repeatable
 ) -> Response:
     """Answer a conversation."""
-    if body.stream and once is not None:
-        once.refused()
-        raise InvalidRequest(
-            "A streamed answer is not kept, so it cannot have an Idempotency-Key: leave the header or 'stream' out.",
-            param="Idempotency-Key",
-        )
+    if body.stream:
+        refuse_key(once)
     wanted = body.checked()
     answer = await served.chat.answer(caller.scope, wanted)
     keep = _keeper(body, request, served, caller, answer, once) if body.store else None
@@ -61,6 +57,16 @@ async def create_chat_completion(
         return EventStream(chunks_of(answer, deltas, wanted, include_usage=include_usage, keep=keep))
     whole = await unless_gone(request.receive, whole_of(answer, wanted, keep))
     return Response(status_code=CLIENT_LEFT) if whole is None else JSONResponse(whole)
+
+
+def refuse_key(once: Repeatable) -> None:
+    """Refuse a stream that has an `Idempotency-Key`."""
+    if once is not None:
+        once.refused()
+        raise InvalidRequest(
+            "A streamed answer is not kept, so it cannot have an Idempotency-Key: leave the header or 'stream' out.",
+            param="Idempotency-Key",
+        )
 
 
 def _keeper(

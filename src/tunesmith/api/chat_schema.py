@@ -162,7 +162,7 @@ class CreateChatCompletion(WireRequest):
             max_tokens=self.max_completion_tokens or self.max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
-            stops=self._stops(),
+            stops=stop_strings(self.stop),
             seed=self.seed,
             reasoning_effort=self.reasoning_effort,
             parallel_tool_calls=self.parallel_tool_calls if self.functions is None else False,
@@ -227,13 +227,19 @@ class CreateChatCompletion(WireRequest):
         form = self.response_format
         return None if form is None or form.type == "text" else form.model_dump(exclude_unset=True, by_alias=True)
 
-    def _stops(self) -> tuple[str, ...]:
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stops) > N_MAX_STOPS or not all(stops):
-            raise InvalidRequest(
-                f"'stop' must be up to {N_MAX_STOPS} sequences, none of them empty (got {shown(self.stop)}).", param="stop"
-            )
-        return tuple(stops)
+
+def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Return the strings that end an answer.
+
+    Raises:
+        InvalidRequest: they are too many, or one is empty.
+    """
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if len(stops) > N_MAX_STOPS or not all(stops):
+        raise InvalidRequest(
+            f"'stop' must be up to {N_MAX_STOPS} sequences, none of them empty (got {shown(stop)}).", param="stop"
+        )
+    return tuple(stops)
 
 
 def token_biases(biases: Mapping[str, float] | None) -> dict[int, float]:

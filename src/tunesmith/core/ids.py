@@ -55,6 +55,10 @@ class Ids:
         """Return `chatcmpl-` and 29 alphanumerics."""
         return "chatcmpl-" + self._text(_ALPHANUMERIC, 29)
 
+    def completion(self) -> str:
+        """Return `cmpl-` and 29 alphanumerics."""
+        return "cmpl-" + self._text(_ALPHANUMERIC, 29)
+
     def tool_call(self) -> str:
         """Return `call_` and 24 alphanumerics."""
         return "call_" + self._text(_ALPHANUMERIC, 24)

@@ -5,7 +5,7 @@ One `Assembler` a sample, and one `Said` for what its deltas make together; noth
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tunesmith.core.ids import Ids
@@ -110,16 +110,16 @@ class Assembler:
     def feed(self, token: int, finish: str | None, *, is_stop: bool, scored: TokenLogprob | None = None) -> list[Delta]:
         """Return what a token adds; after a delta with `finish_reason` the sample is over.
 
-        `scored` is told with the text that the token has a part in, and not at all where none of it is given out.
+        `scored` is told with the text that the token has a part in, and not at all where none of it is given out; one that
+        has no text is told with the next that has, or at the end.
         """
         if self.finished:
             return []
         self.n_tokens += 1
         self.n_reasoning += self._thought is not Thought.NO
-        if not is_stop:
-            text = self._text.step(token)
-            self._note(text, scored)
-            self._held += text
+        text = "" if is_stop else self._text.step(token)
+        self._note(text, scored)
+        self._held += text
         deltas = self._release(last=finish is not None)
         if finish is not None and not self.finished:
             deltas.append(self._end(finish))
@@ -127,7 +127,7 @@ class Assembler:
 
     def _note(self, text: str, scored: TokenLogprob | None) -> None:
         if scored is not None:
-            self._unfinished.append(scored)
+            self._unfinished.append(replace(scored, start=self._n_fed))
         if text and self._unfinished:
             self._untold.append((self._n_fed, self._n_fed + len(text), self._unfinished))
             self._unfinished = []
@@ -221,4 +221,4 @@ class Assembler:
     def _end(self, finish: str) -> Delta:
         self.finished = True
         reason = "tool_calls" if self._n_calls and finish == "stop" and not self._named else finish
-        return Delta(self._index, finish_reason=reason)
+        return Delta(self._index, finish_reason=reason, logprobs=() if self._n_calls else tuple(self._unfinished))

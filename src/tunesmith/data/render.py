@@ -36,6 +36,8 @@ _GENERATION_CONFIG: Final = "generation_config.json"
 _MODEL_CONFIG: Final = "config.json"
 #: Tokens after a span's end-of-turn token that a template adds for the next turn, at most.
 _N_MAX_TAIL: Final = 4
+#: Tokens of a prompt that say how its continuation is written: whether a space is one, which bytes wait for others.
+_N_TAIL: Final = 8
 #: Characters of a text that are tokenized in any case.
 _N_MAX_CHARS: Final = 1_000_000
 #: The variable by which templates of bases that think are told whether to.
@@ -74,11 +76,18 @@ class Renderer:
     """A base model's tokenizer and chat template; safe to use from several threads."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, eos_ids: Iterable[int], *, pins: tuple[str, str]
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        eos_ids: Iterable[int],
+        *,
+        start_id: int | None,
+        pins: tuple[str, str],
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._start_id = start_id
         self._control = ControlTokens(tokenizer)
         self._conversations = Conversations(template, self._control.mark)
         self.template = template
@@ -119,7 +128,9 @@ class Renderer:
         except BrokenTemplate as error:
             raise BrokenFolder(f"{folder}: {error}") from error
         pins = hashlib.sha256(raw).hexdigest(), hashlib.sha256(source.encode()).hexdigest()
-        return cls(tokenizer, template, _eos_ids(folder, tokenizer, special.get("eos_token")), pins=pins)
+        start = special.get("bos_token") or special.get("eos_token")
+        start_id = tokenizer.token_to_id(start) if start else None
+        return cls(tokenizer, template, _eos_ids(folder, tokenizer, special.get("eos_token")), start_id=start_id, pins=pins)
 
     @property
     def switches_thinking(self) -> bool:
@@ -234,9 +245,22 @@ class Renderer:
         """Return the text of token ids."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
-    def stream(self, *, skip_special_tokens: bool = True) -> "TextStream":
-        """Return a decoder that is fed one id at a time."""
-        return TextStream(self._tokenizer, skip_special_tokens)
+    def stream(self, *, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> "TextStream":
+        """Return a decoder that is fed one id at a time; what it says goes on from the tokens `after`."""
+        return TextStream(self._tokenizer, skip_special_tokens, after)
+
+    def bare(self, text: str) -> tuple[list[int], int]:
+        """Return the tokens of a text without a template, and how many the tokenizer put before it.
+
+        Control tokens in it are what they are. A text of no tokens is the token that begins documents, where there is one.
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=True)
+        mask = encoding.special_tokens_mask
+        first = next((place for place, added in enumerate(mask) if not added), len(mask))
+        ids = encoding.ids[: len(mask) - next((n for n, added in enumerate(reversed(mask)) if not added), 0)]
+        if ids:
+            return ids, first
+        return ([], 0) if self._start_id is None else ([self._start_id], 1)
 
     def _encodings(self, drafts: Sequence[Draft], max_tokens: int) -> Sequence[Encoded]:
         """Tokenize; of a text that is far longer than what is kept only the beginning, so that memory stays in bounds."""
@@ -301,9 +325,14 @@ class Renderer:
 class TextStream:
     """Turns ids into text as they come, holding back bytes that do not make a whole character yet."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=skip_special_tokens)
+        tail = list(after[-_N_TAIL:])
+        # The decoder takes whole characters as said, and would say a beginning of one over again.
+        n_whole = next((n for n in range(len(tail), 0, -1) if not tokenizer.decode(tail[:n]).endswith("\ufffd")), 0)
+        self._stream = DecodeStream(ids=tail[:n_whole], skip_special_tokens=skip_special_tokens)
+        for id in tail[n_whole:]:
+            self.step(id)
 
     def step(self, id: int) -> str:
         """Return the text that `id` completes, empty while a character is unfinished."""

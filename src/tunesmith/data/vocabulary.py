@@ -14,11 +14,13 @@ _SPACE: Final = "▁"
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token of an answer's text, its log-probability, and the likeliest ones in its place."""
+    """A token of a text, its log-probability (NaN where nothing precedes it), and the likeliest ones in its place."""
 
     bytes: bytes
     logprob: float
     top: "tuple[TokenLogprob, ...]" = ()
+    #: The character of the answer's text that it begins with, or has a part in.
+    start: int = 0
 
     @property
     def text(self) -> str:

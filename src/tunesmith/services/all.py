@@ -9,6 +9,7 @@ from tunesmith.domain.ports import Spares
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
+from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.exporting import Exports
 from tunesmith.services.files import Files
@@ -47,6 +48,7 @@ class Services:
     webhooks: Webhooks
     chat: Chat
     completions: KeptCompletions
+    bare: Completions
     responses: Responses
     idempotency: Idempotency
     spares: Spares

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
 from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.answers import Assembler, Delta
@@ -117,12 +117,28 @@ class Elsewhere(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
+class Served:
     """A name, resolved."""
 
     base: Base
     adapter: Adapter | None
     renderer: "Renderer"
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what changes with the weights, the tokenizer or the template of the base, and with the adapter."""
+        parts = [*sorted(self.base.pins.items()), self.adapter.sha256 if self.adapter is not None else ""]
+        return f"fp_{hashlib.sha256(repr(parts).encode()).hexdigest()[:10]}"
+
+    def check_biases(self, biases: Mapping[int, float]) -> None:
+        """Refuse biases of tokens that the model does not have."""
+        unknown = [id for id in biases if id not in self.renderer.vocabulary]
+        if unknown:
+            raise InvalidRequest(
+                f"'logit_bias' names {', '.join(map(str, unknown[:10]))}{', …' if unknown[10:] else ''}: the vocabulary of "
+                f"{self.base.name} has no such tokens. Use ids of that model's own tokenizer.",
+                param="logit_bias",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +195,14 @@ class Chat:
             created_at=self.clock.now(),
             model=request.model,
             n_prompt_tokens=len(prompt.tokens),
-            fingerprint=_fingerprint(served),
+            fingerprint=served.fingerprint,
             deltas=_nothing(),
         )
         answer.deltas = self._deltas(served, request, generate, answer, prompt.thought)
         return answer
 
     async def _deltas(
-        self, served: _Served, request: ChatRequest, generate: GenerateRequest, answer: Answer, thought: Thought
+        self, served: Served, request: ChatRequest, generate: GenerateRequest, answer: Answer, thought: Thought
     ) -> AsyncGenerator[Delta]:
         with_tools = bool(request.told_tools)
         shows_special = with_tools or thought is not Thought.NO
@@ -213,7 +229,7 @@ class Chat:
                         answer.n_completion_tokens += 1
                     is_stop = sampled.token in generate.stop_ids
                     scored = None
-                    if request.logprobs and (shows_special or sampled.token not in vocabulary.special):
+                    if request.logprobs and not is_stop and (shows_special or sampled.token not in vocabulary.special):
                         scored = vocabulary.scored(sampled.token, sampled.logprob, sampled.top)
                     deltas = assembler.feed(sampled.token, sampled.finish, is_stop=is_stop, scored=scored)
                     answer.n_reasoning_tokens = sum(each.n_reasoning for each in assemblers)
@@ -233,17 +249,26 @@ class Chat:
         if base.upstream is None:
             await to_thread.run_sync(self._renderer, base)
 
-    def _prepare(self, base: Base, adapter: Adapter | None, request: ChatRequest) -> tuple[_Served, _Prompt]:
+    def served(self, scope: Project, name: str) -> Served:
+        """Return what a name stands for, with its tokenizer; raises what `answer` would of it.
+
+        Raises:
+            NotAvailable: it is a model upstream, whose tokenizer is not here.
+        """
+        base, adapter = self._named(scope, name)
+        if base.upstream is not None:
+            raise NotAvailable(
+                f"{name} is a model of the server {base.source}: bare completions do not pass on to it in this release. Use "
+                "chat completions, or ask that server itself.",
+                param="model",
+            )
+        return Served(base, adapter, self._renderer(base))
+
+    def _prepare(self, base: Base, adapter: Adapter | None, request: ChatRequest) -> tuple[Served, _Prompt]:
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
-        served = _Served(base, adapter, self._renderer(base))
-        unknown = [id for id in request.logit_bias if id not in served.renderer.vocabulary]
-        if unknown:
-            raise InvalidRequest(
-                f"'logit_bias' names {', '.join(map(str, unknown[:10]))}{', …' if unknown[10:] else ''}: the vocabulary of "
-                f"{served.base.name} has no such tokens. Use ids of that model's own tokenizer.",
-                param="logit_bias",
-            )
+        served = Served(base, adapter, self._renderer(base))
+        served.check_biases(request.logit_bias)
         refuse_images(request.model, request.messages)
         thinks = switched(served.renderer, request.model, request.reasoning_effort)
         try:
@@ -339,11 +364,6 @@ def _n_tokens(base: Base, request: ChatRequest, n_prompt: int, *, thinks: bool) 
         return wanted
     effort = request.reasoning_effort
     return min(room, n_tokens(effort, thinks=True, context_length=room) if thinks and effort else N_DEFAULT_TOKENS)
-
-
-def _fingerprint(served: _Served) -> str:
-    parts = [*sorted(served.base.pins.items()), served.adapter.sha256 if served.adapter is not None else ""]
-    return f"fp_{hashlib.sha256(repr(parts).encode()).hexdigest()[:10]}"
 
 
 async def _nothing() -> AsyncGenerator[Delta]:
