@@ -170,10 +170,35 @@ def walk_models(client: openai.OpenAI, tuned: str) -> None:
         chunks = list(stream)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text, chunks
         assert chunks[-1].usage and chunks[-1].usage.total_tokens == answer.usage.total_tokens, chunks
+    walk_stored(client, tuned, messages)
     assert client.models.delete(tuned).deleted
     assert refused(openai.NotFoundError, client.models.retrieve, tuned).code == "model_not_found"
     assert refused(openai.NotFoundError, client.models.delete, "ft:a:b:s p:c").code == "model_not_found"
     refused(openai.NotFoundError, client.chat.completions.create, model=tuned, messages=messages)
+
+
+def walk_stored(client: openai.OpenAI, model: str, messages: Any) -> None:
+    """Walk what is stored, with the majors of the client that know of it (the first from 1.66 on)."""
+    chat = client.chat.completions
+    kept = chat.create(model=model, messages=messages, max_tokens=4, store=True, metadata={"walk": "yes"})
+    assert [each.id for each in chat.list(metadata={"walk": "yes"}, limit=1)] == [kept.id]
+    assert chat.retrieve(kept.id).choices == kept.choices
+    assert chat.update(kept.id, metadata={"walk": "no"}).id == kept.id
+    assert [each.content for each in chat.messages.list(kept.id)] == ["Say 3."]
+    assert chat.delete(kept.id).deleted
+    assert refused(openai.NotFoundError, chat.retrieve, kept.id).param == "completion_id"
+    wishes: Any = {"model": model, "max_output_tokens": 16, "temperature": 0}
+    first = client.responses.create(input="Say 3.", **wishes)
+    assert first.usage and first.usage.output_tokens <= 16, first
+    events = list(client.responses.create(input="Say 3.", stream=True, **wishes))
+    assert events[0].type == "response.created" and events[-1].type in {"response.completed", "response.incomplete"}, events
+    assert events[-1].response.output_text == first.output_text, events
+    second = client.responses.create(input="Say 4.", previous_response_id=first.id, **wishes)
+    assert len(list(client.responses.input_items.list(second.id, limit=2))) == 3
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+    client.responses.delete(first.id)
+    error = refused(openai.BadRequestError, client.responses.create, input="x", previous_response_id=second.id, **wishes)
+    assert error.code == "previous_response_not_found", error
 
 
 async def walk_async(base_url: str) -> None:

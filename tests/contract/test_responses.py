@@ -105,6 +105,22 @@ def test_the_prompt_is_that_of_the_same_chat(client: openai.OpenAI, said: Script
     assert said.requests[0].prompt == said.requests[1].prompt
 
 
+def test_thoughts_that_are_sent_are_not_told_again(client: openai.OpenAI, said: Script) -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    question = {"role": "user", "content": "What is new?"}
+    made = ask(client, [thought, question])
+    ask(client, [question])
+    assert said.requests[0].prompt == said.requests[1].prompt
+    assert [item.type for item in client.responses.input_items.list(made.id, order="asc")] == ["reasoning", "message"]
+
+
+def test_an_image_is_refused_by_its_place_of_a_base_that_reads_text(client: openai.OpenAI) -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, [{"role": "user", "content": "x"}, {"role": "user", "content": [image]}], instructions="Look.")
+    assert (caught.value.param or "").startswith("input[1].content[0]")
+
+
 def test_events_come_in_order_and_make_the_response(
     client: openai.OpenAI, said: Script, conforms: Callable[..., None]
 ) -> None:

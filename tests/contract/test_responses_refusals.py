@@ -153,7 +153,6 @@ def test_what_this_release_lacks_is_refused_with_the_way_out(http: httpx2.Client
         ({"previous_response_id": "resp_none"}, "previous_response_id", "previous_response_not_found"),
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary", "not_available"),
         ({"reasoning": {"effort": "loud"}}, "reasoning.effort", "invalid_value"),
-        ({"reasoning": {"effort": "low"}}, "reasoning.effort", "not_available"),
         ({"text": {"verbosity": "high"}}, "text.verbosity", "not_available"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type", "invalid_value"),
         ({"text": {"format": {"type": "json_object"}}}, "input", None),

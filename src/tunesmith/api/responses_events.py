@@ -1,15 +1,23 @@
 """A response while it is told: deltas go in, events in their order come out, and what was told is the object in the end."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from tunesmith.api.chat import wire_token, wire_usage
 from tunesmith.core.ids import Ids
 from tunesmith.data.answers import Delta
 from tunesmith.data.calls import CallPart
+from tunesmith.data.vocabulary import TokenLogprob
 from tunesmith.services.chat import Answer
 
 Event = dict[str, Any]
+
+#: The parts that words are told in: what their events are called, and the field that holds the words.
+_PARTS: Final = {
+    "output_text": ("response.output_text", "text"),
+    "refusal": ("response.refusal", "refusal"),
+    "reasoning_text": ("response.reasoning_text", "text"),
+}
 
 
 class Told:
@@ -22,6 +30,8 @@ class Told:
         self._reason: str | None = None
         #: The item that is being told; what it holds is put together when it is over.
         self._open: dict[str, Any] | None = None
+        #: The part of it that words go into; None for a call.
+        self._part: str | None = None
         self._pieces: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
         self.body: dict[str, Any] = {
@@ -44,8 +54,12 @@ class Told:
 
     def feed(self, delta: Delta) -> Iterator[Event]:
         """Tell what is new."""
+        if delta.reasoning:
+            yield from self._say("reasoning_text", delta.reasoning)
         if delta.text:
-            yield from self._say(delta)
+            yield from self._say("output_text", delta.text, logprobs=[*map(_scored, delta.logprobs)])
+        if delta.refusal:
+            yield from self._say("refusal", delta.refusal)
         if delta.tool_call is not None:
             yield from self._call(delta.tool_call)
         self._reason = delta.finish_reason or self._reason
@@ -55,7 +69,7 @@ class Told:
         cut = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(self._reason or "")
         status = "completed" if cut is None else "incomplete"
         if self._open is None and not self.body["output"]:
-            yield from self._open_message()
+            yield from self._open_part("output_text")
         yield from self._close(status)
         self._end(status)
         if cut is None:
@@ -101,33 +115,41 @@ class Told:
         """Return an event of the open item."""
         assert self._open is not None
         place = {"item_id": self._open["id"], "output_index": len(self.body["output"])}
-        if self._open["type"] == "message":
+        if self._part is not None:
             place["content_index"] = 0
         return self._event(kind, **place, **said)
 
-    def _add(self, item: dict[str, Any]) -> Event:
-        self._open, self._pieces, self._logprobs = item, [], []
+    def _add(self, item: dict[str, Any], part: str | None) -> Event:
+        self._open, self._part, self._pieces, self._logprobs = item, part, [], []
         return self._event("response.output_item.added", output_index=len(self.body["output"]), item=dict(item))
 
-    def _open_message(self) -> Iterator[Event]:
-        item = {"id": self._ids.item("msg"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
-        yield self._add(item)
-        yield self._of_item("response.content_part.added", part=_text_part("", []))
+    def _open_part(self, part: str) -> Iterator[Event]:
+        if part == "reasoning_text":
+            item = {"id": self._ids.item("rs"), "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
+        else:
+            item = {
+                "id": self._ids.item("msg"),
+                "type": "message",
+                "status": "in_progress",
+                "role": "assistant",
+                "content": [],
+            }
+        yield self._add(item, part)
+        yield self._of_item("response.content_part.added", part=_whole_part(part, "", []))
 
-    def _say(self, delta: Delta) -> Iterator[Event]:
-        if self._open is None or self._open["type"] != "message":
+    def _say(self, part: str, words: str, **logprobs: list[dict[str, Any]]) -> Iterator[Event]:
+        if self._part != part:
             yield from self._close("completed")
-            yield from self._open_message()
-        logprobs = [{**wire_token(token), "top_logprobs": [*map(wire_token, token.top)]} for token in delta.logprobs]
-        self._pieces.append(delta.text)
-        self._logprobs += logprobs
-        yield self._of_item("response.output_text.delta", delta=delta.text, logprobs=logprobs)
+            yield from self._open_part(part)
+        self._pieces.append(words)
+        self._logprobs += logprobs.get("logprobs", [])
+        yield self._of_item(f"{_PARTS[part][0]}.delta", delta=words, **logprobs)
 
     def _call(self, part: CallPart) -> Iterator[Event]:
         if part.name is not None:
             yield from self._close("completed")
             item = {"id": self._ids.item("fc"), "type": "function_call", "status": "in_progress"}
-            yield self._add({**item, "call_id": part.id, "name": part.name, "arguments": ""})
+            yield self._add({**item, "call_id": part.id, "name": part.name, "arguments": ""}, None)
         if part.arguments:
             self._pieces.append(part.arguments)
             yield self._of_item("response.function_call_arguments.delta", delta=part.arguments)
@@ -138,10 +160,11 @@ class Told:
         if item is None:
             return
         said = "".join(self._pieces)
-        if item["type"] == "message":
-            part = _text_part(said, self._logprobs)
-            yield self._of_item("response.output_text.done", text=said, logprobs=self._logprobs)
-            yield self._of_item("response.content_part.done", part=part)
+        if self._part is not None:
+            name, field = _PARTS[self._part]
+            scored = {"logprobs": self._logprobs} if self._part == "output_text" else {}
+            yield self._of_item(f"{name}.done", **{field: said}, **scored)
+            yield self._of_item("response.content_part.done", part=_whole_part(self._part, said, self._logprobs))
         else:
             yield self._of_item("response.function_call_arguments.done", name=item["name"], arguments=said)
         place = len(self.body["output"])
@@ -151,12 +174,18 @@ class Told:
     def _put_together(self, status: str) -> dict[str, Any]:
         item, said = self._open, "".join(self._pieces)
         assert item is not None
-        held = {"content": [_text_part(said, self._logprobs)]} if item["type"] == "message" else {"arguments": said}
+        part = self._part
+        held = {"arguments": said} if part is None else {"content": [_whole_part(part, said, self._logprobs)]}
         whole = {**item, "status": status, **held}
         self.body["output"].append(whole)
-        self._open = None
+        self._open = self._part = None
         return whole
 
 
-def _text_part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+def _whole_part(part: str, said: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    beside = {"annotations": [], "logprobs": logprobs} if part == "output_text" else {}
+    return {"type": part, _PARTS[part][1]: said, **beside}
+
+
+def _scored(token: TokenLogprob) -> dict[str, Any]:
+    return {**wire_token(token), "top_logprobs": [*map(wire_token, token.top)]}

@@ -20,7 +20,7 @@ OTHER_ITEMS: Final = {
     "compaction_trigger", "computer_call", "computer_call_output", "configuration_update", "custom_tool_call",
     "custom_tool_call_output", "file_search_call", "image_generation_call", "item_reference", "local_shell_call",
     "local_shell_call_output", "mcp_approval_request", "mcp_approval_response", "mcp_call", "mcp_list_tools", "program",
-    "program_output", "reasoning", "shell_call", "shell_call_output", "tool_search_call", "tool_search_output",
+    "program_output", "shell_call", "shell_call_output", "tool_search_call", "tool_search_output",
     "web_search_call",
 }  # fmt: skip
 OTHER_PARTS: Final = {"input_file", "input_audio", "reasoning_text", "summary_text"}
@@ -102,6 +102,17 @@ class FunctionCallOutput(WireRequest):
     caller: Any = None
 
 
+class ReasoningItem(WireRequest):
+    """What a model thought; it is not told to it again."""
+
+    type: Literal["reasoning"]
+    id: Text | None = None
+    summary: list[dict[str, Any]] | None = None
+    content: list[dict[str, Any]] | None = None
+    encrypted_content: str | None = None
+    status: Status | None = None
+
+
 class FunctionTool(WireRequest):
     """A function that a model may call."""
 
@@ -130,10 +141,11 @@ class AllowedTools(WireRequest):
     tools: list[dict[str, Any]] = Field(min_length=1)
 
 
-_ITEMS: Final[Mapping[str, type[MessageItem | FunctionCall | FunctionCallOutput]]] = {
+_ITEMS: Final[Mapping[str, type[MessageItem | FunctionCall | FunctionCallOutput | ReasoningItem]]] = {
     "message": MessageItem,
     "function_call": FunctionCall,
     "function_call_output": FunctionCallOutput,
+    "reasoning": ReasoningItem,
 }
 _SAID: Final[Mapping[str, type[WireRequest]]] = {"output_text": OutputText, "refusal": Refusal}
 _SENT: Final[Mapping[str, type[WireRequest]]] = {"input_text": InputText, "input_image": InputImage}
@@ -154,7 +166,7 @@ def whole_items(value: str | Sequence[dict[str, Any]], ids: Ids) -> list[Item]:
     messages, places = messages_of(items)
     try:
         if messages:
-            check_messages(messages)
+            check_messages(messages, images=True)
     except InvalidMessage as error:
         place = f"input[{places[(error.number or 1) - 1]}]"
         param = f"{place}.{error.field}" if error.field else place
@@ -176,12 +188,14 @@ def _whole(value: dict[str, Any], place: str, ids: Ids) -> Item:
         said: Item = {"role": item.role, "content": parts}
     elif isinstance(item, FunctionCall):
         said = {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+    elif isinstance(item, ReasoningItem):
+        said = {"summary": item.summary or [], "content": item.content or []}
     else:
         output: Any = item.output
         if not isinstance(output, str):
             output = [_part(part, f"{place}.output[{number}]", _SENT) for number, part in enumerate(output)]
         said = {"call_id": item.call_id, "output": output}
-    own = item.id or ids.item("msg" if kind == "message" else "fc")
+    own = item.id or ids.item({"message": "msg", "reasoning": "rs"}.get(kind, "fc"))
     return {"id": own, "type": kind, "status": item.status or "completed", **said}
 
 

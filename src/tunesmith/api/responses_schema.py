@@ -44,7 +44,6 @@ NOT_YET: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
 
 #: The same, of the fields within fields.
 NOT_YET_WITHIN: Final[dict[str, tuple[Any, ...]]] = {
-    "reasoning.effort": (),
     "reasoning.summary": (),
     "reasoning.generate_summary": (),
     "reasoning.context": ("auto",),
@@ -181,6 +180,7 @@ class CreateResponse(WireRequest):
             top_p=1.0 if self.top_p is None else self.top_p,
             parallel_tool_calls=self.parallel_tool_calls,
             schema=self._schema(),
+            reasoning_effort=None if self.reasoning is None else self.reasoning.effort,
             logprobs=bool(self.top_logprobs) or LOGPROBS in (self.include or ()),
             top_logprobs=self.top_logprobs or 0,
         )
@@ -250,7 +250,7 @@ class CreateResponse(WireRequest):
             "temperature": request.chat.temperature,
             "top_p": request.chat.top_p,
             "top_logprobs": request.chat.top_logprobs,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": request.chat.reasoning_effort, "summary": None},
             "truncation": self.truncation or "disabled",
             "metadata": self.metadata or {},
             "store": self.stored,

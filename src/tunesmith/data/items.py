@@ -12,11 +12,13 @@ _TEXTS: Final = frozenset({"input_text", "output_text"})
 def messages_of(items: Sequence[Item]) -> tuple[list[Message], list[int]]:
     """Return the messages that items stand for, and for each the place of its first item.
 
-    A text of the assistant and the calls after it are one message, as a chat completion answers them.
+    A text of the assistant and the calls after it are one message, as a chat completion answers them. Thoughts are none.
     """
     messages: list[Message] = []
     places: list[int] = []
     for place, item in enumerate(items):
+        if item["type"] == "reasoning":
+            continue
         if item["type"] == "function_call":
             call = {"id": item["call_id"], "type": "function"}
             call["function"] = {"name": item["name"], "arguments": item["arguments"]}

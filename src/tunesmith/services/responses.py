@@ -1,5 +1,6 @@
 """Responses: conversations that the server remembers, on top of chat: what came before, what is sent, what is kept of it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -8,7 +9,7 @@ from anyio import to_thread
 
 from tunesmith.core.chat import Message
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, NotFound, StateConflict
+from tunesmith.core.errors import InvalidRequest, NotAvailable, NotFound, StateConflict
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
@@ -28,9 +29,11 @@ TOO_LONG: Final = "context_length_exceeded"
 _NAMES: Final = (
     ("messages", "input"),
     ("response_format", "text.format"),
+    ("reasoning_effort", "reasoning.effort"),
     (".function", ""),
     ("max_tokens", "max_output_tokens"),
 )
+_OF_MESSAGE: Final = re.compile(r"messages\[(\d+)\](.*)")
 _EVERYWHERE: Final = Everywhere("retention is the server's own work")
 
 
@@ -98,12 +101,13 @@ class Responses:
             earlier = await to_thread.run_sync(self._earlier, scope, request.previous_id)
         items = [*(item for response in earlier for item in response.items), *request.input]
         _check_together(items)
-        messages, _ = messages_of(items)
+        messages, places = messages_of(items)
         try:
             answer = await self._asked(scope, request, messages)
-        except InvalidRequest as error:
-            for name, ours in _NAMES if error.error_param else ():
-                error.error_param = (error.error_param or "").replace(name, ours)
+        except (InvalidRequest, NotAvailable) as error:
+            n_before = len(items) - len(request.input)
+            named = [*([] if request.instructions is None else ["instructions"]), *(_place(at - n_before) for at in places)]
+            error.error_param = _renamed(error.error_param, named)
             raise
         return Begun(self._ids.response(), answer, request, tuple(response.id for response in earlier))
 
@@ -229,6 +233,22 @@ class Responses:
             swept = responses.sweep(tx, _EVERYWHERE, limit=N_SWEPT)
             failpoint("responses.sweep")
         return len(swept)
+
+
+def _place(number: int) -> str:
+    return "previous_response_id" if number < 0 else f"input[{number}]"
+
+
+def _renamed(param: str | None, messages: Sequence[str]) -> str | None:
+    """Return a field of chat by its name here; `messages` names what each of chat's messages was made of."""
+    if param is None:
+        return None
+    found = _OF_MESSAGE.fullmatch(param)
+    if found is not None and int(found[1]) < len(messages):
+        return messages[int(found[1])] + found[2].replace(".image_url.url", ".image_url")
+    for name, ours in _NAMES:
+        param = param.replace(name, ours)
+    return param
 
 
 def _check_together(items: Sequence[Item]) -> None:
