@@ -329,10 +329,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         webhooks.change_delivery(tx, OTHER, DELIVERY, status="failed")
     if name == "uploads.ended":
         uploads.end(tx, OTHER, UPLOAD, "cancelled")
-    if name == "responses.sweep":
-        tx.execute(metadata.tables["responses"].update().values(expires_at=999.0))
-    if name == "idempotency.sweep":
-        tx.execute(metadata.tables["idempotency"].update().values(expires_at=999.0))
+    if name in ("responses.sweep", "idempotency.sweep"):
+        tx.execute(metadata.tables[name.split(".")[0]].update().values(expires_at=999.0))
     before = _everything(tx)
     for scope in (OTHER, Everywhere("a test looks at everything")):
         found = function(tx, scope, *args, **kwargs)
