@@ -11,6 +11,7 @@ from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.data_folder import DataFolder, FolderRefused
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
+from tunesmith.domain.embedding import Embedders
 from tunesmith.domain.ports import Inference
 from tunesmith.domain.scope import Project
 from tunesmith.executors.local import LocalExecutor
@@ -19,6 +20,7 @@ from tunesmith.graders.base import Tools
 from tunesmith.graders.sandbox.environment import FOLDER as GRADER_ENV
 from tunesmith.graders.sandbox.environment import Environment
 from tunesmith.graders.sandbox.pool import Sandbox
+from tunesmith.inference.embedders import ResidentEmbedders
 from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
@@ -32,6 +34,7 @@ from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.deliveries import Deliveries
 from tunesmith.services.drain import Drain
+from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
@@ -71,6 +74,7 @@ class Composed:
     scheduler: Scheduler
     drain: Drain
     inference: Inference
+    embedders: Embedders
     warmth: Warmth
     retention: Retention
     deliveries: Deliveries
@@ -90,7 +94,7 @@ class Composed:
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
         base = self.services.bases.find(self.settings.default_base or EMBEDDED)
-        here = base is not None and base.status == "ready" and base.upstream is None
+        here = base is not None and base.status == "ready" and base.tunable
         self.warmth.begin(base.path if base is not None and here else None)
 
     async def close(self) -> None:
@@ -103,6 +107,7 @@ class Composed:
         self.sandbox.close()
         self.services.exports.close()
         await self.inference.close()
+        await self.embedders.close()
         self.services.bases.stop()
         self.db.close()
         self.folder.close()
@@ -169,12 +174,14 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     pictures = GuardedPictures(hosts=_hosts(settings.image_hosts))
     sender = GuardedWebhooks(hosts=_hosts(settings.webhook_hosts))
 
+    embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
+    embeddings = Embeddings(bases, servers, embedders, clock)
     passing = Passing(servers, pictures, clock, ids)
     chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids)
 
     def tools(scope: Project) -> Tools:
         judges = Judging(db, bases, servers, pictures, chat, scope)
-        return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, servers))
+        return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, embeddings))
 
     grading = Grading(tools=tools, ids=ids)
     services = Services(
@@ -193,6 +200,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
         chat=chat,
+        embeddings=embeddings,
         completions=KeptCompletions(db=db),
         bare=Completions(chat),
         responses=Responses(db=db, chat=chat, clock=clock, ids=ids, settings=settings),
@@ -216,6 +224,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         scheduler,
         drain,
         inference,
+        embedders,
         warmth,
         retention,
         deliveries,

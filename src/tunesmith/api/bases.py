@@ -29,6 +29,7 @@ class AddBase(WireRequest):
 
     name: str
     source: str | None = None
+    kind: Literal["embedding"] | None = None
     upstream: AddUpstream | None = None
     aliases: list[str] = Field(default_factory=list[str])
 
@@ -78,6 +79,12 @@ async def add_base(body: AddBase, served: Served) -> WireBase:
     aliases.
     """
     there = body.upstream
+    if body.kind == "embedding":
+        if there is not None:
+            raise InvalidRequest(
+                "Of a model 'upstream' it is found out what it does: leave 'kind' out - 'kind'", param="kind"
+            )
+        return _wire(await served.embeddings.add(body.name, body.source, body.aliases))
     if there is None:
         return _wire(await to_thread.run_sync(served.bases.add, body.name, body.source, body.aliases))
     if body.source is not None:

@@ -15,7 +15,6 @@ PATHS: Final[tuple[tuple[str, str, str], ...]] = (
     ("POST", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
     ("DELETE", "/fine_tuning/checkpoints/{name:path}/permissions/{permission}", "Sharing checkpoints with other projects"),
     ("GET", "/fine_tuning/model_limits", "Reading the limits of models"),
-    ("POST", "/embeddings", "Embedding text"),
     ("POST", "/responses/input_tokens", "Counting the tokens of a response's input"),
     ("POST", "/responses/compact", "Compacting a conversation"),
 )

@@ -23,7 +23,7 @@ app.command()(export)
 
 
 @app.command()
-def add(
+def add(  # noqa: PLR0913 - its arguments are the command's flags
     name: Annotated[str, typer.Argument(help="The name jobs will ask for: letters, digits, '.', '_' and '-'.")],
     source: Annotated[
         str | None,
@@ -43,11 +43,16 @@ def add(
         str | None,
         typer.Option(help="With --upstream: the variable of the server's environment that holds the key; it is not stored."),
     ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="embedding: the folder is a model that makes embeddings, and is not tuned.")
+    ] = None,
     base_url: BaseUrl = DEFAULT_BASE_URL,
     wait: Annotated[bool, typer.Option(help="Wait for a download to end; it goes on without you, too.")] = True,
 ) -> None:
     """Register a base model or a model upstream, or give one that is registered more aliases."""
     body: dict[str, Any] = {"name": name, "source": _absolute(source), "aliases": alias or []}
+    if kind is not None:
+        body["kind"] = kind
     if upstream is not None:
         body["upstream"] = {"url": upstream, "model": model, "key_env": key_env}
     elif model is not None or key_env is not None:

@@ -35,10 +35,10 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A registered model of the server's: a folder in Hugging Face format, which can be tuned, or a model upstream."""
+    """A registered model of the server's: a folder in Hugging Face format, tuned or embedding, or a model upstream."""
 
     name: str
-    #: `embedded`, `folder`, `hub` or `upstream`.
+    #: `embedded`, `folder`, `hub`, `embedding` or `upstream`.
     kind: str
     #: What the user gave: a folder, a hub id, or the base URL of the server upstream.
     source: str
@@ -62,6 +62,21 @@ class Base:
     total_bytes: int | None = None
     #: Of a model upstream alone.
     upstream: Upstream | None = None
+
+    @property
+    def tunable(self) -> bool:
+        """Whether jobs can stand on it."""
+        return self.upstream is None and self.kind != "embedding"
+
+    @property
+    def chats(self) -> bool:
+        """Whether it answers chat completions."""
+        return self.tunable if self.upstream is None else "chat" in self.upstream.abilities
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes embeddings."""
+        return self.kind == "embedding" if self.upstream is None else "embeddings" in self.upstream.abilities
 
 
 @dataclass(frozen=True, slots=True)

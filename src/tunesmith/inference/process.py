@@ -60,7 +60,14 @@ class SamplerProcess:
     """A process that samples from one base; `ready` resolves when it serves, `gone` when it is no more."""
 
     def __init__(
-        self, base_path: str, socket: Path, *, threads: int, queue: int, on_gone: Callable[["SamplerProcess"], None]
+        self,
+        base_path: str,
+        socket: Path,
+        *,
+        threads: int,
+        queue: int,
+        on_gone: Callable[["SamplerProcess"], None],
+        embedding: bool = False,
     ) -> None:
         self.base_path = base_path
         self.socket = socket
@@ -76,6 +83,7 @@ class SamplerProcess:
         self._threads = threads
         self._queue = queue
         self._on_gone = on_gone
+        self._embedding = embedding
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = threading.Event()
         self._last_words = ""
@@ -88,7 +96,7 @@ class SamplerProcess:
                 [
                     *(sys.executable, "-m", "tunesmith.sampler", "--base", self.base_path),
                     *("--socket", str(self.socket), "--parent", str(os.getpid()), "--threads", str(self._threads)),
-                    *("--queue", str(self._queue)),
+                    *("--queue", str(self._queue), *(["--embedding"] * self._embedding)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -46,12 +46,13 @@ class _Place:
 class Resident:
     """The `Inference` port over sampler processes; `folder` holds their sockets. Any event loop may call it."""
 
-    def __init__(self, folder: Path, *, settings: Settings, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, settings: Settings, clock: Clock, embedding: bool = False) -> None:
         self._folder = folder
         self._threads = settings.sampler_threads or max(1, n_cores() // 2)
         self._idle_s = settings.sampler_idle_s
         self._queue = settings.sampler_queue
         self._clock = clock
+        self._embedding = embedding
         self._lock = threading.RLock()
         self._places: dict[str, _Place] = {}
         self._starter = Starter()
@@ -78,7 +79,7 @@ class Resident:
                     yield sampled
             except ConnectionError as error:
                 await self._bury(sampler)
-                raise _died(base_path) from error
+                raise died(base_path) from error
 
     async def warm(self, base_path: str) -> None:
         """Make the base resident ahead of the first request."""
@@ -149,7 +150,7 @@ class Resident:
                     if not isinstance(error, ConnectionError | FileNotFoundError):  # too many files are open, say
                         raise Unavailable(f"The sampler of {base_path} cannot be asked now: {error.strerror}.") from error
                     if attempt == 2:
-                        raise _died(base_path) from error
+                        raise died(base_path) from error
                     sampler.kill()
                     await self._bury(sampler)
                     continue
@@ -211,8 +212,11 @@ class Resident:
 
     def _start(self, base_path: str, seen: str) -> _Place:
         self._n_started += 1
-        socket = self._folder / f"sampler-{os.getpid()}-{self._n_started}.sock"
-        sampler = SamplerProcess(base_path, socket, threads=self._threads, queue=self._queue, on_gone=self._left)
+        role = "embedder" if self._embedding else "sampler"
+        socket = self._folder / f"{role}-{os.getpid()}-{self._n_started}.sock"
+        sampler = SamplerProcess(
+            base_path, socket, threads=self._threads, queue=self._queue, on_gone=self._left, embedding=self._embedding
+        )
         sampler.started_at = sampler.used_at = self._clock.monotonic()
         self._places[base_path] = _Place(sampler, seen)
         self._starter.run(sampler.start)
@@ -332,5 +336,6 @@ def _sampled(line: bytes) -> Sampled:
     return Sampled(said["index"], said["token"], said["logprob"], said["finish"], top, said.get("cached", 0))
 
 
-def _died(base_path: str) -> Unavailable:
+def died(base_path: str) -> Unavailable:
+    """Return what to say of a process that ended while it answered."""
     return Unavailable(f"The sampler of {base_path} stopped while it answered. It is started again: send the request again.")

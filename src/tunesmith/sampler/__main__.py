@@ -8,7 +8,10 @@ import sys
 def run() -> int:
     """Run the process until it ends; return its exit code."""
     gc.disable()  # what is imported stays: looking through it for garbage takes a sixth of the start
-    from tunesmith.sampler.main import main  # noqa: PLC0415 - seconds of torch
+    if "--embedding" in sys.argv:
+        from tunesmith.sampler.embedding import main  # noqa: PLC0415 - seconds of torch
+    else:
+        from tunesmith.sampler.main import main  # noqa: PLC0415 - the same
 
     gc.freeze()
     gc.enable()

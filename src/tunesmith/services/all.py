@@ -11,6 +11,7 @@ from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
+from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
@@ -47,6 +48,7 @@ class Services:
     upstreams: UpstreamModels
     webhooks: Webhooks
     chat: Chat
+    embeddings: Embeddings
     completions: KeptCompletions
     bare: Completions
     responses: Responses

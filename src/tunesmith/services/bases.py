@@ -105,6 +105,11 @@ class Bases:
         base = self.find(name)
         if base is None:
             raise ModelNotAvailable(self._unknown(name))
+        if base.kind == "embedding":
+            raise ModelNotAvailable(
+                f"{base.name} is an embedding model: it is asked by /v1/embeddings, and cannot be tuned. {self._tunable()}",
+                param="model",
+            )
         if base.upstream is not None:
             raise ModelNotAvailable(
                 f"{base.name} is a model of the server {base.source}: it can be asked, and not be tuned. {self._tunable()}",
@@ -228,7 +233,7 @@ class Bases:
 
     def _unknown(self, name: str) -> str:
         message = f"Model {name} is not available for fine-tuning or does not exist. {self._tunable()}"
-        first = next((base for base in self.list() if base.upstream is None), None)
+        first = next((base for base in self.list() if base.tunable), None)
         if name.startswith("ft:"):
             return f"{message} To let this name stand for a tuned model: `tunesmith models alias TUNED-MODEL {name}`"
         if first is None or not BASE_NAME.fullmatch(name):
@@ -237,7 +242,7 @@ class Bases:
 
     def _tunable(self) -> str:
         """Return a sentence that lists what can be tuned."""
-        known = [base for base in self.list() if base.upstream is None]
+        known = [base for base in self.list() if base.tunable]
         if not known:
             return "This server has no base models yet: `tunesmith models add NAME SOURCE` adds one."
         names = [base.name + (f" (also {', '.join(base.aliases)})" if base.aliases else "") for base in known]

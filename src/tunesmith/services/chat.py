@@ -296,6 +296,10 @@ class Chat:
             base = self.bases.find(name)
             if base is None:
                 raise UnknownModel(name)
+            if base.kind == "embedding":
+                raise InvalidRequest(
+                    f"{name} is an embedding model: ask it by /v1/embeddings. It does not chat.", param="model"
+                )
             return base if base.upstream is not None else self.bases.intact(base), None
         try:
             base = self.bases.intact(self.bases.get(tuned.base))

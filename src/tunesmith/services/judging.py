@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from anyio import to_thread
 
-from tunesmith.core.errors import ApiError
+from tunesmith.core.errors import ApiError, BadGateway
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
 from tunesmith.domain.scope import Project
@@ -24,6 +24,7 @@ from tunesmith.graders.base import (
 )
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Answer, Chat, ChatRequest
+from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.images import with_images
 from tunesmith.services.upstreams import KeyMissing, again, can, endpoint, unable, what
 from tunesmith.store import models
@@ -171,7 +172,7 @@ class Judging:
 
     def _judges(self) -> list[str]:
         """Return the names that can be asked."""
-        able = [base for base in self.bases.list() if base.upstream is None or can(base, "structured_output")]
+        able = [base for base in self.bases.list() if base.tunable or can(base, "structured_output")]
         return [name for base in able for name in _names(base)]
 
     def _find(self, name: str) -> Base | None:
@@ -185,10 +186,10 @@ class Judging:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """The `Embedder` port: the models upstream that were found to make embeddings."""
+    """The `Embedder` port: the embedding models of this server, and those upstream."""
 
     bases: Bases
-    servers: Upstreams
+    embeddings: Embeddings
 
     async def check(self) -> None:
         """Raise `GraderRefused` when there is no embedding model, or no telling which."""
@@ -202,21 +203,22 @@ class Embedding:
         """
         if not left or not right:
             return float(left == right)
+        name = ""
         try:
-            name, model, at = await to_thread.run_sync(self._chosen)
-            async with self.servers.turn(at):
-                answer = await self.servers.call(at, "embeddings", {"model": model, "input": [left, right]})
-        except (UpstreamFailed, GraderRefused) as failure:
-            raise GradingFailed("model_grader_server_error", str(failure)) from failure
-        try:
-            rows = sorted(answer["data"], key=lambda row: row["index"])
-            return _cosine(*(row["embedding"] for row in rows))
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            base = await to_thread.run_sync(self._chosen)
+            name = base.name
+            made = await self.embeddings.ask(base, [left, right])
+            return _cosine(*made.vectors)
+        except (BadGateway, ValueError, ArithmeticError) as error:
             raise GradingFailed("model_grader_server_error", f"{name} answered what are no two embeddings") from error
+        except ApiError as error:
+            raise GradingFailed("model_grader_server_error", error.message) from error
+        except (UpstreamFailed, GraderRefused, KeyMissing) as failure:
+            raise GradingFailed("model_grader_server_error", str(failure)) from failure
 
-    def _chosen(self) -> tuple[str, str, Endpoint]:
+    def _chosen(self) -> Base:
         """Return the embedding model: the one that is called as OpenAI's, else the only one."""
-        able = [base for base in self.bases.list() if can(base, "embeddings")]
+        able = [base for base in self.bases.list() if base.embeds]
         called = [base for base in able if EMBEDDING_MODEL in _names(base)]
         chosen = called or able
         if not chosen:
@@ -228,11 +230,12 @@ class Embedding:
                 f"`tunesmith models add {chosen[0].name} --alias {EMBEDDING_MODEL}` makes that one the one.",
             )
         (base,) = chosen
-        assert base.upstream is not None
         try:
-            return base.name, base.upstream.model, _endpoint(base)
+            if base.upstream is not None:
+                _endpoint(base)
         except KeyMissing as missing:
             raise GraderRefused("evaluation_metric", str(missing)) from missing
+        return base
 
 
 def _spent(answer: Answer) -> Usage:

@@ -107,7 +107,7 @@ class Models:
 
 
 def _answers(base: Base) -> bool:
-    return base.status == "ready" and (base.upstream is None or "chat" in base.upstream.abilities)
+    return base.status == "ready" and (base.chats or base.embeds)
 
 
 def _of_base(name: str, base: Base) -> Listed:

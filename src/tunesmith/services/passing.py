@@ -1,7 +1,6 @@
 """Answers of models upstream: a chat request as their server takes it, and the chunks of its answer as deltas."""
 
 import hashlib
-import math
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import ApiError, BadGateway, InvalidRequest, RateLimited, Unavailable
+from tunesmith.core.errors import BadGateway, InvalidRequest, Unavailable
 from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO
 from tunesmith.data.answers import Delta
@@ -21,7 +20,7 @@ from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
 from tunesmith.services.chat import Answer, ChatRequest
 from tunesmith.services.images import has_images, with_images
-from tunesmith.services.upstreams import KeyMissing, endpoint, unable
+from tunesmith.services.upstreams import KeyMissing, endpoint, failed, unable
 
 PATH: Final = "chat/completions"
 FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
@@ -154,7 +153,7 @@ class Passing:
                         for delta in self._read(part, choices[part.index]):
                             yield delta
         except UpstreamFailed as failure:
-            raise _error(base, failure) from failure
+            raise failed(base, failure) from failure
         except (ValidationError, IndexError) as error:
             raise BadGateway(f"The server of {base.name} answers what is no chunk of a chat completion.") from error
         if not all(choice.ended for choice in choices):
@@ -259,28 +258,6 @@ def _count(chunk: _Chunk, answer: Answer) -> None:
         answer.n_prompt_tokens, answer.n_completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
         answer.n_cached_tokens = (usage.prompt_tokens_details or _Details()).cached_tokens or 0
         answer.n_reasoning_tokens = (usage.completion_tokens_details or _Details()).reasoning_tokens or 0
-
-
-def _error(base: Base, failure: UpstreamFailed) -> ApiError:
-    """Return what a failure of a model's server is for our client: the client's own fault where it is that."""
-    match failure.status:
-        case 429:
-            pause_s = None if failure.pause_s is None else max(1, math.ceil(failure.pause_s))
-            return RateLimited(f"The server of {base.name} is busy: {failure.reason}", retry_after_s=pause_s)
-        case 401 | 403:  # whose words may tell more of the key than a client may know
-            return BadGateway(
-                f"The server of {base.name} refuses the key that it is asked with ({failure.status}): the key, or what it "
-                "may be used for, has to be put right by whoever runs this server."
-            )
-        case 404 | 405:
-            return BadGateway(
-                f"The server of {base.name} does not know the model any more, or has no chat completions: {failure}. "
-                f"`tunesmith models add {base.name} --upstream {base.source}` looks at it again."
-            )
-        case status if 400 <= status < 500 and not failure.passing:
-            return InvalidRequest(failure.reason or str(failure), param=failure.param, code=failure.code)
-        case _:
-            return Unavailable(f"{base.name} gives no answer: {failure}")
 
 
 async def _nothing() -> AsyncGenerator[Delta]:

@@ -1,5 +1,6 @@
 """Models upstream: registering them among the bases with what they can do, and where they are asked, with which key."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import structlog
 from anyio import to_thread
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, ModelNotFound
+from tunesmith.core.errors import ApiError, BadGateway, InvalidRequest, ModelNotFound, RateLimited, Unavailable
 from tunesmith.domain.model import Base, Upstream, vetted_names
 from tunesmith.domain.ports import Endpoint, UpstreamFailed, Upstreams
 from tunesmith.services.abilities import Probe, served_models
@@ -67,6 +68,28 @@ def what(base: Base) -> str:
 def again(base: Base) -> str:
     """Return a sentence on how to have a model looked at again."""
     return f"If that has changed: `tunesmith models add {base.name} --upstream {base.source}` looks at it again."
+
+
+def failed(base: Base, failure: UpstreamFailed) -> ApiError:
+    """Return what a failure of a model's server is for our client: the client's own fault where it is that."""
+    match failure.status:
+        case 429:
+            pause_s = None if failure.pause_s is None else max(1, math.ceil(failure.pause_s))
+            return RateLimited(f"The server of {base.name} is busy: {failure.reason}", retry_after_s=pause_s)
+        case 401 | 403:  # whose words may tell more of the key than a client may know
+            return BadGateway(
+                f"The server of {base.name} refuses the key that it is asked with ({failure.status}): the key, or what it "
+                "may be used for, has to be put right by whoever runs this server."
+            )
+        case 404 | 405:
+            return BadGateway(
+                f"The server of {base.name} does not know the model any more, or does not do this: {failure}. "
+                f"`tunesmith models add {base.name} --upstream {base.source}` looks at it again."
+            )
+        case status if 400 <= status < 500 and not failure.passing:
+            return InvalidRequest(failure.reason or str(failure), param=failure.param, code=failure.code)
+        case _:
+            return Unavailable(f"{base.name} gives no answer: {failure}")
 
 
 class UpstreamModels:
