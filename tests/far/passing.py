@@ -16,6 +16,7 @@ FORM: Any = {
 KNOWN = {
     "m": FarModel(),
     "sees": FarModel(images=True),
+    "thinks": FarModel(efforts=("low", "high")),
     "plain": FarModel(structured=False),
     "older": FarModel(limit="max_tokens"),
     "vectors": FarModel(chat=False, embeddings=True),

@@ -20,7 +20,7 @@ from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
 from tunesmith.services.chat import Answer, ChatRequest
 from tunesmith.services.images import has_images, with_images
-from tunesmith.services.upstreams import KeyMissing, endpoint, failed, unable
+from tunesmith.services.upstreams import KeyMissing, again, endpoint, failed, unable, what
 
 PATH: Final = "chat/completions"
 FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
@@ -204,6 +204,14 @@ def _refuse_unable(base: Base, request: ChatRequest) -> None:
     ):
         if wanted and (told := unable(base, ability, words)) is not None:
             raise InvalidRequest(told, param=param)
+    effort, there = request.reasoning_effort, base.upstream
+    if effort is not None and there is not None and effort not in there.efforts:
+        taken = ", ".join(there.efforts) or "none at all"
+        raise InvalidRequest(
+            f"{base.name} ({what(base)}) was found not to know the reasoning effort '{effort}'; it takes: {taken}. "
+            f"{again(base)}",
+            param="reasoning_effort",
+        )
     efforts = base.upstream.efforts if base.upstream is not None else ()
     effort = request.reasoning_effort
     if effort is not None and effort not in efforts and (efforts or thinking(effort)):
@@ -233,6 +241,7 @@ def _wishes(request: ChatRequest, limit: str) -> dict[str, Any]:
         "tool_choice": (choice.wire if choice.named else choice.mode) if tools and choice != AUTO else None,
         "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
         "response_format": form,
+        "reasoning_effort": request.reasoning_effort,
         "presence_penalty": request.presence_penalty or None,
         "frequency_penalty": request.frequency_penalty or None,
         "logit_bias": {str(token): bias for token, bias in request.logit_bias.items()} or None,

@@ -55,6 +55,8 @@ def test_only_what_is_set_is_sent(chat: openai.OpenAI, other: FarServer) -> None
     }
     ask(chat, **wishes)
     assert other.asked[-1]["body"] == {**told, **wishes}
+    ask(chat, "my-thinks", reasoning_effort="low")
+    assert other.asked[-1]["body"] == {**told, "model": "thinks", "reasoning_effort": "low"}
     ask(chat, "my-older", max_completion_tokens=5)
     assert other.asked[-1]["body"]["max_tokens"] == 5
     other.acts.append(says('{"a": 1}'))
