@@ -127,6 +127,7 @@ async def test_one_that_dies_idle_is_started_unasked_and_a_caller_that_leaves_me
     impatient = asyncio.ensure_future(shared.ask([1, 2, 3]))
     await asyncio.sleep(0.1)
     impatient.cancel()
+    await asyncio.gather(impatient, return_exceptions=True)
     await status
     assert len(await shared.ask([1, 2, 3])) == 5
 
