@@ -54,6 +54,7 @@ from tunesmith.services.samplers import Samplers
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
+from tunesmith.services.vllm import Vllm
 from tunesmith.services.warmth import Warmth
 from tunesmith.services.webhooks import Webhooks
 from tunesmith.store.migrate import NewerDatabase
@@ -94,7 +95,7 @@ class Composed:
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
         base = self.services.bases.find(self.settings.default_base or EMBEDDED)
-        here = base is not None and base.status == "ready" and base.tunable
+        here = base is not None and base.status == "ready" and base.tunable and base.upstream is None
         self.warmth.begin(base.path if base is not None and here else None)
 
     async def close(self) -> None:
@@ -176,7 +177,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
 
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     embeddings = Embeddings(bases, servers, embedders, clock)
-    passing = Passing(servers, pictures, clock, ids)
+    vllm = Vllm(servers, folder.path / "blobs", n_most=settings.vllm_adapters)
+    passing = Passing(servers, pictures, clock, ids, vllm)
     chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids)
 
     def tools(scope: Project) -> Tools:
@@ -194,11 +196,12 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         jobs=jobs,
         pauses=pauses,
         queue=Queue(db=db, clock=clock, settings=settings),
-        models=Models(db=db, blobs=blobs, inference=inference, settings=settings),
+        models=Models(db=db, blobs=blobs, inference=inference, vllm=vllm, settings=settings),
         aliases=Aliases(db=db, bases=bases, clock=clock),
         exports=Exports(db=db, bases=bases, blobs=blobs, chat=chat),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
+        vllm=vllm,
         chat=chat,
         embeddings=embeddings,
         completions=KeptCompletions(db=db),

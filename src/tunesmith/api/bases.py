@@ -1,5 +1,6 @@
 """Base models over HTTP, `/tunesmith/v1/models`: ours alone, since OpenAI has no way to bring a model."""
 
+import asyncio
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -10,6 +11,7 @@ from tunesmith.api.deps import Served
 from tunesmith.api.wire import Text, WireRequest
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.model import Base
+from tunesmith.services.vllm import Serving
 
 router = APIRouter(tags=["Base models"])
 
@@ -17,11 +19,15 @@ PATH = "/tunesmith/v1/models"
 
 
 class AddUpstream(WireRequest):
-    """A model of a server that speaks OpenAI's wire: the base URL, its name there, and the variable that holds the key."""
+    """A model of a server that speaks OpenAI's wire: the base URL, its name there, and the variable that holds the key.
+
+    A vLLM server is given adapters by their paths: `adapters_dir` is what it sees our blobs under.
+    """
 
     url: Text
     model: Text | None = None
     key_env: Text | None = None
+    adapters_dir: Text | None = None
 
 
 class AddBase(WireRequest):
@@ -29,7 +35,7 @@ class AddBase(WireRequest):
 
     name: str
     source: str | None = None
-    kind: Literal["embedding"] | None = None
+    kind: Literal["embedding", "vllm"] | None = None
     upstream: AddUpstream | None = None
     aliases: list[str] = Field(default_factory=list[str])
 
@@ -41,6 +47,16 @@ class WireUpstream(BaseModel):
     key_env: str | None
     abilities: list[str]
     reasoning_efforts: list[str]
+
+
+class WireServing(BaseModel):
+    """How the vLLM server of a base is; `adapters` is the number that it has loaded, null where it does not say."""
+
+    url: str
+    healthy: bool
+    detail: str | None
+    adapters: int | None
+    adapters_dir: str | None
 
 
 class WireBase(BaseModel):
@@ -63,6 +79,7 @@ class WireBase(BaseModel):
     downloaded_bytes: int | None
     total_bytes: int | None
     upstream: WireUpstream | None
+    serving: WireServing | None
 
 
 class WireBases(BaseModel):
@@ -85,26 +102,52 @@ async def add_base(body: AddBase, served: Served) -> WireBase:
                 "Of a model 'upstream' it is found out what it does: leave 'kind' out - 'kind'", param="kind"
             )
         return _wire(await served.embeddings.add(body.name, body.source, body.aliases))
+    if body.kind == "vllm":
+        if there is None or body.source is None:
+            left = "upstream" if there is None else "source"
+            raise InvalidRequest(
+                "A model of kind 'vllm' is tuned from a folder, its 'source', and served by a server, its 'upstream': say "
+                f"both - '{left}'",
+                param=left,
+            )
+    elif there is not None and there.adapters_dir is not None:
+        raise InvalidRequest(
+            "Only a model of kind 'vllm' is given adapters: leave it out - 'upstream.adapters_dir'",
+            param="upstream.adapters_dir",
+        )
     if there is None:
         return _wire(await to_thread.run_sync(served.bases.add, body.name, body.source, body.aliases))
-    if body.source is not None:
+    if body.source is not None and body.kind != "vllm":
         raise InvalidRequest(
-            "A model comes from a 'source' or from a server 'upstream': leave one out - 'source'", param="source"
+            "A model comes from a 'source' or from a server 'upstream', unless its 'kind' is 'vllm': leave one out - "
+            "'source'",
+            param="source",
         )
-    added = await served.upstreams.add(body.name, there.url, model=there.model, key_env=there.key_env, aliases=body.aliases)
-    return _wire(added)
+    added = await served.upstreams.add(
+        body.name,
+        there.url,
+        model=there.model,
+        key_env=there.key_env,
+        aliases=body.aliases,
+        folder=body.source,
+        adapters_dir=there.adapters_dir,
+    )
+    return _wire(added, await served.vllm.seen(added))
 
 
 @router.get(PATH)
-def list_bases(served: Served) -> WireBases:
+async def list_bases(served: Served) -> WireBases:
     """List the base models."""
-    return WireBases(data=[_wire(base) for base in served.bases.list()])
+    bases = await to_thread.run_sync(served.bases.list)
+    seen = await asyncio.gather(*map(served.vllm.seen, bases))
+    return WireBases(data=list(map(_wire, bases, seen)))
 
 
 @router.get(f"{PATH}/{{name}}")
-def get_base(name: str, served: Served) -> WireBase:
+async def get_base(name: str, served: Served) -> WireBase:
     """Retrieve a base model by its name or an alias."""
-    return _wire(served.bases.get(name))
+    base = await to_thread.run_sync(served.bases.get, name)
+    return _wire(base, await served.vllm.seen(base))
 
 
 @router.delete(f"{PATH}/{{name}}")
@@ -114,7 +157,7 @@ def delete_base(name: str, served: Served) -> dict[str, Any]:
     return {"id": name, "object": "tunesmith.base_model", "deleted": True}
 
 
-def _wire(base: Base) -> WireBase:
+def _wire(base: Base, seen: Serving | None = None) -> WireBase:
     there = base.upstream
     return WireBase(
         name=base.name,
@@ -136,5 +179,14 @@ def _wire(base: Base) -> WireBase:
         if there is None
         else WireUpstream(
             model=there.model, key_env=there.key_env, abilities=there.abilities, reasoning_efforts=there.efforts
+        ),
+        serving=None
+        if seen is None
+        else WireServing(
+            url=seen.url,
+            healthy=seen.healthy,
+            detail=seen.detail,
+            adapters=seen.n_adapters,
+            adapters_dir=None if there is None else there.adapters_dir,
         ),
     )

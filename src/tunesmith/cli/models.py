@@ -44,7 +44,15 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
         typer.Option(help="With --upstream: the variable of the server's environment that holds the key; it is not stored."),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="embedding: the folder is a model that makes embeddings, and is not tuned.")
+        str | None,
+        typer.Option(
+            help="embedding: the folder is a model that makes embeddings, and is not tuned. vllm: the folder is tuned here, "
+            "and the vLLM server --upstream answers for it."
+        ),
+    ] = None,
+    adapters_dir: Annotated[
+        str | None,
+        typer.Option(help="With --kind vllm: the path under which that server sees the folder `blobs` of the data folder."),
     ] = None,
     base_url: BaseUrl = DEFAULT_BASE_URL,
     wait: Annotated[bool, typer.Option(help="Wait for a download to end; it goes on without you, too.")] = True,
@@ -54,9 +62,9 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
     if kind is not None:
         body["kind"] = kind
     if upstream is not None:
-        body["upstream"] = {"url": upstream, "model": model, "key_env": key_env}
-    elif model is not None or key_env is not None:
-        fail("--model and --key-env belong to --upstream URL.", 2)
+        body["upstream"] = {"url": upstream, "model": model, "key_env": key_env, "adapters_dir": adapters_dir}
+    elif model is not None or key_env is not None or adapters_dir is not None:
+        fail("--model, --key-env and --adapters-dir belong to --upstream URL.", 2)
     with Client(base_url) as client:
         base = client.call("POST", PATH, body)
         if base["status"] == "loading" and wait:
@@ -162,11 +170,18 @@ def _state(base: dict[str, Any]) -> str:
 
 
 def _describe(base: dict[str, Any]) -> str:
-    there: dict[str, Any] | None = base["upstream"]
+    there, serving = base["upstream"], base["serving"]
+    if serving is not None:
+        how = f"{serving['adapters'] or 0} adapters" if serving["healthy"] else f"not healthy: {serving['detail']}"
+        return f"{_facts(base)}; {there['model']} of vLLM at {serving['url']}, {how}"
     if there is not None:
         efforts = ", ".join(there["reasoning_efforts"])
         can = [ability.replace("_", " ") for ability in there["abilities"]]
         return f"{there['model']} upstream: {', '.join(can + [f'reasoning effort ({efforts})'] * bool(efforts))}"
+    return _facts(base)
+
+
+def _facts(base: dict[str, Any]) -> str:
     if not base["n_parameters"]:
         return "-"
     millions = base["n_parameters"] / 1e6

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     """Questions of graders that one server upstream is sent at the same time; further ones wait. Chat is not held back."""
     judge_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds for one answer of a server upstream, with all retries; in chat for its first word, then for each next one."""
+    vllm_adapters: int = Field(default=16, ge=1)
+    """Adapters that one vLLM server keeps loaded for this server; the least used one beyond that is unloaded."""
     image_hosts: str | None = None
     """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
     webhook_hosts: str | None = None

@@ -31,14 +31,20 @@ class Upstream:
     efforts: list[str] = field(default_factory=list[str])
     #: What its server calls the most tokens that an answer may have.
     limit: str = "max_completion_tokens"
+    #: Of a base that is tuned here and served there: the server's base URL, and the path under which it sees our blobs,
+    #: where that is another than ours.
+    url: str = ""
+    adapters_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A registered model of the server's: a folder in Hugging Face format, tuned or embedding, or a model upstream."""
+    """A registered model of the server's: a folder in Hugging Face format, tuned or embedding, or a model upstream, or both:
+    tuned here from its folder, and served by vLLM.
+    """
 
     name: str
-    #: `embedded`, `folder`, `hub`, `embedding` or `upstream`.
+    #: `embedded`, `folder`, `hub`, `embedding`, `upstream` or `vllm`.
     kind: str
     #: What the user gave: a folder, a hub id, or the base URL of the server upstream.
     source: str
@@ -60,13 +66,18 @@ class Base:
     #: Progress of a download; None for a folder.
     downloaded_bytes: int | None = None
     total_bytes: int | None = None
-    #: Of a model upstream alone.
+    #: Where another server answers for it: of the kinds `upstream` and `vllm`.
     upstream: Upstream | None = None
 
     @property
     def tunable(self) -> bool:
         """Whether jobs can stand on it."""
-        return self.upstream is None and self.kind != "embedding"
+        return self.kind not in ("upstream", "embedding")
+
+    @property
+    def url(self) -> str:
+        """The base URL of the server that answers for it; of a model with an `upstream`."""
+        return self.upstream.url if self.upstream is not None and self.upstream.url else self.source
 
     @property
     def chats(self) -> bool:

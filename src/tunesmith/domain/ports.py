@@ -288,6 +288,16 @@ class Upstreams(Protocol):
         """
         ...
 
+    async def tell(
+        self, at: Endpoint, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> None:
+        """Send a POST, or a GET without a body, whose answer, whatever its words, says only that it was done.
+
+        Raises:
+            UpstreamFailed: it refuses, or there was no answer within the time; it is not asked again.
+        """
+        ...
+
     def stream(self, at: Endpoint, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the JSON objects of the streamed answer to a POST; closing the generator closes the connection.
 

@@ -81,6 +81,23 @@ class HttpUpstreams:
             at, lambda: self._once(at, path, body), n_tries=n_tries or N_TRIES, limit_s=timeout_s or self._timeout_s
         )
 
+    async def tell(
+        self, at: Endpoint, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> None:
+        """Send a request whose answer, whatever its words, says only that it was done; it is sent once.
+
+        Raises:
+            UpstreamFailed: it refuses, or there was no answer within the time.
+        """
+
+        async def once() -> None:
+            async with self._answered(at, path, body) as answer:
+                raw = await _whole(answer, at)
+                if answer.status_code != OK:
+                    raise self._refusal(at, answer, _without_key(_parsed(raw), at.key), raw)
+
+        await self._patient(at, once, n_tries=1, limit_s=timeout_s or self._timeout_s)
+
     async def stream(self, at: Endpoint, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the JSON objects of a streamed answer; closing the generator closes the connection.
 

@@ -26,6 +26,7 @@ from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
+from tunesmith.services.vllm import Vllm
 from tunesmith.services.webhooks import Webhooks
 
 
@@ -46,6 +47,7 @@ class Services:
     exports: Exports
     bases: Bases
     upstreams: UpstreamModels
+    vllm: Vllm
     webhooks: Webhooks
     chat: Chat
     embeddings: Embeddings

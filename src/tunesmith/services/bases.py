@@ -20,7 +20,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.data.folder import BrokenFolder, fingerprint, pins, read_folder
 from tunesmith.domain.model import BASE_NAME, Base, vetted_names
 from tunesmith.domain.scope import Everywhere
-from tunesmith.services.inspection import BaseRefused, Download, inspect_folder
+from tunesmith.services.inspection import BaseRefused, Download, folder_of, inspect_folder
 from tunesmith.store import jobs, models
 from tunesmith.store.session import Database, Transaction
 
@@ -110,7 +110,7 @@ class Bases:
                 f"{base.name} is an embedding model: it is asked by /v1/embeddings, and cannot be tuned. {self._tunable()}",
                 param="model",
             )
-        if base.upstream is not None:
+        if not base.tunable:
             raise ModelNotAvailable(
                 f"{base.name} is a model of the server {base.source}: it can be asked, and not be tuned. {self._tunable()}",
                 param="model",
@@ -250,9 +250,9 @@ class Bases:
 
     def _looked_at(self, name: str, source: str, aliases: Sequence[str]) -> Base:
         """Look at a source for the first time and return the base that it would make."""
-        folder = _folder(source)
+        folder = folder_of(source)
         if folder is not None:
-            return self._from_folder(name, "folder", folder, aliases)
+            return self.from_folder(name, "folder", folder, aliases)
         if not HUB_ID.fullmatch(source):
             raise InvalidRequest(
                 f"'{source}' is neither a folder on the server's machine nor a model id of the Hugging Face hub (such as "
@@ -274,7 +274,8 @@ class Bases:
             status="loading",
         )
 
-    def _from_folder(self, name: str, kind: str, folder: Path, aliases: Sequence[str]) -> Base:
+    def from_folder(self, name: str, kind: str, folder: Path, aliases: Sequence[str]) -> Base:
+        """Look at a folder for the first time and return the base that it would make; raises `InvalidRequest`."""
         try:
             facts = self._inspect(folder)
         except BaseRefused as error:
@@ -295,7 +296,7 @@ class Bases:
             raise InvalidRequest(
                 f"{name} is an alias of {base.name}. `tunesmith models remove {name}` frees the name - 'name'", param="name"
             )
-        if source is not None and source != base.source and str(_folder(source)) != base.source:
+        if source is not None and source != base.source and str(folder_of(source)) != base.source:
             raise InvalidRequest(
                 f"There is a base model {name} already, from {base.source}. Choose another name, or remove it first: "
                 f"`tunesmith models remove {name}` - 'name'",
@@ -379,14 +380,6 @@ class Bases:
             current = self._downloads.get(name)
             if current is not None and current[0] is download:
                 del self._downloads[name]
-
-
-def _folder(source: str) -> Path | None:
-    try:
-        path = Path(source).expanduser().resolve()
-        return path if path.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # no such user, too long, a NUL in it
-        return None
 
 
 def _columns(facts: dict[str, Any]) -> dict[str, Any]:

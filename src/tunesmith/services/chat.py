@@ -107,8 +107,8 @@ class Answer:
 class Elsewhere(Protocol):
     """Answers of models upstream."""
 
-    async def answer(self, base: Base, request: ChatRequest) -> Answer:
-        """Return the answer of a model upstream, which nobody has asked for yet.
+    async def answer(self, base: Base, request: ChatRequest, adapter: Adapter | None) -> Answer:
+        """Return the answer of a model upstream, or of an adapter on it, which nobody has asked for yet.
 
         Raises:
             InvalidRequest: the model was found not to do what is asked for.
@@ -172,7 +172,7 @@ class Chat:
         """
         base, adapter = await to_thread.run_sync(self._named, scope, request.model)
         if base.upstream is not None:
-            return await self.elsewhere.answer(base, request)
+            return await self.elsewhere.answer(base, request, adapter)
         served, prompt = await to_thread.run_sync(self._prepare, base, adapter, request)
         generate = GenerateRequest(
             prompt=prompt.tokens,
@@ -258,7 +258,7 @@ class Chat:
         base, adapter = self._named(scope, name)
         if base.upstream is not None:
             raise NotAvailable(
-                f"{name} is a model of the server {base.source}: bare completions do not pass on to it in this release. Use "
+                f"{name} is a model of the server {base.url}: bare completions do not pass on to it in this release. Use "
                 "chat completions, or ask that server itself.",
                 param="model",
             )
@@ -302,7 +302,8 @@ class Chat:
                 )
             return base if base.upstream is not None else self.bases.intact(base), None
         try:
-            base = self.bases.intact(self.bases.get(tuned.base))
+            base = self.bases.get(tuned.base)
+            base = base if base.upstream is not None else self.bases.intact(base)
         except ModelNotFound as error:
             raise InvalidRequest(
                 f"{name} was tuned on the base model {tuned.base}, which was removed. Add it again: "

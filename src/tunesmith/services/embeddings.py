@@ -107,7 +107,7 @@ class Embeddings:
 
     async def _ask_there(self, base: Base, model: str, inputs: Inputs, dimensions: int | None) -> Embedded:
         assert base.upstream is not None
-        at = endpoint(base.source, base.upstream.key_env)
+        at = endpoint(base.url, base.upstream.key_env)
         wish = {} if dimensions is None else {"dimensions": dimensions}
         async with self.servers.turn(at):
             answer = await self.servers.call(at, "embeddings", {"model": model, "input": list(inputs), **wish})

@@ -92,7 +92,7 @@ class Exports:
         """
         await self._chat.check(scope, name)
         base, tuned = await to_thread.run_sync(self._found, scope, name)
-        if base.upstream is not None:
+        if not base.tunable:
             raise InvalidRequest(f"{name} is a model of the server {base.source}: its files are there.", param="model")
         if tuned is None and wanted == "adapter":
             raise InvalidRequest(

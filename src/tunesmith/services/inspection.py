@@ -113,3 +113,12 @@ def _facts(lines: list[str], errors: str) -> dict[str, Any]:
         told = errors.strip().splitlines()
         raise BaseRefused(f"Looking at it ended without an answer: {told[-1] if told else 'the process was killed'}")
     return message
+
+
+def folder_of(source: str) -> Path | None:
+    """Return the folder that a source is, None where it is none."""
+    try:
+        path = Path(source).expanduser().resolve()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no such user, too long, a NUL in it
+        return None

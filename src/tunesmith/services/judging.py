@@ -60,7 +60,10 @@ class Judging:
                 f"The model `{model}` does not exist or you do not have access to it. Judges here: "
                 f"{', '.join(known) or 'none'}; `tunesmith models add NAME --upstream URL` adds one.",
             )
-        if base.upstream is None:
+        if base.upstream is None or base.tunable:
+            words = "structured output (`response_format` of type `json_schema`)"
+            if base.upstream is not None and (told := unable(base, "structured_output", words, name=model)) is not None:
+                raise GraderRefused("model", told)
             await self._check_here(model, needs)
             return
         for ability, wanted, field, words in (
@@ -92,7 +95,7 @@ class Judging:
         base = await to_thread.run_sync(self._find, question.model)
         if base is None:
             raise GradingFailed("model_grader_server_error", f"{question.model} is no model any more")
-        if base.upstream is None:
+        if base.upstream is None or base.tunable:
             return await self._ask_here(question)
         sampling = dict(question.sampling)
         if "max_completion_tokens" in sampling:
@@ -172,7 +175,9 @@ class Judging:
 
     def _judges(self) -> list[str]:
         """Return the names that can be asked."""
-        able = [base for base in self.bases.list() if base.tunable or can(base, "structured_output")]
+        able = [
+            base for base in self.bases.list() if (base.upstream is None and base.tunable) or can(base, "structured_output")
+        ]
         return [name for base in able for name in _names(base)]
 
     def _find(self, name: str) -> Base | None:
@@ -269,7 +274,7 @@ def _within(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _endpoint(base: Base) -> Endpoint:
-    return endpoint(base.source, None if base.upstream is None else base.upstream.key_env)
+    return endpoint(base.url, None if base.upstream is None else base.upstream.key_env)
 
 
 def _names(base: Base) -> list[str]:

@@ -13,6 +13,7 @@ from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Blobs, Inference
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import TERMINAL
+from tunesmith.services.vllm import Vllm
 from tunesmith.store import checkpoints, jobs, models
 from tunesmith.store.session import Database, Transaction
 
@@ -34,10 +35,11 @@ class Listed:
 class Models:
     """The models that a project can name."""
 
-    def __init__(self, *, db: Database, blobs: Blobs, inference: Inference, settings: Settings) -> None:
+    def __init__(self, *, db: Database, blobs: Blobs, inference: Inference, vllm: Vllm, settings: Settings) -> None:
         self._db = db
         self._blobs = blobs
         self._inference = inference
+        self._vllm = vllm
         self._settings = settings
 
     def page(self, scope: Project) -> list[Listed]:
@@ -70,18 +72,20 @@ class Models:
     async def delete(self, scope: Project, name: str) -> None:
         """Delete a tuned model or a checkpoint: its name and aliases, its place in the job's list of checkpoints, its bytes.
 
-        Samplers drop it; answers under way end as they would have. The job's record stays.
+        Samplers and vLLM drop it; answers under way end as they would have. The job's record stays.
 
         Raises:
             ModelNotFound: nothing answers to the name.
             InvalidRequest: it is a base model, or an alias.
             StateConflict: an unfinished job needs it.
         """
-        await to_thread.run_sync(self._delete, scope, name)
+        model, base = await to_thread.run_sync(self._delete, scope, name)
         await self._inference.forget(name)  # after its bytes are gone: nobody loads it again in between
+        if base is not None and base.tunable and base.upstream is not None:
+            await self._vllm.forget(base, model.name, model.sha256)
         log.info("model.deleted", model=name)
 
-    def _delete(self, scope: Project, name: str) -> None:
+    def _delete(self, scope: Project, name: str) -> tuple[TunedModel, Base | None]:
         with self._db.begin() as tx:
             model = models.get(tx, scope, name, lock=True)
             if model is None:
@@ -94,6 +98,7 @@ class Models:
                     )
                 raise ModelNotFound(name) if base is None else _refused_base(name, base)
             _refuse_needed(tx, scope, model)
+            stands_on = models.get_base(tx, scope, model.base)
             models.delete(tx, scope, name)
             listed, _ = checkpoints.page(tx, scope, model.job_id, limit=100)
             for checkpoint in listed:
@@ -101,6 +106,7 @@ class Models:
                     checkpoints.drop(tx, scope, checkpoint.id)
         failpoint("models.deleted")
         self._blobs.delete(model.adapter_key)
+        return model, stands_on
 
     def _of_tuned(self, name: str, model: TunedModel) -> Listed:
         return Listed(name, model.created_at, self._settings.organization_slug)

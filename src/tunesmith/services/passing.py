@@ -17,12 +17,14 @@ from tunesmith.data.calls import CallPart
 from tunesmith.data.thinking import thinking
 from tunesmith.data.vocabulary import TokenLogprob
 from tunesmith.domain.model import Base
-from tunesmith.domain.ports import Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
+from tunesmith.domain.ports import Adapter, Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
 from tunesmith.services.chat import Answer, ChatRequest
 from tunesmith.services.images import has_images, with_images
 from tunesmith.services.upstreams import KeyMissing, again, endpoint, failed, unable, what
+from tunesmith.services.vllm import Vllm
 
 PATH: Final = "chat/completions"
+_NOT_FOUND: Final = 404
 FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 #: Fields of a part of a message that steer OpenAI's own operation, and that other servers may not know.
 _OPENAIS_OWN: Final = "prompt_cache_breakpoint"
@@ -106,9 +108,10 @@ class Passing:
     pictures: Pictures
     clock: Clock
     ids: Ids
+    vllm: Vllm
 
-    async def answer(self, base: Base, request: ChatRequest) -> Answer:
-        """Return the answer of a model upstream, which nobody has asked for yet.
+    async def answer(self, base: Base, request: ChatRequest, adapter: Adapter | None = None) -> Answer:
+        """Return the answer of a model upstream, or of an adapter on it, which nobody has asked for yet.
 
         Raises:
             InvalidRequest: the model was found not to do what is asked for, or an image is not fetched.
@@ -118,7 +121,7 @@ class Passing:
         assert there is not None
         _refuse_unable(base, request)
         try:
-            at = endpoint(base.source, there.key_env)
+            at = endpoint(base.url, there.key_env)
         except KeyMissing as missing:
             raise Unavailable(f"{base.name} cannot be asked. {missing}") from missing
         try:
@@ -128,7 +131,10 @@ class Passing:
         body = {"model": there.model, "messages": [_plain(message) for message in messages], **_wishes(request, there.limit)}
         if request.reasoning_effort in there.efforts:
             body["reasoning_effort"] = request.reasoning_effort
-        whose = hashlib.sha256(f"{base.source} {there.model}".encode()).hexdigest()
+        if base.tunable:  # as the bases of this server do; vLLM would take what the model's folder recommends
+            body = {"temperature": 1.0, "top_p": 1.0, **body}
+        tuned = "" if adapter is None else f" {adapter.sha256}"
+        whose = hashlib.sha256(f"{base.url} {there.model}{tuned}".encode()).hexdigest()
         answer = Answer(
             id=self.ids.chat(),
             created_at=self.clock.now(),
@@ -137,15 +143,15 @@ class Passing:
             fingerprint=f"fp_{whose[:10]}",
             deltas=_nothing(),
         )
-        answer.deltas = self._deltas(base, at, body, request.n, answer)
+        answer.deltas = self._deltas(base, self._chunks(base, at, body, adapter), request.n, answer)
         return answer
 
     async def _deltas(
-        self, base: Base, at: Endpoint, body: Mapping[str, Any], n: int, answer: Answer
+        self, base: Base, said: AsyncGenerator[dict[str, Any]], n: int, answer: Answer
     ) -> AsyncGenerator[Delta]:
         choices = [_Choice() for _ in range(n)]
         try:
-            async with aclosing(self._chunks(at, body)) as chunks:
+            async with aclosing(said) as chunks:
                 async for raw in chunks:
                     chunk = _Chunk.model_validate(raw)
                     _count(chunk, answer)
@@ -159,7 +165,31 @@ class Passing:
         if not all(choice.ended for choice in choices):
             raise BadGateway(f"The server of {base.name} ended its answer in the middle. Send the request again.")
 
-    async def _chunks(self, at: Endpoint, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    async def _chunks(
+        self, base: Base, at: Endpoint, body: Mapping[str, Any], adapter: Adapter | None
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the chunks of an answer; an adapter that its server has forgotten is loaded again, once."""
+        if adapter is None:
+            async with aclosing(self._asked(at, body)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        said = again = False
+        while True:
+            async with self.vllm.loaded(base, at, adapter) as name:
+                try:
+                    async with aclosing(self._asked(at, {**body, "model": name})) as chunks:
+                        async for chunk in chunks:
+                            said = True
+                            yield chunk
+                    return
+                except UpstreamFailed as failure:
+                    if failure.status != _NOT_FOUND or said or again:
+                        raise
+                    again = True
+                    self.vllm.lost(at, name)
+
+    async def _asked(self, at: Endpoint, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the chunks of a stream that tells its usage, if the server takes that."""
         for told in ({"stream_options": {"include_usage": True}}, {}):
             try:

@@ -164,7 +164,9 @@ class Placement:
             if start.kind == "validate":
                 events.append(tx, _scope(job), job.id, claimed.attempt, [wording.validating(job)])
             failpoint("placement.claim")
-        if start.kind == "train" and self._on_train is not None:
+            base = models.get_base(tx, _SCOPE, job.base)
+            answers_here = base is not None and base.upstream is None
+        if start.kind == "train" and self._on_train is not None and answers_here:
             self._on_train(spec["base_path"])
         return Task(
             kind=start.kind,

@@ -4,7 +4,8 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from tunesmith.domain.model import Base, Upstream, vetted_names
 from tunesmith.domain.ports import Endpoint, UpstreamFailed, Upstreams
 from tunesmith.services.abilities import Probe, served_models
 from tunesmith.services.bases import SERVER, Bases
+from tunesmith.services.inspection import folder_of
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
@@ -62,12 +64,17 @@ def unable(base: Base, ability: str, words: str, *, name: str | None = None) -> 
 
 def what(base: Base) -> str:
     """Return what a model is, and where."""
-    return base.source if base.upstream is None else f"{base.upstream.model} of {base.source}"
+    return base.source if base.upstream is None else f"{base.upstream.model} of {base.url}"
 
 
 def again(base: Base) -> str:
     """Return a sentence on how to have a model looked at again."""
-    return f"If that has changed: `tunesmith models add {base.name} --upstream {base.source}` looks at it again."
+    return f"If that has changed: `{_command(base)}` looks at it again."
+
+
+def _command(base: Base) -> str:
+    served = f" {base.source} --kind vllm" if base.tunable else ""
+    return f"tunesmith models add {base.name}{served} --upstream {base.url}"
 
 
 def failed(base: Base, failure: UpstreamFailed) -> ApiError:
@@ -84,7 +91,7 @@ def failed(base: Base, failure: UpstreamFailed) -> ApiError:
         case 404 | 405:
             return BadGateway(
                 f"The server of {base.name} does not know the model any more, or does not do this: {failure}. "
-                f"`tunesmith models add {base.name} --upstream {base.source}` looks at it again."
+                f"`{_command(base)}` looks at it again."
             )
         case status if 400 <= status < 500 and not failure.passing:
             return InvalidRequest(failure.reason or str(failure), param=failure.param, code=failure.code)
@@ -102,9 +109,19 @@ class UpstreamModels:
         self._clock = clock
 
     async def add(
-        self, name: str, url: str, *, model: str | None = None, key_env: str | None = None, aliases: Sequence[str] = ()
+        self,
+        name: str,
+        url: str,
+        *,
+        model: str | None = None,
+        key_env: str | None = None,
+        aliases: Sequence[str] = (),
+        folder: str | None = None,
+        adapters_dir: str | None = None,
     ) -> Base:
         """Register a model upstream once its server has shown what it can do; one that is registered is looked at again.
+
+        With a folder it is tuned here from that, and served there by vLLM, which sees our blobs under `adapters_dir`.
 
         Raises:
             InvalidRequest: a name, the URL, the variable or the model cannot be taken, or the server does not answer.
@@ -117,16 +134,22 @@ class UpstreamModels:
                 "own, so that nothing else of the server's environment is ever sent elsewhere - 'upstream.key_env'",
                 param="upstream.key_env",
             )
-        known = await to_thread.run_sync(self._known, names, url)
+        if adapters_dir is not None and not PurePosixPath(adapters_dir).is_absolute():
+            raise InvalidRequest(
+                f"'{adapters_dir}' is no whole path, such as /blobs - 'upstream.adapters_dir'", param="upstream.adapters_dir"
+            )
+        source = url if folder is None else str(_folder(folder))
+        known = await to_thread.run_sync(self._known, names, source)
         try:
             at = endpoint(url, key_env)
             model = await self._model(at, name, model if known is None or model else _model_of(known))
-            upstream = Upstream(model, key_env, **await Probe(self._servers, at, model).found())
+            found = await Probe(self._servers, at, model).found()
+            upstream = Upstream(model, key_env, **found, url="" if folder is None else url, adapters_dir=adapters_dir)
         except KeyMissing as missing:
             raise InvalidRequest(f"{missing} - 'upstream.key_env'", param="upstream.key_env") from missing
         except UpstreamFailed as failure:
             raise InvalidRequest(f"{name} cannot be added: {failure} - 'upstream.url'", param="upstream.url") from failure
-        return await to_thread.run_sync(self._written, names, url, upstream)
+        return await to_thread.run_sync(self._written, names, source, upstream)
 
     async def _model(self, at: Endpoint, name: str, wanted: str | None) -> str:
         """Return the model's name at its server: the one that is wanted, or this server's, or the only one there is."""
@@ -144,13 +167,13 @@ class UpstreamModels:
             )
         return model
 
-    def _known(self, names: Sequence[str], url: str) -> Base | None:
-        """Return the model if it is registered already, as one of this server upstream."""
+    def _known(self, names: Sequence[str], source: str) -> Base | None:
+        """Return the model if it is registered already, as one of this server upstream, or of this folder and vLLM."""
         name = names[0]
         known = self._bases.known(name)
         if known is None:
             self._bases.refuse_taken(names)
-        elif known.name != name or known.upstream is None or known.source != url:
+        elif known.name != name or known.upstream is None or known.source != source:
             raise InvalidRequest(
                 f"The name {name} is taken by {known.name}, from {known.source}. Choose another name, or free it first: "
                 f"`tunesmith models remove {name}` - 'name'",
@@ -158,13 +181,16 @@ class UpstreamModels:
             )
         return known
 
-    def _written(self, names: Sequence[str], url: str, upstream: Upstream) -> Base:
+    def _written(self, names: Sequence[str], source: str, upstream: Upstream) -> Base:
         name, *aliases = names
-        if self._known(names, url) is None:
+        if self._known(names, source) is None:
+            if upstream.url:
+                folder = self._bases.from_folder(name, "vllm", Path(source), aliases)
+                return self._bases.register(replace(folder, upstream=upstream))
             base = Base(
                 name=name,
                 kind="upstream",
-                source=url,
+                source=source,
                 path="",
                 created_at=self._clock.now(),
                 architecture="",
@@ -182,12 +208,23 @@ class UpstreamModels:
             changed = models.swap_base(tx, SERVER, base.name, **changes)
         if changed is None:
             raise ModelNotFound(name)
-        log.info("base.looked_at_again", base=name, source=url)
+        log.info("base.looked_at_again", base=name, source=source)
         return changed
 
 
 def _model_of(base: Base) -> str | None:
     return None if base.upstream is None else base.upstream.model
+
+
+def _folder(source: str) -> Path:
+    folder = folder_of(source)
+    if folder is None:
+        raise InvalidRequest(
+            f"'{source}' is no folder on the server's machine: what is tuned here and served by vLLM is read from one - "
+            "'source'",
+            param="source",
+        )
+    return folder
 
 
 def _vetted_url(text: str) -> str:

@@ -19,11 +19,13 @@ from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Handle
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.inference.resident import Resident
+from tunesmith.inference.upstream import HttpUpstreams
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
+from tunesmith.services.vllm import Vllm
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
@@ -124,7 +126,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     )  # type: ignore[arg-type]
     file_service = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=job_service)
     model_service = Models(
-        db=db, blobs=blobs, inference=Resident(tmp_path, settings=settings, clock=clock), settings=settings
+        db=db,
+        blobs=blobs,
+        inference=Resident(tmp_path, settings=settings, clock=clock),
+        vllm=Vllm(HttpUpstreams(clock=clock), tmp_path / "blobs", n_most=1),
+        settings=settings,
     )
     kept = Idempotency(db=db, clock=clock, ids=ids)
     yield Rig(db, blobs, clock, bases, job_service, file_service, model_service, kept, executor, folder, wakes)

@@ -1,0 +1,183 @@
+"""A vLLM server played by the tests: adapters loaded and unloaded at run time as its documentation has it, and forgotten."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from far import USAGE, said
+
+MODEL = "Qwen/Tiny"
+EFFORTS = ("none", "low", "medium", "high")
+
+
+class VllmServer(ThreadingHTTPServer):
+    """One model, and the adapters that are loaded on it. It sees the folder `beyond` under the path `mount`."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.key: str | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Be a server that was started just now, with the flags that adapters need, and has been asked for nothing."""
+        self.adapters: dict[str, str] = {}
+        self.asked: list[dict[str, Any]] = []
+        self.told: list[tuple[str, str]] = []
+        self.updating = self.healthy = True
+        self.max_lora_rank = 16
+        self.mount: tuple[str, Path] | None = None
+        #: Loads wait for it.
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def restart(self) -> None:
+        self.adapters.clear()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def seen(self, path: str) -> Path:
+        if self.mount is None:
+            return Path(path)
+        under, folder = self.mount
+        return folder / Path(path).relative_to(under) if Path(path).is_relative_to(under) else Path("/nowhere")
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: VllmServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+    def do_GET(self) -> None:
+        if self.path == "/health":  # needs no key, and says nothing
+            self.send(200 if self.server.healthy else 503, b"", "text/plain")
+        elif not self._knows_key():
+            return
+        elif self.path == "/v1/models":
+            rows = [{"id": MODEL, "object": "model", "owned_by": "vllm", "root": MODEL, "parent": None}]
+            loaded = self.server.adapters.items()
+            rows += [{"id": name, "object": "model", "root": at, "parent": MODEL} for name, at in loaded]
+            self.send(200, {"object": "list", "data": rows})
+        else:
+            self.error(404, "Not Found", "Not Found")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if not self._knows_key():
+            return
+        if self.path == "/v1/load_lora_adapter" and self.server.updating:
+            self._load(body)
+        elif self.path == "/v1/unload_lora_adapter" and self.server.updating:
+            self._unload(body)
+        elif self.path == "/v1/chat/completions":
+            self._chat(body)
+        else:
+            self.error(404, "Not Found", "Not Found")
+
+    def _load(self, body: dict[str, Any]) -> None:
+        name, path = body.get("lora_name"), body.get("lora_path")
+        self.server.gate.wait(60)
+        if not name or not path:
+            self.error(400, "Both 'lora_name' and 'lora_path' must be provided.", "InvalidUserInput")
+            return
+        self.server.told.append(("load", name))
+        if name in self.server.adapters:
+            self.error(400, f"The lora adapter '{name}' has already been loaded.", "InvalidUserInput")
+            return
+        config = self.server.seen(path) / "adapter_config.json"
+        if not config.is_file():
+            self.error(404, f"Loading lora {name} failed: No adapter found for {path}", "NotFoundError")
+            return
+        told = json.loads(config.read_text())
+        if told["r"] > self.server.max_lora_rank:
+            reason = f"LoRA rank {told['r']} is greater than max_lora_rank {self.server.max_lora_rank}."
+            self.error(400, reason, "BadRequestError")
+        elif told.get("modules_to_save") or told.get("use_dora") or told.get("bias", "none") != "none":
+            self.error(400, "vLLM does not support this adapter.", "BadRequestError")
+        else:
+            self.server.adapters[name] = path
+            self.send(200, f"Success: LoRA adapter '{name}' added successfully.".encode(), "text/plain")
+
+    def _unload(self, body: dict[str, Any]) -> None:
+        name = body["lora_name"]
+        self.server.told.append(("unload", name))
+        if self.server.adapters.pop(name, None) is None:
+            self.error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
+        else:
+            self.send(200, f"Success: LoRA adapter '{name}' removed successfully.".encode(), "text/plain")
+
+    def _chat(self, body: dict[str, Any]) -> None:
+        model = body["model"]
+        self.server.asked.append(body)
+        kinds = {part["type"] for said in body["messages"] if isinstance(said["content"], list) for part in said["content"]}
+        if model != MODEL and model not in self.server.adapters:
+            self.error(404, f"The model `{model}` does not exist.", "NotFoundError")
+            return
+        if kinds - {"text"}:
+            self.error(400, f"{MODEL} is not a multimodal model", "BadRequestError")
+            return
+        if body.get("reasoning_effort", "none") not in EFFORTS:
+            self.error(400, f"Input should be one of {EFFORTS}", "BadRequestError")
+            return
+        text = model
+        if "response_format" in body:
+            form = body["response_format"]["json_schema"]
+            steps = [{"description": "I looked", "conclusion": "so it is"}]
+            text = json.dumps({"letter": "q"} if form["name"] == "letter" else {"steps": steps, "result": 0.25})
+        self._say(body, model, text)
+
+    def _say(self, body: dict[str, Any], model: str, text: str) -> None:
+        told = {"id": "chatcmpl-1", "model": model}
+        if not body.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            self.send(200, {**told, "object": "chat.completion", "choices": [choice], "usage": USAGE})
+            return
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream; charset=utf-8")
+        self.end_headers()
+        self.close_connection = True
+        for chunk in [*said(text), {"choices": [], "usage": USAGE}]:
+            self.wfile.write(f"data: {json.dumps({**told, **chunk})}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _knows_key(self) -> bool:
+        if self.server.key is None or self.headers.get("authorization") == f"Bearer {self.server.key}":
+            return True
+        self.send(401, {"error": "Unauthorized"})
+        return False
+
+    def error(self, status: int, message: str, kind: str) -> None:
+        self.send(status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
+
+    def send(self, status: int, body: object, kind: str = "application/json") -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextmanager
+def vllm_server() -> Iterator[VllmServer]:
+    """Serve for the length of a block."""
+    server = VllmServer()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.gate.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
