@@ -24,6 +24,7 @@ from tunesmith.lm.inspect import inspect
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat, ChatRequest
 from tunesmith.services.passing import Passing
+from tunesmith.services.vllm import Vllm
 from tunesmith.store import jobs, models
 from tunesmith.store.session import Database
 
@@ -58,7 +59,10 @@ def make_chat(database: Database, folder: Path, tmp_path: Path) -> Callable[[], 
         return Chat(
             db=database, bases=bases, blobs=LocalBlobs(tmp_path / "blobs"), clock=clock, ids=Ids(random.Random(1)),
             inference=Resident(tmp_path, settings=settings, clock=clock),
-            elsewhere=Passing(HttpUpstreams(clock=clock), GuardedPictures(), clock, Ids()),
+            elsewhere=Passing(
+                HttpUpstreams(clock=clock), GuardedPictures(), clock, Ids(),
+                Vllm(HttpUpstreams(clock=clock), tmp_path / "blobs", n_most=1),
+            ),
         )  # fmt: skip
 
     return make
