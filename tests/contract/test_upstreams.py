@@ -93,6 +93,7 @@ def test_what_a_model_can_do_is_found_out(
         "pins": {},
         "downloaded_bytes": None,
         "total_bytes": None,
+        "serving": None,
         "upstream": {"model": "m", "key_env": None, "abilities": abilities, "reasoning_efforts": efforts},
     }
     assert sum(len(asked["raw"]) for asked in other.asked) < 100_000
@@ -265,7 +266,10 @@ def test_it_is_added_listed_and_removed_by_the_command_line(served: Any, other: 
     refused = tunesmith(served, "add", "judge", "--upstream", "http://127.0.0.1:9/v1")
     assert (refused.exit_code, "cannot be asked" in refused.stderr) == (1, True)
     wrong = tunesmith(served, "add", "judge", "--model", "m")
-    assert (wrong.exit_code, wrong.stderr) == (2, "tunesmith: --model and --key-env belong to --upstream URL.\n")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "tunesmith: --model, --key-env and --adapters-dir belong to --upstream URL.\n",
+    )
 
 
 def test_the_doctor_tells_it_from_a_base(served: Any, http: httpx2.Client, other: FarServer) -> None:

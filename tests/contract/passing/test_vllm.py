@@ -10,12 +10,14 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from typer.testing import CliRunner
 
 import tunesmith
 from far.judging import ITEM, MODELS, ROOT, SCORE
 from far.passing import SAID, ask
 from far.vllm import MODEL, VllmServer, vllm_server
 from near import lay_out
+from tunesmith.cli.main import app
 
 NANO = str(Path(tunesmith.__file__).parent / "bases" / "tunesmith-nano")
 TUNED = "ft:qwen:tunesmith:mine:{}"
@@ -278,3 +280,19 @@ def test_no_sampler_is_started_for_it(open_house: Callable[..., Any], tmp_path: 
         assert register(http, there.url).status_code == 200
         assert ask(client, "whatever").choices[0].message.content == MODEL
         assert http.get("/tunesmith/v1/samplers").json()["data"] == []
+
+
+def test_the_command_line_adds_it_and_tells_how_it_is(home: Any, there: VllmServer) -> None:
+    def command(*words: str) -> str:
+        done = CliRunner().invoke(app, ["models", *words, "--base-url", home.base_url])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    flags = ["--upstream", there.url, "--kind", "vllm", "--model", MODEL, "--adapters-dir", "/mnt/ours"]
+    told = command("add", "second", NANO, *flags)
+    assert "second is ready: LlamaForCausalLM" in told
+    assert f"{MODEL} of vLLM at {there.url}, 0 adapters." in told
+    there.healthy = False
+    (row,) = [line for line in command("list").splitlines() if line.startswith("second\t")]
+    assert "not healthy: " in row
+    assert command("remove", "second").splitlines()[-1] == "second is removed."
