@@ -17,7 +17,8 @@ from tunesmith.services.upstreams import KeyMissing, endpoint, failed
 
 log = structlog.get_logger()
 
-LOOK_S: Final = 3.0
+#: Twice that is less than `tunesmith doctor` waits.
+LOOK_S: Final = 2.0
 UNLOAD_S: Final = 30.0
 _N_NAME: Final = 200
 _N_SHA256: Final = 12
