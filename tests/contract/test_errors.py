@@ -111,8 +111,6 @@ LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
     "permissions.delete": lambda c: c.fine_tuning.checkpoints.permissions.delete(
         "cp_x", fine_tuned_model_checkpoint=CHECKPOINT
     ),
-    "embeddings": lambda c: c.embeddings.create(model="tunesmith-nano", input="x"),
-    "completions": lambda c: c.completions.create(model="tunesmith-nano", prompt="x"),
 }
 
 
