@@ -11,10 +11,13 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from tokenizers import Tokenizer
 
+import tunesmith
 from tunesmith.inference import resident
 
 MODEL = "tunesmith-nano"
+NANO = Path(tunesmith.__file__).parent / "bases" / MODEL
 
 
 def listed(http: httpx2.Client) -> list[dict[str, Any]]:
@@ -45,12 +48,14 @@ def test_samplers_are_listed_from_their_start_to_their_end(
     ):
         assert listed(http) == []
         said: Any = [{"role": "user", "content": "Count to a hundred"}]
-        wishes: dict[str, Any] = {"model": MODEL, "messages": said, "n": 3, "temperature": 2.0, "max_tokens": 300}
+        # none of them ends before the others
+        never = {str(Tokenizer.from_file(str(NANO / "tokenizer.json")).token_to_id("<|im_end|>")): -100}
+        wishes: dict[str, Any] = {"model": MODEL, "messages": said, "n": 3, "max_tokens": 300, "logit_bias": never}
         asking = threading.Thread(target=lambda: client.chat.completions.create(**wishes))
         asking.start()
         (loading,) = becomes(http, lambda seen: any(each["waiting"] for each in seen))
         assert (loading["base"], loading["status"], loading["rows"], loading["waiting"]) == (MODEL, "loading", 0, 1)
-        (busy,) = becomes(http, lambda seen: any(each["rows"] for each in seen))
+        (busy,) = becomes(http, lambda seen: any(each["rows"] == wishes["n"] for each in seen))
         assert (busy["object"], busy["status"], busy["rows"], busy["waiting"]) == ("tunesmith.sampler", "ready", 3, 0)
         assert busy["adapters"] == []
         assert busy["memory_bytes"] > busy["cache_bytes"] > 0

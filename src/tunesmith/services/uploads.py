@@ -138,35 +138,58 @@ class Uploads:
                 sum, or the file is refused as `Files.create` refuses one. The upload stays pending.
         """
         with self._db.read() as tx:
-            upload = uploads.get(tx, scope, upload_id)
+            known = uploads.get(tx, scope, upload_id)
             there = {part.id: part for part in uploads.parts(tx, scope, upload_id)}
+        upload, file = self._known(scope, upload_id, known, part_ids)
+        if file is not None:
+            return upload, file
+        chosen = _chosen(upload, there, part_ids)
+        ending: list[Upload] = []
+
+        def ended(tx: Transaction, file: File) -> None:
+            over = uploads.end(tx, scope, upload_id, "completed", file_id=file.id, part_ids=part_ids)
+            if over is None:
+                raise StateConflict(f"Upload {upload_id} ended while it was put together.")
+            ending.append(over)
+
+        try:
+            file = self._files.create(
+                scope,
+                filename=upload.filename,
+                purpose=upload.purpose,
+                chunks=self._bytes(chosen, md5),
+                expires_after_s=upload.expires_after_s,
+                also=ended,
+                max_bytes=self._settings.max_upload_bytes,
+            )
+        except (StateConflict, FileNotFoundError):
+            # somebody else was faster, and took the parts away; one who completed it just so answers for both
+            with self._db.read() as tx:
+                known = uploads.get(tx, scope, upload_id)
+            over, made = self._known(scope, upload_id, known, part_ids)
+            if made is None:
+                raise
+            return over, made
+        failpoint("uploads.completed")
+        self._drop_parts(ending[0])
+        return ending[0], file
+
+    def _known(
+        self, scope: Project, upload_id: str, upload: Upload | None, part_ids: Sequence[str]
+    ) -> tuple[Upload, File | None]:
+        """Return an upload, with its file where it was completed of just these parts.
+
+        Raises:
+            UploadNotFound, StateConflict: there is none; it is over in another way.
+            FileNotFound: the file was deleted.
+        """
         if upload is None:
             raise UploadNotFound(upload_id)
         if upload.status == "completed" and upload.part_ids == list(part_ids):
             return upload, self._files.get(scope, upload.file_id or "")
         if upload.status != "pending":
             raise _over(upload)
-        chosen = _chosen(upload, there, part_ids)
-        done: list[Upload] = []
-
-        def ended(tx: Transaction, file: File) -> None:
-            over = uploads.end(tx, scope, upload_id, "completed", file_id=file.id, part_ids=part_ids)
-            if over is None:
-                raise StateConflict(f"Upload {upload_id} ended while it was put together.")
-            done.append(over)
-
-        file = self._files.create(
-            scope,
-            filename=upload.filename,
-            purpose=upload.purpose,
-            chunks=self._bytes(chosen, md5),
-            expires_after_s=upload.expires_after_s,
-            also=ended,
-            max_bytes=self._settings.max_upload_bytes,
-        )
-        failpoint("uploads.completed")
-        self._drop_parts(done[0])
-        return done[0], file
+        return upload, None
 
     def cancel(self, scope: Project, upload_id: str) -> Upload:
         """End a pending upload without a file; a cancelled one stays as it is.
