@@ -230,6 +230,6 @@ def test_tools_that_openai_runs_are_refused_by_their_type(client: openai.OpenAI,
     assert caught.value.param == "tools[0].type"
 
 
-@pytest.mark.parametrize("path", ["/v1/responses/input_tokens", "/v1/responses/compact"])
+@pytest.mark.parametrize("path", ["/v1/responses/compact"])
 def test_paths_to_come_are_told_as_such(http: httpx2.Client, path: str) -> None:
     assert http.post(path, json={}).json()["error"]["code"] == "not_available"

@@ -14,8 +14,6 @@ PATHS: Final[tuple[tuple[str, str, str], ...]] = (
     ("GET", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
     ("POST", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
     ("DELETE", "/fine_tuning/checkpoints/{name:path}/permissions/{permission}", "Sharing checkpoints with other projects"),
-    ("GET", "/fine_tuning/model_limits", "Reading the limits of models"),
-    ("POST", "/responses/input_tokens", "Counting the tokens of a response's input"),
     ("POST", "/responses/compact", "Compacting a conversation"),
 )
 

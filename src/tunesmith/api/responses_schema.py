@@ -98,8 +98,8 @@ class TextOptions(WireRequest):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class CreateResponse(WireRequest):
-    """The body of `POST /v1/responses`, every field of the contract."""
+class Prompted(WireRequest):
+    """What says which prompt a model reads."""
 
     model: Text | None = None
     input: str | list[dict[str, Any]] | None = None
@@ -109,13 +109,20 @@ class CreateResponse(WireRequest):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+    conversation: Any = None
+
+
+class CreateResponse(Prompted):
+    """The body of `POST /v1/responses`, every field of the contract."""
+
     max_output_tokens: Annotated[int, Field(ge=16)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: list[Includable] | None = None
-    reasoning: Reasoning | None = None
-    truncation: Literal["auto", "disabled"] | None = None
     metadata: Metadata | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -125,7 +132,6 @@ class CreateResponse(WireRequest):
     background: bool | None = None
     background_options: Any = None
     context_management: Any = None
-    conversation: Any = None
     image: Any = None
     max_tool_calls: int | None = None
     moderation: Any = None

@@ -249,17 +249,17 @@ class Chat:
         if base.upstream is None:
             await to_thread.run_sync(self._renderer, base)
 
-    def served(self, scope: Project, name: str) -> Served:
+    def served(self, scope: Project, name: str, what: str = "a bare completion") -> Served:
         """Return what a name stands for, with its tokenizer; raises what `answer` would of it.
 
         Raises:
-            NotAvailable: it is a model upstream, whose tokenizer is not here.
+            NotAvailable: it is a model upstream, whose tokenizer is not here; `what` says what it is needed for.
         """
         base, adapter = self._named(scope, name)
         if base.upstream is not None:
             raise NotAvailable(
-                f"{name} is a model of the server {base.url}: bare completions do not pass on to it in this release. Use "
-                "chat completions, or ask that server itself.",
+                f"{name} is a model of the server {base.url}: {what} is not passed on to it in this release. Use chat "
+                "completions, or ask that server itself.",
                 param="model",
             )
         return Served(base, adapter, self._renderer(base))

@@ -111,6 +111,15 @@ class Responses:
             raise
         return Begun(self._ids.response(), answer, request, tuple(response.id for response in earlier))
 
+    async def count(self, scope: Project, request: ResponseRequest) -> int:
+        """Return how many tokens the prompt of a response has; raises as `answer` does.
+
+        Raises:
+            NotAvailable: it is a model upstream, whose tokenizer is not here.
+        """
+        await to_thread.run_sync(self._chat.served, scope, request.chat.model, "a count of tokens")
+        return (await self.answer(scope, request)).answer.n_prompt_tokens
+
     def _earlier(self, scope: Project, response_id: str) -> list[StoredResponse]:
         with self._db.read() as tx:
             found = responses.chain(tx, scope, response_id)
