@@ -17,57 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks._many_jobs import fill
 from benchmarks._server import Server, end_with_the_benchmark
-from tunesmith.core.clock import SystemClock
-from tunesmith.core.ids import Ids
-from tunesmith.domain import events as wording
-from tunesmith.domain.job import Job
-from tunesmith.domain.scope import Project
-from tunesmith.domain.states import Desired, Status
-from tunesmith.store import jobs
-from tunesmith.store.session import Database
 
 GOAL_P99_MS = 20.0
 GOAL_GROWTH_MB = 64.0
-PROJECT = Project("proj_default", "org-default")
-AUTO = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
-
-
-def fill(folder: Path, n_jobs: int) -> list[str]:
-    """Put ended jobs with an event each into a data folder's database and return their ids, oldest first."""
-    folder.mkdir(parents=True)
-    ids, clock = Ids(random.Random(0)), SystemClock()
-    db = Database(f"sqlite:///{folder / 'tunesmith.db'}", clock=clock, ids=ids)
-    db.migrate()
-    now, made = clock.now(), list[str]()
-    for first in range(0, n_jobs, 500):
-        with db.begin() as tx:
-            for number in range(first, min(first + 500, n_jobs)):
-                job = Job(
-                    id=ids.job(),
-                    project_id=PROJECT.project_id,
-                    organization_id=PROJECT.organization_id,
-                    model="tunesmith-nano",
-                    base="tunesmith-nano",
-                    start_adapter=None,
-                    training_file="file-benchmark",
-                    validation_file=None,
-                    suffix=f"run-{number}",
-                    seed=number,
-                    method="supervised",
-                    method_config={"hyperparameters": AUTO},
-                    resolved={"batch_size": 1, "learning_rate_multiplier": 1.0, "n_epochs": 3},
-                    integrations=[],
-                    metadata={"run": str(number % 100), "team": "benchmark"},
-                    created_at=now - n_jobs + number,
-                    status=Status.CANCELLED,
-                    desired=Desired.CANCEL,
-                    finished_at=now,
-                )
-                jobs.add(tx, PROJECT, job, [wording.created(job)])
-                made.append(job.id)
-    db.close()
-    return made
 
 
 def connection(server: Server) -> http.client.HTTPConnection:

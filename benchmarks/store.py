@@ -89,7 +89,7 @@ def _fill(db: Database, ids: Ids, n_jobs: int) -> list[str]:
     """Insert jobs, nine in ten with metadata, and return their ids."""
     made = [_job(ids.job(), number) for number in range(n_jobs)]
     pairs = [
-        {"job_id": job["id"], "project_id": job["project_id"], "key": key, "value": value}
+        {**{name: job[name] for name in ("project_id", "created_at")}, "job_id": job["id"], "key": key, "value": value}
         for job in made
         for key, value in (job["metadata"] or {}).items()
     ]

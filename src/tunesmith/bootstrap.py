@@ -190,6 +190,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         settings=settings,
         clock=clock,
         ids=ids,
+        reads_in_place=db.is_sqlite,
         files=files,
         webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),

@@ -111,6 +111,29 @@ def test_metadata_filters_by_all_pairs_or_by_none(db: Database, new_job: Maker) 
     assert found({}) == found(None) == {both.id, one.id, none.id, empty.id}
 
 
+def test_lists_by_metadata_are_paged_newest_first_whichever_pair_is_rarer(db: Database, new_job: Maker) -> None:
+    made = [
+        new_job(created_at=float(number // 2), metadata={"team": "a", "third": str(number % 3), "half": str(number % 2)})
+        for number in range(24)
+    ]
+    _add(db, *made, new_job(OTHER, metadata={"team": "a", "third": "0", "half": "0"}))
+    newest_first = sorted(made, key=lambda job: (job.created_at, job.id), reverse=True)
+    for asked in (
+        {"team": "a"},
+        {"team": "a", "third": "1"},
+        {"half": "0", "third": "2", "team": "a"},
+        {"third": "0", "no": "x"},
+    ):
+        wanted = [job.id for job in newest_first if asked.items() <= (job.metadata or {}).items()]
+        found: list[str] = []
+        more = True
+        while more:
+            with db.read() as tx:
+                page, more = jobs.page(tx, OWN, limit=3, after=found[-1] if found else None, metadata=asked)
+            found += [job.id for job in page]
+        assert found == wanted
+
+
 def test_a_swap_changes_what_it_names_and_counts_versions(db: Database, new_job: Maker) -> None:
     job = new_job()
     _add(db, job)

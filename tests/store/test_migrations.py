@@ -80,6 +80,23 @@ def test_jobs_of_an_older_release_have_a_place_in_the_queue(empty_url: str, watc
     assert (found.queued_at, found.waiting_for) == (5.0, None)
 
 
+def test_jobs_of_an_older_release_are_found_by_their_metadata(empty_url: str, watch, new_job) -> None:
+    database = Database(empty_url, clock=watch, ids=Ids())
+    database.migrate()
+    made = [new_job(created_at=float(number), metadata={"team": "a"}) for number in range(3)]
+    with database.begin() as tx:
+        for job in made:
+            jobs.add(tx, PROJECT, job)
+    engine = _engine(empty_url)
+    migrate.downgrade(engine, "0012")
+    migrate.upgrade(engine)
+    engine.dispose()
+    with database.read() as tx:
+        found, _ = jobs.page(tx, PROJECT, metadata={"team": "a"})
+    database.close()
+    assert [job.id for job in found] == [job.id for job in reversed(made)]
+
+
 def test_a_database_of_a_newer_release_is_refused(empty_url: str, watch) -> None:
     database = Database(empty_url, clock=watch, ids=Ids())
     database.migrate()

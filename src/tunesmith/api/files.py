@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tunesmith.api.deps import Caller, Principal, Served
 from tunesmith.api.multipart import Form, chunks, form_fields, read_form
 from tunesmith.api.once import Once, Repeatable, said_by_form
+from tunesmith.api.reads import read
 from tunesmith.api.refusals import explain
 from tunesmith.api.wire import N_PAGE, WireQuery, WireRequest, page, unix
 from tunesmith.domain.file import File
@@ -95,18 +96,19 @@ def _create(served: Services, caller: Principal, form: Form, sink: BinaryIO, onc
 
 
 @router.get("")
-def list_files(query: Annotated[ListFiles, Query()], served: Served, caller: Caller) -> Response:
+async def list_files(query: Annotated[ListFiles, Query()], served: Served, caller: Caller) -> Response:
     """List files, newest first unless `order` says otherwise."""
-    files, has_more = served.files.page(
-        caller.scope, purpose=query.purpose, after=query.after, limit=query.limit, order=query.order
+    after, limit = query.after, query.limit
+    files, has_more = await read(
+        served, limit, served.files.page, caller.scope, purpose=query.purpose, after=after, limit=limit, order=query.order
     )
     return JSONResponse(page([wire_file(file) for file in files], has_more=has_more, ends=True))
 
 
 @router.get("/{file_id}")
-def get_file(file_id: str, served: Served, caller: Caller) -> Response:
+async def get_file(file_id: str, served: Served, caller: Caller) -> Response:
     """Retrieve a file object."""
-    return JSONResponse(wire_file(served.files.get(caller.scope, file_id)))
+    return JSONResponse(wire_file(await read(served, 1, served.files.get, caller.scope, file_id)))
 
 
 @router.delete("/{file_id}")

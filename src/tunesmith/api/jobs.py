@@ -11,6 +11,7 @@ from tunesmith.api.deps import Caller, Served, no_body
 from tunesmith.api.job_schema import CreateJobRequest
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.once import Repeatable
+from tunesmith.api.reads import read
 from tunesmith.api.refusals import explain
 from tunesmith.api.wire import Page, page, unix
 from tunesmith.core.errors import InvalidRequest
@@ -73,16 +74,17 @@ async def create_job(body: CreateJobRequest, served: Served, caller: Caller, onc
 
 
 @router.get("")
-def list_jobs(query: Annotated[ListJobs, Depends(listing)], served: Served, caller: Caller) -> Response:
+async def list_jobs(query: Annotated[ListJobs, Depends(listing)], served: Served, caller: Caller) -> Response:
     """List jobs, newest first."""
-    jobs, has_more = served.jobs.page(caller.scope, after=query.after, limit=query.limit, metadata=query.metadata)
+    after, limit, metadata = query.after, query.limit, query.metadata
+    jobs, has_more = await read(served, limit, served.jobs.page, caller.scope, after=after, limit=limit, metadata=metadata)
     return JSONResponse(page([wire_job(job) for job in jobs], has_more=has_more))
 
 
 @router.get("/{job_id}")
-def get_job(job_id: str, served: Served, caller: Caller) -> Response:
+async def get_job(job_id: str, served: Served, caller: Caller) -> Response:
     """Retrieve a job."""
-    return JSONResponse(wire_job(served.jobs.get(caller.scope, job_id)))
+    return JSONResponse(wire_job(await read(served, 1, served.jobs.get, caller.scope, job_id)))
 
 
 @router.post("/{job_id}/cancel", dependencies=[Depends(no_body)])
@@ -104,17 +106,21 @@ def resume_job(job_id: str, served: Served, caller: Caller) -> Response:
 
 
 @router.get("/{job_id}/events")
-def list_events(job_id: str, query: Annotated[Page, Query()], served: Served, caller: Caller) -> Response:
+async def list_events(job_id: str, query: Annotated[Page, Query()], served: Served, caller: Caller) -> Response:
     """List a job's events, newest first."""
-    events, has_more = served.jobs.events(caller.scope, job_id, after=query.after, limit=query.limit)
+    after, limit = query.after, query.limit
+    events, has_more = await read(served, limit, served.jobs.events, caller.scope, job_id, after=after, limit=limit)
     return JSONResponse(page([wire_event(event) for event in events], has_more=has_more))
 
 
 @router.get("/{job_id}/checkpoints")
-def list_checkpoints(job_id: str, query: Annotated[ListCheckpoints, Query()], served: Served, caller: Caller) -> Response:
+async def list_checkpoints(
+    job_id: str, query: Annotated[ListCheckpoints, Query()], served: Served, caller: Caller
+) -> Response:
     """List a job's checkpoints, highest step first."""
-    checkpoints, has_more = served.jobs.checkpoints(caller.scope, job_id, after=query.after, limit=query.limit)
-    return JSONResponse(page([wire_checkpoint(checkpoint) for checkpoint in checkpoints], has_more=has_more, ends=True))
+    after, limit = query.after, query.limit
+    kept, has_more = await read(served, limit, served.jobs.checkpoints, caller.scope, job_id, after=after, limit=limit)
+    return JSONResponse(page([wire_checkpoint(checkpoint) for checkpoint in kept], has_more=has_more, ends=True))
 
 
 def wire_job(job: Job) -> dict[str, Any]:

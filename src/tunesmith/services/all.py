@@ -37,6 +37,8 @@ class Services:
     settings: Settings
     clock: Clock
     ids: Ids
+    #: Whether a read of the database is short enough to be done where it is asked for.
+    reads_in_place: bool
     files: Files
     uploads: Uploads
     jobs: Jobs

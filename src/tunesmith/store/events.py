@@ -1,7 +1,7 @@
 """Queries on events: numbered without gaps, each idempotency key once."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import insert, select, update
@@ -13,7 +13,7 @@ from tunesmith.store.scoping import owned
 from tunesmith.store.session import Transaction
 from tunesmith.store.tables import events, jobs
 
-_COLUMNS: Final = [events.c[field.name] for field in fields(Event)]
+_ROWS: Final = select(events)
 
 
 def _event(row: dict[str, Any]) -> Event:
@@ -77,7 +77,7 @@ def page(
     Raises:
         InvalidRequest: `after` names no event of the job.
     """
-    query = select(*_COLUMNS).where(owned(events, scope), events.c.job_id == job_id)
+    query = _ROWS.where(owned(events, scope), events.c.job_id == job_id)
     if after is not None:
         cursor = tx.execute(
             select(events.c.seq).where(owned(events, scope), events.c.job_id == job_id, events.c.id == after)

@@ -5,19 +5,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, Literal
 
-from sqlalchemy import insert, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, func, insert, literal, or_, select, tuple_, update
 
 from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import MOVES, TERMINAL, Desired, Status
 from tunesmith.store import events as event_rows
-from tunesmith.store.scoping import due, owned, past
+from tunesmith.store.scoping import cursor, due, owned
 from tunesmith.store.session import Transaction
 from tunesmith.store.tables import job_metadata, jobs
 
 _COLUMNS: Final = [jobs.c[field.name] for field in fields(Job)]
-#: Built once: what is asked at every look shall not be put together anew.
-_ROWS: Final = select(*_COLUMNS)
+#: Built once, and of the table rather than of its columns: what is asked at every look shall not be put together anew.
+_ROWS: Final = select(jobs)
+#: How many jobs of a pair of metadata are counted to learn which of several is the rarest.
+_N_COUNTED: Final = 1000
 _QUEUE: Final = (jobs.c.queued_at, jobs.c.created_at, jobs.c.id)
 _UNOCCUPIED: Final = or_(jobs.c.attempt == 0, jobs.c.released_at.is_not(None))
 
@@ -38,7 +40,7 @@ def add(tx: Transaction, scope: Scope, job: Job, events: Sequence[NewEvent] = ()
         raise ValueError(f"job {job.id} is of {job.project_id}, not of {project_id}")
     tx.execute(insert(jobs).values(**asdict(job)))
     pairs = [
-        {"job_id": job.id, "key": key, "project_id": job.project_id, "value": value}
+        {"job_id": job.id, "key": key, "project_id": job.project_id, "value": value, "created_at": job.created_at}
         for key, value in (job.metadata or {}).items()
     ]
     if pairs:
@@ -51,7 +53,7 @@ def add(tx: Transaction, scope: Scope, job: Job, events: Sequence[NewEvent] = ()
 
 def get(tx: Transaction, scope: Scope, job_id: str, *, lock: bool = False) -> Job | None:
     """Return a job, or None; with `lock` nobody else changes it until the transaction ends."""
-    query = select(*_COLUMNS).where(jobs.c.id == job_id, owned(jobs, scope))
+    query = _ROWS.where(jobs.c.id == job_id, owned(jobs, scope))
     row = tx.one(query.with_for_update() if lock else query)
     return None if row is None else _job(row)
 
@@ -71,19 +73,39 @@ def page(
     Raises:
         InvalidRequest: `after` names no job of the scope.
     """
-    query = select(*_COLUMNS).where(owned(jobs, scope))
-    if after is not None:
-        query = query.where(past(tx, scope, jobs, after, newest_first=True))
+    query, position = _ROWS.where(owned(jobs, scope)), (jobs.c.created_at, jobs.c.id)
     if metadata == "null":
         query = query.where(jobs.c.metadata.is_(None))
     elif metadata:
-        for key, value in metadata.items():
-            pair = select(job_metadata.c.job_id).where(
-                owned(job_metadata, scope), job_metadata.c.key == key, job_metadata.c.value == value
-            )
-            query = query.where(jobs.c.id.in_(pair))
-    rows = tx.every(query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit + 1))
+        query, position = _with_pairs(tx, scope, metadata)
+    if after is not None:
+        query = query.where(tuple_(*position) < cursor(tx, scope, jobs, after))
+    rows = tx.every(query.order_by(*(column.desc() for column in position)).limit(limit + 1))
     return [_job(row) for row in rows[:limit]], len(rows) > limit
+
+
+def _with_pairs(
+    tx: Transaction, scope: Scope, pairs: Mapping[str, str]
+) -> tuple[Select[Any], tuple[ColumnElement[Any], ...]]:
+    """Return the jobs that have all the pairs, and their order: a walk along the index of the rarest pair."""
+
+    def has(key: str) -> ColumnElement[bool]:
+        return and_(owned(job_metadata, scope), job_metadata.c.key == key, job_metadata.c.value == pairs[key])
+
+    def n_jobs(key: str) -> int:
+        counted = select(literal(1)).where(has(key)).limit(_N_COUNTED).subquery()
+        return tx.execute(select(func.count()).select_from(counted)).scalar_one()
+
+    rarest = min(pairs, key=n_jobs) if len(pairs) > 1 else next(iter(pairs))
+    query = _ROWS.join_from(job_metadata, jobs, jobs.c.id == job_metadata.c.job_id).where(has(rarest))
+    other = job_metadata.alias()
+    for key in pairs:
+        if key != rarest:
+            own = select(literal(1)).where(
+                other.c.job_id == job_metadata.c.job_id, other.c.key == key, other.c.value == pairs[key]
+            )
+            query = query.where(own.exists())
+    return query, (job_metadata.c.created_at, job_metadata.c.job_id)
 
 
 def swap(
@@ -118,7 +140,7 @@ def swap(
 
 def unfinished(tx: Transaction, scope: Scope) -> list[Job]:
     """Return the jobs that have not ended, oldest first."""
-    query = select(*_COLUMNS).where(owned(jobs, scope), jobs.c.status.not_in(list(TERMINAL)))
+    query = _ROWS.where(owned(jobs, scope), jobs.c.status.not_in(list(TERMINAL)))
     return [_job(row) for row in tx.every(query.order_by(jobs.c.created_at, jobs.c.id))]
 
 
@@ -130,12 +152,12 @@ def occupied(tx: Transaction, scope: Scope, known: Mapping[str, Job] | None = No
     here = (owned(jobs, scope), jobs.c.released_at.is_(None), jobs.c.attempt > 0)
     order = (jobs.c.created_at, jobs.c.id)
     if not known:
-        return [_job(row) for row in tx.every(select(*_COLUMNS).where(*here).order_by(*order))]
+        return [_job(row) for row in tx.every(_ROWS.where(*here).order_by(*order))]
     versions = {row.id: row.version for row in tx.execute(select(jobs.c.id, jobs.c.version).where(*here).order_by(*order))}
     found = {job_id: job for job_id, job in known.items() if versions.get(job_id) == job.version}
     changed = [job_id for job_id in versions if job_id not in found]
     if changed:
-        query = select(*_COLUMNS).where(owned(jobs, scope), jobs.c.id.in_(changed))
+        query = _ROWS.where(owned(jobs, scope), jobs.c.id.in_(changed))
         found |= {row["id"]: _job(row) for row in tx.every(query)}
     return [found[job_id] for job_id in versions]
 
@@ -143,7 +165,7 @@ def occupied(tx: Transaction, scope: Scope, known: Mapping[str, Job] | None = No
 def drained(tx: Transaction, scope: Scope) -> list[Job]:
     """Return the jobs that a server paused, or asked to pause, for its own end, in the order of the queue."""
     here = (owned(jobs, scope), jobs.c.status.in_((Status.PAUSED, Status.RUNNING)), jobs.c.drained)
-    return [_job(row) for row in tx.every(select(*_COLUMNS).where(*here).order_by(*_QUEUE))]
+    return [_job(row) for row in tx.every(_ROWS.where(*here).order_by(*_QUEUE))]
 
 
 def waiting(
@@ -198,15 +220,13 @@ def untold(tx: Transaction, scope: Scope, *, limit: int) -> list[Job]:
 
 def starting_from(tx: Transaction, scope: Scope, adapter_key: str) -> list[Job]:
     """Return the unfinished jobs that tune an adapter further, oldest first."""
-    query = select(*_COLUMNS).where(
-        owned(jobs, scope), jobs.c.status.not_in(list(TERMINAL)), jobs.c.start_adapter == adapter_key
-    )
+    query = _ROWS.where(owned(jobs, scope), jobs.c.status.not_in(list(TERMINAL)), jobs.c.start_adapter == adapter_key)
     return [_job(row) for row in tx.every(query.order_by(jobs.c.created_at, jobs.c.id))]
 
 
 def using_file(tx: Transaction, scope: Scope, file_id: str) -> list[Job]:
     """Return the unfinished jobs that train or validate on a file, oldest first."""
-    query = select(*_COLUMNS).where(
+    query = _ROWS.where(
         owned(jobs, scope),
         jobs.c.status.not_in(list(TERMINAL)),
         or_(jobs.c.training_file == file_id, jobs.c.validation_file == file_id),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest migration.
-HEAD: Final = "0012"
+HEAD: Final = "0013"
 
 
 class NewerDatabase(Exception):

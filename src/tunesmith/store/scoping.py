@@ -1,6 +1,6 @@
 """The one place where a scope becomes SQL, a list's cursor a position, and backoff a condition."""
 
-from sqlalchemy import ColumnElement, Table, literal, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Table, Tuple, literal, or_, select, true, tuple_
 
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.queue import LONGEST_BACKOFF_S
@@ -27,9 +27,18 @@ def past(tx: Transaction, scope: Scope, table: Table, after: str, *, newest_firs
     Raises:
         InvalidRequest: the scope has no such row.
     """
+    # A comparison of rows, unlike an OR, is a range of the index.
+    row, place = tuple_(table.c.created_at, table.c.id), cursor(tx, scope, table, after)
+    return row < place if newest_first else row > place
+
+
+def cursor(tx: Transaction, scope: Scope, table: Table, after: str) -> Tuple:
+    """Return the place (`created_at`, `id`) of the row with id `after`.
+
+    Raises:
+        InvalidRequest: the scope has no such row.
+    """
     found = tx.execute(select(table.c.created_at).where(table.c.id == after, owned(table, scope))).one_or_none()
     if found is None:
         raise InvalidRequest(f"There is no object with id '{after}' to list after.", param="after")
-    # A comparison of rows, unlike an OR, is a range of the index.
-    row, cursor = tuple_(table.c.created_at, table.c.id), tuple_(literal(found.created_at), literal(after))
-    return row < cursor if newest_first else row > cursor
+    return tuple_(literal(found.created_at), literal(after))

@@ -43,12 +43,15 @@ class Transaction:
 
     def one(self, statement: Executable) -> dict[str, Any] | None:
         """Return the only row as a dictionary, or None; more than one is an error."""
-        row = self.connection.execute(statement).mappings().one_or_none()
-        return None if row is None else dict(row)
+        found = self.connection.execute(statement)
+        row = found.one_or_none()
+        return None if row is None else dict(zip(found.keys(), row, strict=True))
 
     def every(self, statement: Executable) -> list[dict[str, Any]]:
         """Return all rows as dictionaries."""
-        return [dict(row) for row in self.connection.execute(statement).mappings()]
+        found = self.connection.execute(statement)
+        names = tuple(found.keys())
+        return [dict(zip(names, row, strict=True)) for row in found]
 
 
 class Lanes:
@@ -104,9 +107,9 @@ class Database:
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._lanes = Lanes()
         if self.is_sqlite:
-            # One connection writes, others read beside it: that is what WAL allows.
+            # One connection writes, others read beside it: that is what WAL allows; one for each of 40 threads and the loop.
             self._writer = create_engine(parsed, pool_size=1, max_overflow=0)
-            self._reader = create_engine(parsed, pool_size=8, max_overflow=32)
+            self._reader = create_engine(parsed, pool_size=8, max_overflow=33)
             _prepare_sqlite(self._writer, "BEGIN IMMEDIATE")
             _prepare_sqlite(self._reader, "BEGIN")
         else:
@@ -207,4 +210,5 @@ def _prepare_sqlite(engine: Engine, begin: str) -> None:
 
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction] - SQLAlchemy calls it
-        connection.exec_driver_sql(begin)
+        raw: Any = connection.connection.dbapi_connection
+        raw.execute(begin)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -88,6 +89,14 @@ jobs = Table(
     Index(None, "status", "queued_at", "created_at", "id", "project_id"),
     Index(None, "status", "waiting_for", "queued_at"),
     Index(None, "released_at", "attempt"),
+    Index(
+        "ix_jobs_without_metadata",
+        "project_id",
+        "created_at",
+        "id",
+        sqlite_where=text("metadata IS NULL"),
+        postgresql_where=text("metadata IS NULL"),
+    ),
 )
 
 job_metadata = Table(
@@ -97,7 +106,9 @@ job_metadata = Table(
     Column("key", Text, primary_key=True),
     Column("project_id", String(64), nullable=False),
     Column("value", Text, nullable=False),
-    Index(None, "project_id", "key", "value"),
+    #: The job's own, so that a list by metadata is a walk along the index.
+    Column("created_at", Double, nullable=False),
+    Index(None, "project_id", "key", "value", "created_at", "job_id"),
 )
 
 events = Table(
