@@ -1,11 +1,14 @@
 """The form of dpo files: an input, and two answers to it of which one is preferred."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from tunesmith.core.chat import InvalidMessage, Message, Tool, check_messages, modern, text_of
 from tunesmith.data.jsonl import Line
 from tunesmith.data.rows import parallel_of, place_of, refuse_format, refuse_unknown, tools_of
+
+if TYPE_CHECKING:
+    from tunesmith.data.render import Conversation
 
 #: Today's names of the two answers, and what the first published schema called them.
 PREFERRED: Final = "preferred_output"
@@ -41,6 +44,7 @@ class PairForm:
     """Preferences: `input`, `preferred_output`, `non_preferred_output`; or the answers by their older names."""
 
     name: ClassVar[str] = "dpo"
+    messages: ClassVar[str] = "input.messages"
 
     def check_format(self, content: dict[str, Any], file_id: str) -> None:
         """Tell another method's format from a mistake, by the first row.
@@ -106,7 +110,7 @@ def _answer(content: dict[str, Any], name: str) -> Message:
     try:
         (message,) = check_messages(value, training=True)
     except InvalidMessage as error:
-        raise InvalidMessage(f"{name}: {error.reason}", field=error.field) from error
+        raise InvalidMessage(f"{name}: {error.reason}", field=error.param(name)) from error
     if message["role"] != "assistant":
         raise InvalidMessage(f"{name} must be an assistant message, not one of role {message['role']!r}")
     if message.get("weight") == 0:
@@ -120,3 +124,14 @@ def _said(message: Message) -> object:
     words = text_of(asked.get("content")) or asked.get("refusal") or ""
     calls = [(call["function"]["name"], call["function"]["arguments"]) for call in asked.get("tool_calls") or []]
     return words, calls
+
+
+def conversations(row: Pair) -> "tuple[Conversation, Conversation]":
+    """Return a row's two conversations, preferred first, in which nothing but the last message is trained."""
+    context = [_untrained(message) for message in row.messages]
+    preferred, other = [*context, row.preferred], [*context, row.non_preferred]
+    return (preferred, row.tools, row.parallel_tool_calls), (other, row.tools, row.parallel_tool_calls)
+
+
+def _untrained(message: Message) -> Message:
+    return {**message, "weight": 0} if message["role"] == "assistant" else message

@@ -39,6 +39,7 @@ class PromptForm:
     """Prompts: `messages` that end with the user's turn, `tools`, and any other keys."""
 
     name: ClassVar[str] = "reinforcement"
+    messages: ClassVar[str] = "messages"
 
     def check_format(self, content: dict[str, Any], file_id: str) -> None:
         """Tell another method's format from a mistake, by the first row.

@@ -1,8 +1,8 @@
 """Training rows from a JSONL stream, every rule of a method's form checked, in constant memory; and the supervised form.
 
 Errors speak in OpenAI's words and count examples and messages from 1. `scan_rows` goes on past bad rows and collects what
-is wrong with them; `read_rows` stops at the first. Rules that need a tokenizer are `worker/validate.py`'s. The other forms
-are `data/pairs.py` and `data/prompts.py`.
+is wrong with them; `read_rows` stops at the first. Rules that need a tokenizer are `survey.py`'s. The other forms
+are `pairs.py` and `prompts.py`.
 """
 
 from collections.abc import Iterator
@@ -55,6 +55,8 @@ class Form(Protocol[RowT_co]):
 
     #: The method's name on the wire.
     name: ClassVar[str]
+    #: Where a row has its messages.
+    messages: ClassVar[str]
 
     def check_format(self, content: dict[str, Any], file_id: str) -> None:
         """Tell another method's format from a mistake, by the first row.
@@ -95,25 +97,42 @@ class Row:
         return place_of(self.example, self.line)
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row."""
+
+    #: With the row's name before it.
+    text: str
+    #: 1-based, as an editor counts.
+    line: int
+    #: The way to it inside the row, such as `messages[1].content`; empty where it is the whole row.
+    field: str = ""
+
+
 @dataclass(slots=True)
 class Problems:
     """What is wrong with a file: the first few in words, the rest as a number."""
 
     n_shown: int = 5
     n_total: int = 0
-    texts: list[str] = field(default_factory=list[str])
+    found: list[Problem] = field(default_factory=list[Problem])
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, line: int, field: str = "") -> None:
         """Take one more."""
         self.n_total += 1
-        if len(self.texts) < self.n_shown:
-            self.texts.append(text)
+        if len(self.found) < self.n_shown:
+            self.found.append(Problem(text, line, field))
+
+    @property
+    def texts(self) -> list[str]:
+        """The first few in words."""
+        return [problem.text for problem in self.found]
 
     def __bool__(self) -> bool:
         return self.n_total > 0
 
     def __str__(self) -> str:
-        more = self.n_total - len(self.texts)
+        more = self.n_total - len(self.found)
         return "; ".join(self.texts) + (f"; and {more:,} more" if more else "")
 
 
@@ -136,14 +155,15 @@ def scan_rows(
         try:
             content = parse_object(line, max_line_bytes=max_line_bytes)
         except NotJson as error:
-            problems.add(f"Line {line.number} {error}")
+            problems.add(f"Line {line.number} {error}", line.number)
             continue
         if example == 1:
             form.check_format(content, file_id)
         try:
             yield form.row(content, line, example)
         except InvalidMessage as error:
-            problems.add(f"{place_of(example, line.number)}{_where(error)} {error.reason}")
+            text = f"{place_of(example, line.number)}{_where(error)} {error.reason}"
+            problems.add(text, line.number, _field(error, form.messages))
 
 
 def read_rows(stream: Stream, *, form: Form[RowT], max_line_bytes: int) -> Iterator[RowT]:
@@ -212,6 +232,7 @@ class ChatForm:
     """The form of supervised files: a chat a row, whose assistant's words are trained."""
 
     name: ClassVar[str] = "supervised"
+    messages: ClassVar[str] = "messages"
 
     def check_format(self, content: dict[str, Any], file_id: str) -> None:
         """Tell another method's format from a mistake, by the first row.
@@ -275,3 +296,7 @@ def tools_of(tools: object, functions: object = None) -> list[Tool] | None:
 
 def _where(error: InvalidMessage) -> str:
     return ":" if error.number is None else f", message {error.number}"
+
+
+def _field(error: InvalidMessage, messages: str) -> str:
+    return error.field if error.number is None else error.param(messages)

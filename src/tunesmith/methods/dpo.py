@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunesmith.core.chat import Message
-from tunesmith.data.pairs import Pair, PairForm
+from tunesmith.data.pairs import Pair, PairForm, conversations
 from tunesmith.data.rows import Form
 from tunesmith.methods.base import Auto, LossSum, Scored
 from tunesmith.methods.supervised import SupervisedHyperparameters
@@ -93,14 +93,3 @@ class Dpo:
                 "nll_loss": (nll_P.sum(), n_pairs),
             }
         return LossSum(total, n_pairs, figures)
-
-
-def conversations(row: Pair) -> "tuple[Conversation, Conversation]":
-    """Return a row's two conversations, preferred first, in which nothing but the last message is trained."""
-    context = [_untrained(message) for message in row.messages]
-    preferred, other = [*context, row.preferred], [*context, row.non_preferred]
-    return (preferred, row.tools, row.parallel_tool_calls), (other, row.tools, row.parallel_tool_calls)
-
-
-def _untrained(message: Message) -> Message:
-    return {**message, "weight": 0} if message["role"] == "assistant" else message

@@ -78,15 +78,7 @@ class Jobs:
             InvalidRequest: a file or the model cannot be used; files are looked at before the model, as OpenAI does.
             NotAvailable: an integration comes with another release.
         """
-        with self._db.read() as tx:
-            usable_files(tx, scope, request)
-            tuned = models.find(tx, scope, request.model)
-        base = self._base(request.model, tuned)
-        if request.integrations:
-            raise NotAvailable(
-                "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
-            )
-        job = self._new(scope, request, base, tuned)
+        job, tuned = self._prepared(scope, request)
         with self._db.begin() as tx:
             # What the job stands on may have been deleted since it was looked at.
             usable_files(tx, scope, request)
@@ -100,6 +92,22 @@ class Jobs:
         log.info("job.created", job=job.id, model=job.model, base=job.base)
         self._on_change()
         return stored
+
+    def prepare(self, scope: Project, request: CreateJob) -> Job:
+        """Return the job that `create` would make, with the same checks, and make none; raises as `create` does."""
+        return self._prepared(scope, request)[0]
+
+    def _prepared(self, scope: Project, request: CreateJob) -> tuple[Job, TunedModel | None]:
+        """Return a job to be, and the tuned model that it starts from, if any."""
+        with self._db.read() as tx:
+            usable_files(tx, scope, request)
+            tuned = models.find(tx, scope, request.model)
+        base = self._base(request.model, tuned)
+        if request.integrations:
+            raise NotAvailable(
+                "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
+            )
+        return self._new(scope, request, base, tuned), tuned
 
     def _base(self, model: str, tuned: TunedModel | None) -> Base:
         """Return the base under the model, ready and unchanged."""

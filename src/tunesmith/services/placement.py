@@ -11,40 +11,25 @@ from tunesmith.core.channel import Task
 from tunesmith.core.clock import Clock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
-from tunesmith.core.machine import n_cores
 from tunesmith.core.settings import Settings
 from tunesmith.domain import events as wording
 from tunesmith.domain import reconcile
-from tunesmith.domain.file import File
-from tunesmith.domain.job import Checkpoint, Job, NewEvent
-from tunesmith.domain.model import Base
+from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.ports import Handle
 from tunesmith.domain.queue import sentence
 from tunesmith.domain.scope import Everywhere, Project, Scope
 from tunesmith.domain.states import Desired, Status
-from tunesmith.domain.tasks import TrainSpec, ValidateSpec
-from tunesmith.graders.sandbox.environment import FOLDER as GRADER_ENV
 from tunesmith.services.attempts import Attempts, token_sha256
 from tunesmith.services.queue import limits
-from tunesmith.store import checkpoints, events, files, jobs, models, queue
+from tunesmith.services.specs import Gone, Specs, newest_checkpoint
+from tunesmith.store import events, jobs, models, queue
 from tunesmith.store.session import Database, Transaction
 
 log = structlog.get_logger()
 
-#: Bases with fewer parameters train on one thread: their matrix products are too small to share, and threads that wait for
-#: each other spin.
-N_SMALL_BASE: Final = 50_000_000
 _SCOPE: Final = Everywhere("the scheduler places every project's jobs")
 #: The lease where another server could start the job of a worker that this one does not hear.
 _LEASE_S: Final = 10.0
-
-
-class _Gone(Exception):
-    """What a queued job needs is no longer there; `error` is what the job will show."""
-
-    def __init__(self, code: str, param: str, message: str) -> None:
-        super().__init__(message)
-        self.error = {"code": code, "param": param, "message": message}
 
 
 class Placement:
@@ -67,7 +52,7 @@ class Placement:
         self._clock = clock
         self._ids = ids
         self._settings = settings
-        self._blobs_url = blobs_url
+        self._specs = Specs(settings, blobs_url)
         self._socket = socket
         #: The rows of the last look; they are read again only when their version has changed.
         self._seen: dict[str, Job] = {}
@@ -136,8 +121,8 @@ class Placement:
             if job is None or job.status is not status or job.attempt != start.attempt:
                 return None
             try:
-                spec = self._validate_spec(tx, job) if start.kind == "validate" else self._train_spec(tx, job)
-            except _Gone as gone:
+                spec = (self._specs.validate if start.kind == "validate" else self._specs.train)(tx, job).to_mapping()
+            except Gone as gone:
                 news: list[NewEvent] = []
                 self._attempts.fail(tx, job, gone.error, news)
                 events.append(tx, _scope(job), job.id, job.attempt, news)
@@ -235,7 +220,7 @@ class Placement:
             )
             if moved is None:
                 return
-            newest = _newest_checkpoint(tx, job)
+            newest = newest_checkpoint(tx, job)
             event = wording.lost(job.attempt, requeue.reason, newest.step if newest is not None else None)
             events.append(tx, _scope(job), job.id, job.attempt, [event])
             failpoint("placement.requeue")
@@ -262,7 +247,7 @@ class Placement:
             )
             if moved is None:
                 return  # withdrawn meanwhile: the next look decides
-            newest = _newest_checkpoint(tx, job)
+            newest = newest_checkpoint(tx, job)
             event = wording.stopped_short(moved.version, pause.reason, newest.step if newest is not None else None)
             events.append(tx, _scope(job), job.id, job.attempt, [event])
             failpoint("placement.pause")
@@ -289,103 +274,6 @@ class Placement:
             events.append(tx, _scope(job), job.id, job.attempt, news)
             failpoint("placement.give_up")
 
-    def _validate_spec(self, tx: Transaction, job: Job) -> dict[str, Any]:
-        base = _base(tx, job)
-        training, validation = _files(tx, job)
-        return ValidateSpec(
-            method=job.method,
-            method_config=job.method_config,
-            base_path=base.path,
-            context_length=base.context_length,
-            blobs=self._blobs_url,
-            training_file=training.id,
-            training_key=training.key,
-            validation_file=validation.id if validation is not None else None,
-            validation_key=validation.key if validation is not None else None,
-            max_line_bytes=self._settings.max_line_bytes,
-            base_name=base.name,
-            longer_bases=_longer(tx, base),
-            created_at=job.created_at,
-        ).to_mapping()
-
-    def _train_spec(self, tx: Transaction, job: Job) -> dict[str, Any]:
-        base = _base(tx, job)
-        training, validation = _files(tx, job)
-        newest = _newest_checkpoint(tx, job)
-        return TrainSpec(
-            method=job.method,
-            hyperparameters=job.resolved or {},
-            method_config=job.method_config,
-            seed=job.seed,
-            base_path=base.path,
-            base_name=base.name,
-            context_length=base.context_length,
-            pins=job.pins,
-            blobs=self._blobs_url,
-            training_key=training.key,
-            validation_key=validation.key if validation is not None else None,
-            output_key=f"jobs/{job.id}/attempts/{job.attempt + 1}",
-            start_adapter=job.start_adapter,
-            resume_key=newest.key if newest is not None else None,
-            threads=self._threads(base),
-            max_line_bytes=self._settings.max_line_bytes,
-            created_at=job.created_at,
-            processes=self._settings.training_processes,
-            spread=self._settings.training_spread,
-            extra=self._grading() if job.method == "reinforcement" else {},
-        ).to_mapping()
-
-    def _grading(self) -> dict[str, Any]:
-        """Return where a trainer's graders have their packages, and how well they are to be confined."""
-        return {
-            "grader_env": str(self._settings.data_dir.absolute() / GRADER_ENV),
-            "sandbox_reduced": self._settings.sandbox_reduced,
-        }
-
-    def _threads(self, base: Base) -> int:
-        if self._settings.training_threads is not None:
-            return self._settings.training_threads
-        if base.n_parameters < N_SMALL_BASE:
-            return 1
-        return max(1, n_cores() // (self._settings.training_slots * self._settings.training_processes))
-
 
 def _scope(job: Job) -> Scope:
     return Project(job.project_id, job.organization_id)
-
-
-def _newest_checkpoint(tx: Transaction, job: Job) -> Checkpoint | None:
-    found, _ = checkpoints.page(tx, _scope(job), job.id, after=None, limit=100)
-    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
-
-
-def _base(tx: Transaction, job: Job) -> Base:
-    base = models.get_base(tx, Everywhere("bases belong to the server"), job.base)
-    if base is None:
-        message = (
-            f"The base model '{job.base}' was removed while the job waited. "
-            f"Add it again with `tunesmith models add {job.base} SOURCE` and create the job anew."
-        )
-        raise _Gone("model_not_available", "model", message)
-    return base
-
-
-def _longer(tx: Transaction, base: Base) -> dict[str, int]:
-    """Return the context lengths of the ready bases that hold longer rows, by name, shortest first."""
-    bases = models.bases(tx, Everywhere("bases belong to the server"))
-    longer = [other for other in bases if other.status == "ready" and other.context_length > base.context_length]
-    return {other.name: other.context_length for other in sorted(longer, key=lambda other: other.context_length)}
-
-
-def _files(tx: Transaction, job: Job) -> tuple[File, File | None]:
-    # A job that has begun to train goes on although the file was deleted meanwhile.
-    find = files.get if job.started_at is None else files.retained
-    training = find(tx, _scope(job), job.training_file)
-    if training is None:
-        raise _Gone("deleted_training_file", "training_file", "The job failed because the training file was deleted")
-    if job.validation_file is None:
-        return training, None
-    validation = find(tx, _scope(job), job.validation_file)
-    if validation is None:
-        raise _Gone("deleted_validation_file", "validation_file", "The job failed because the validation file was deleted")
-    return training, validation

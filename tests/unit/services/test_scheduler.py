@@ -316,9 +316,9 @@ def test_the_newest_of_many_checkpoints_is_the_one_to_go_on_from(rig):
     ids=["small", "as set", "large"],
 )
 def test_small_bases_train_on_one_thread(make_rig, monkeypatch, n_parameters, setting, threads):
-    from tunesmith.services import placement
+    from tunesmith.services import specs
 
-    monkeypatch.setattr(placement, "n_cores", lambda: 12)
+    monkeypatch.setattr(specs, "n_cores", lambda: 12)
     rig = make_rig(training_slots=2, training_threads=setting)
     rig.file("file-t")
     with rig.db.begin() as tx:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tunesmith.data.lengths import Context
 from tunesmith.data.pairs import OLDER, Pair
 from tunesmith.data.render import Measure
 from tunesmith.data.rows import Placed
 from tunesmith.data.spans import Draft
-from tunesmith.worker.lengths import Context
 
 _N_SHOWN: Final = 5
 

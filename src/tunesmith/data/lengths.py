@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from tunesmith.data.pairs import NON_PREFERRED, PREFERRED, Pair
+from tunesmith.data.pairs import NON_PREFERRED, PREFERRED, Pair, conversations
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Measure, Renderer, RenderError
 from tunesmith.data.rows import Row
 from tunesmith.data.spans import Draft
 from tunesmith.data.thinking import thinking
-from tunesmith.methods.dpo import conversations
 
 #: Tokens that the shortest answer worth sampling has room for.
 N_MIN_ANSWER: Final = 16
