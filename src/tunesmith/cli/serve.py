@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from tunesmith.api.app import create_app
 from tunesmith.api.internal import create_internal_app
 from tunesmith.api.middleware import is_loopback
-from tunesmith.api.protocol import Protocol
+from tunesmith.api.protocol import N_HEAD_BYTES, Protocol
 from tunesmith.bootstrap import Composed, compose
 from tunesmith.core.data_folder import FolderRefused
 from tunesmith.core.errors import Unavailable
@@ -31,6 +31,9 @@ REFUSED: Final = 1
 FAREWELL_S: Final = 3
 #: How soon a thread gives way to another that waits: an answer changes threads some times, and the scheduler is one of them.
 SWITCH_S: Final = 0.0005
+
+#: Between two looks for slow clients, in tenths of a second.
+N_TICKS: Final = 5
 
 log = structlog.get_logger()
 
@@ -92,17 +95,19 @@ def listen(host: str, port: int) -> socket.socket:
 class Door(uvicorn.Server):
     """A server whose signals are somebody else's business."""
 
-    def __init__(self, app: ASGIApp, *, uds: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, uds: str | None = None, patience_s: float | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 uds=uds,
-                http=cast("type[asyncio.Protocol]", partial(Protocol, ids=Ids())),
+                http=cast("type[asyncio.Protocol]", partial(Protocol, ids=Ids(), patience_s=patience_s)),
+                loop="asyncio",
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                h11_max_incomplete_event_size=N_HEAD_BYTES,
                 timeout_graceful_shutdown=FAREWELL_S,
             )
         )
@@ -111,6 +116,14 @@ class Door(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         """Leave the signals alone: two servers share this process."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look for slow clients now and then."""
+        if counter % N_TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                cast("Protocol", connection).look(now)
+        return await super().on_tick(counter)
 
     async def opened(self, task: asyncio.Task[None]) -> None:
         """Wait until the door is open."""
@@ -136,7 +149,7 @@ async def run(
     """
     channel = composed.folder.run / "channel.sock"
     inner = Door(create_internal_app(composed.attempts, composed.tools), uds=str(channel))
-    outer = Door(create_app(composed.services))
+    outer = Door(create_app(composed.services), patience_s=composed.settings.slow_client_s)
     tasks = [asyncio.create_task(inner.serve())]
     try:
         await inner.opened(tasks[0])

@@ -101,6 +101,18 @@ class TooLarge(ApiError):
     status = 413
 
 
+class HeadTooLarge(ApiError):
+    """The request's line and headers are larger than the limit (431)."""
+
+    status = 431
+
+
+class RequestTimeout(ApiError):
+    """The request did not come in time (408, which every SDK sends again)."""
+
+    status = 408
+
+
 class BadGateway(ApiError):
     """A server that this one had to ask answers what is of no use (502)."""
 

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Largest line of a training file."""
     max_body_bytes: int = Field(default=32 * MEGABYTE, ge=1)
     """Largest JSON body."""
+    slow_client_s: float = Field(default=30.0, gt=0)
+    """Seconds for the head of a request, and for 500 times as many bytes of a body or answer; who is slower is cut off."""
     responses_kept_days: int | None = Field(default=30, ge=1)
     """Days for which a stored response can be read and gone on from; None keeps it until it is deleted."""
     results_base64: bool = False
