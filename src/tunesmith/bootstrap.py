@@ -36,6 +36,7 @@ from tunesmith.services.deliveries import Deliveries
 from tunesmith.services.drain import Drain
 from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
+from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
@@ -57,6 +58,7 @@ from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.vllm import Vllm
 from tunesmith.services.warmth import Warmth
 from tunesmith.services.webhooks import Webhooks
+from tunesmith.sight.prometheus import Prometheus
 from tunesmith.store.migrate import NewerDatabase
 from tunesmith.store.session import Database, DatabaseInUse
 
@@ -149,12 +151,13 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         threads=settings.training_threads or 1,
         clock=clock,
     )
+    sight = Prometheus()
     executor = LocalExecutor(folder.path / "attempts", spares=spares)
     inference = Resident(folder.run, settings=settings, clock=clock)
     warmth = Warmth(inference, wanted=settings.sampler_warm)
     sandbox = Sandbox(Environment(folder.path / GRADER_ENV), reduced=settings.sandbox_reduced)
     wake = _Later()
-    attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake)
+    attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake, sight=sight)
     placement = Placement(
         db=db,
         attempts=attempts,
@@ -168,7 +171,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
     wake.call = scheduler.wake
     bases = Bases(db=db, clock=clock, settings=settings, on_removed=inference.unload)
-    jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake)
+    jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake, sight=sight)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
@@ -179,13 +182,13 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     embeddings = Embeddings(bases, servers, embedders, clock)
     vllm = Vllm(servers, folder.path / "blobs", n_most=settings.vllm_adapters)
     passing = Passing(servers, pictures, clock, ids, vllm)
-    chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids)
+    chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids, sight=sight)
 
     def tools(scope: Project) -> Tools:
         judges = Judging(db, bases, servers, pictures, chat, scope)
         return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, embeddings))
 
-    grading = Grading(tools=tools, ids=ids)
+    grading = Grading(tools=tools, ids=ids, sight=sight)
     services = Services(
         settings=settings,
         clock=clock,
@@ -214,10 +217,12 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         rewards=Rewards(db=db, blobs=blobs, grading=grading, settings=settings),
         rollouts=Rollouts(db=db, blobs=blobs),
         samplers=Samplers(db=db, bases=bases, inference=inference),
+        sight=sight,
+        figures=Figures(db, folder.path, bases, inference, sight, clock),
     )
     sweeping = (files, services.uploads, services.idempotency, services.responses, services.webhooks)
     retention = Retention(*(each.sweep for each in sweeping))
-    deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender)
+    deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, sight=sight)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
         settings,

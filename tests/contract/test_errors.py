@@ -305,8 +305,9 @@ def test_a_crash_is_a_500_with_the_request_id_and_no_details(served: Any, serve_
             assert (answer.status_code, error["type"]) == (500, "server_error")
             assert answer.headers["x-request-id"] in error["message"]
             assert "secret" not in answer.text
-            assert logs[-1]["request"] == answer.headers["x-request-id"]
-            assert logs[-1]["exc_info"] is not None
+            (crashed,) = (line for line in logs if line["event"] == "request.crashed" and line["path"] == path)
+            assert crashed["request"] == answer.headers["x-request-id"]
+            assert crashed["exc_info"] is not None
         answer = http.get("/v1/full")
         assert (answer.status_code, answer.headers["x-should-retry"]) == (507, "false")
         assert "disk is full" in error_of(answer)["message"]

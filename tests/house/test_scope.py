@@ -227,6 +227,9 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "webhooks.change_delivery": ((DELIVERY,), {"n_tries": 9}),
     "webhooks.give_up": ((ENDPOINT, "stolen"), {}),
     "webhooks.sweep": ((), {"before": 9.0, "limit": 9}),
+    "figures.of_jobs": ((), {}),
+    "figures.queued_since": ((), {}),
+    "figures.of_deliveries": ((), {}),
     "files.add": ((_file(),), {}),
     "files.get": ((FILE,), {}),
     "files.retained": ((FILE,), {}),
@@ -321,8 +324,8 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         files.delete_one(tx, OTHER, FILE)
     if name == "jobs.drained":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.PAUSED, drained=True)
-    if name == "jobs.untold":
-        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, released_at=1.0)
+    if name in ("figures.queued_since", "jobs.untold"):
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, queued_at=1.0, released_at=1.0)
     if name == "jobs.waiting":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
     if name == "webhooks.sweep":

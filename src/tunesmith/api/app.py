@@ -32,6 +32,7 @@ from tunesmith.api import (
     uploads,
     webhooks,
 )
+from tunesmith.api.access import Access
 from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
 from tunesmith.services.all import Services
@@ -102,4 +103,5 @@ def framed(routes: ASGIApp, services: Services) -> ASGIApp:
         return upload if scope["path"] == "/v1/files" else other
 
     limited = BodyLimit(LoopbackOnly(routes), clock=services.clock, cap=cap)
-    return Frame(limited, clock=services.clock, ids=services.ids)
+    seen = Access(limited, clock=services.clock, sight=services.sight)
+    return Frame(seen, clock=services.clock, ids=services.ids)

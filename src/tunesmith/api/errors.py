@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from tunesmith.api.once import ONCE, Once
 from tunesmith.api.refusals import explain
+from tunesmith.core import logs
 from tunesmith.core.errors import (
     ApiError,
     InternalError,
@@ -128,6 +129,7 @@ async def _system(request: Request, error: Exception) -> Response:
 async def _crash(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("tunesmith.request_id", "unknown")
     log.error("request.crashed", request=request_id, verb=request.method, path=request.url.path, exc_info=error)
+    logs.told(error)
     told = InternalError(f"The server failed on this request. Its log tells why under {request_id}.")
     # Starlette raises the error again once this is sent, and uvicorn then closes the connection: the client should know.
     return render(told, {"connection": "close"})

@@ -1,4 +1,4 @@
-"""Whether the server lives (`/healthz`) and whether it can serve (`/readyz`)."""
+"""Whether the server lives (`/healthz`), whether it can serve (`/readyz`), and what a monitor reads of it (`/metrics`)."""
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -20,3 +20,10 @@ async def ready(served: Served, caller: Caller) -> Response:
     """Answer once the database does; `sandbox` is the level of the sandbox of `python` graders, `probing` at first."""
     await run_in_threadpool(served.jobs.page, caller.scope, after=None, limit=1, metadata=None)
     return JSONResponse({"status": "ready", "sandbox": served.grading.sandbox_level(caller.scope)})
+
+
+@router.get("/metrics")
+async def metrics(served: Served) -> Response:
+    """Answer with every figure, in Prometheus's text format."""
+    text, media_type = await served.figures.exposition()
+    return Response(text, media_type=media_type)

@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Final, TextIO, cast
+from typing import Final, cast
 
 import structlog
 import typer
@@ -21,6 +20,7 @@ from tunesmith.api.internal import create_internal_app
 from tunesmith.api.middleware import is_loopback
 from tunesmith.api.protocol import N_HEAD_BYTES, Protocol
 from tunesmith.bootstrap import Composed, compose
+from tunesmith.core import logs
 from tunesmith.core.data_folder import FolderRefused
 from tunesmith.core.errors import Unavailable
 from tunesmith.core.ids import Ids
@@ -44,7 +44,7 @@ class CannotServe(Exception):
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, with logs on stderr; return the exit code."""
-    _log_to_stderr()
+    logs.configure(level=settings.log_level, form=settings.log_format)  # stdout holds the ready line alone
     sys.setswitchinterval(SWITCH_S)
     return start(settings)
 
@@ -191,33 +191,3 @@ async def _until_signalled(composed: Composed, listener: socket.socket) -> None:
 
     await run(composed, listener, ended=ended, ready=ready, hurry=hurry)
     log.info("server.stopped")
-
-
-class _Log:
-    """Standard error as a log that nobody fails by: on a full disk, or a pipe that nobody reads, lines are lost."""
-
-    def write(self, text: str) -> None:
-        """Write, or not."""
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Flush, or not."""
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-
-
-def _log_to_stderr() -> None:
-    """Send every log line to stderr: stdout holds the ready line alone."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Log())),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -1,6 +1,7 @@
 """Every setting of the server in one class: flags first, then `TUNESMITH_*`, then `tunesmith.toml`, then the default."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import (
@@ -88,6 +89,10 @@ class Settings(BaseSettings):
     """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
     webhook_hosts: str | None = None
     """HOST or HOST:PORT, with commas between: where webhooks may go although it is no public address or not https."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged; `info` has a line for every request."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """Form of the log on standard error; `auto` is text on a terminal and one JSON object a line elsewhere."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
     """Token for gated repositories of the Hugging Face hub."""
 

@@ -6,6 +6,7 @@ lives as long as their keeper (`Starter`); a thread of each process's own waits 
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import subprocess
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -145,11 +146,19 @@ class SamplerProcess:
         assert process.stderr is not None
         with process.stderr as stderr:
             for line in stderr:
-                if line.strip():
-                    self._last_words = f" ({line.decode(errors='replace').strip().rstrip('.')[:_LONGEST_WORDS]})"
-                # Whoever closed the log does not end the process by it.
-                with contextlib.suppress(OSError):
-                    os.write(2, line)
+                text = line.decode(errors="replace").strip()
+                if text:
+                    self._last_words = f" ({text.rstrip('.')[:_LONGEST_WORDS]})"
+                    self._relay(text)
+
+    def _relay(self, text: str) -> None:
+        try:
+            said: dict[str, Any] = json.loads(text)
+            event, level = said.pop("event"), said.pop("level")
+            said.pop("timestamp", None)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            event, level, said = "sampler.said", "warning", {"line": text}  # no line of a log: a library's, or a traceback
+        log.log(logging.getLevelNamesMapping()[level.upper()], event, **{"base": self.base_path, "pid": self.pid, **said})
 
     def _end(self, code: int | None, reason: str) -> None:
         with contextlib.suppress(OSError):

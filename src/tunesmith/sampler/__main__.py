@@ -4,9 +4,12 @@ import gc
 import os
 import sys
 
+from tunesmith.core import logs
+
 
 def run() -> int:
     """Run the process until it ends; return its exit code."""
+    logs.configure(form="json")  # the server reads it, and tells it in its own form
     gc.disable()  # what is imported stays: looking through it for garbage takes a sixth of the start
     if "--embedding" in sys.argv:
         from tunesmith.sampler.embedding import main  # noqa: PLC0415 - seconds of torch

@@ -6,6 +6,7 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Spares
+from tunesmith.domain.sight import Sight
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
@@ -13,6 +14,7 @@ from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
+from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
@@ -62,3 +64,5 @@ class Services:
     rewards: Rewards
     rollouts: Rollouts
     samplers: Samplers
+    sight: Sight
+    figures: Figures

@@ -20,8 +20,10 @@ from tunesmith.domain.model import checkpoint_name, tuned_name
 from tunesmith.domain.ports import Blobs, Stored
 from tunesmith.domain.results import FILENAME, PURPOSE, results_csv
 from tunesmith.domain.scope import Everywhere, Project, Scope
+from tunesmith.domain.sight import FENCED, UNSEEN, Sight
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services import checkpoints
+from tunesmith.services.watching import Steps
 from tunesmith.store import events, files, jobs, metrics, outbox
 from tunesmith.store.session import Database, Transaction
 
@@ -50,6 +52,7 @@ class Attempts:
         ids: Ids,
         settings: Settings,
         on_change: Callable[[], None],
+        sight: Sight = UNSEEN,
     ) -> None:
         self._db = db
         self._blobs = blobs
@@ -57,6 +60,8 @@ class Attempts:
         self._ids = ids
         self._settings = settings
         self._on_change = on_change
+        self.sight = sight
+        self._steps = Steps(sight)
         #: First step and its time, by attempt: what the pace of a run is measured from.
         self._pace: dict[tuple[str, int], tuple[int, float]] = {}
 
@@ -67,8 +72,12 @@ class Attempts:
             Fenced: the attempt is not the job's current one.
             WrongToken: the token is not the attempt's.
         """
-        self._authorise(job_id, attempt, token)
-        return self._take_all(job_id, attempt, reports)
+        try:
+            self._authorise(job_id, attempt, token)
+            return self._take_all(job_id, attempt, reports)
+        except Fenced:
+            self.sight.count(FENCED)
+            raise
 
     def heartbeat(self, job_id: str, attempt: int, token: str) -> str:
         """Return what the job's owner wants; raises as `report` does."""
@@ -84,9 +93,11 @@ class Attempts:
         try:
             self._take_all(job_id, attempt, reports)
         except Fenced:
+            self.sight.count(FENCED)
             log.info("attempt.fenced", job=job_id, attempt=attempt, n_reports=len(reports))
         for key in [key for key in list(self._pace) if key[0] == job_id]:  # a cancel has raised the attempt since
             self._pace.pop(key, None)
+        self._steps.forget(job_id)
 
     def _authorise(self, job_id: str, attempt: int, token: str) -> Job:
         with self._db.read() as tx:
@@ -123,6 +134,7 @@ class Attempts:
                 events.append(tx, _scope(job), job.id, attempt, news)
             failpoint("attempts.commit")
         self._forget(dropped)
+        self._steps.take(job.method, reports)
         if job.status is not before or any(report.kind == channel.EXITED for report in reports):
             self._on_change()
         return str(job.desired)

@@ -20,8 +20,10 @@ from tunesmith.data.thinking import Thought, n_tokens
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Adapter, Blobs, GenerateRequest, Inference
 from tunesmith.domain.scope import Project
+from tunesmith.domain.sight import UNSEEN, Sight
 from tunesmith.services.bases import Bases
 from tunesmith.services.binding import binding, refuse_images, switched
+from tunesmith.services.watching import watched
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
@@ -161,6 +163,7 @@ class Chat:
     elsewhere: Elsewhere
     clock: Clock
     ids: Ids
+    sight: Sight = UNSEEN
     _renderers: "dict[tuple[str, str, str], Renderer]" = field(default_factory=dict)
 
     async def answer(self, scope: Project, request: ChatRequest) -> Answer:
@@ -170,9 +173,17 @@ class Chat:
             UnknownModel: no such model in this project.
             InvalidRequest: the base is not in order, the messages cannot be rendered, or they do not fit the context.
         """
+        began = self.clock.monotonic()
         base, adapter = await to_thread.run_sync(self._named, scope, request.model)
-        if base.upstream is not None:
-            return await self.elsewhere.answer(base, request, adapter)
+        if base.upstream is None:
+            answer = await self._here(scope, base, request, adapter)
+        else:
+            answer = await self.elsewhere.answer(base, request, adapter)
+        answer.deltas = watched(answer.deltas, answer, self.sight, self.clock, base=base.name, began=began)
+        return answer
+
+    async def _here(self, scope: Project, base: Base, request: ChatRequest, adapter: Adapter | None) -> Answer:
+        """Return the answer of a base that is resident here, or of an adapter on it."""
         served, prompt = await to_thread.run_sync(self._prepare, base, adapter, request)
         generate = GenerateRequest(
             prompt=prompt.tokens,

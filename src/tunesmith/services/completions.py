@@ -15,6 +15,7 @@ from tunesmith.data.vocabulary import TokenLogprob
 from tunesmith.domain.ports import PROMPT, GenerateRequest, Sampled
 from tunesmith.domain.scope import Project
 from tunesmith.services.chat import Answer, Chat, Served
+from tunesmith.services.watching import watched
 
 if TYPE_CHECKING:
     from tunesmith.data.render import TextStream
@@ -68,6 +69,7 @@ class Completions:
             UnknownModel: no such model in this project.
             InvalidRequest: the base is not in order, or a prompt cannot be read or does not fit the context.
         """
+        began = self.chat.clock.monotonic()
         served, prompts = await to_thread.run_sync(self._prepare, scope, request)
         answer = Answer(
             id=self.chat.ids.completion(),
@@ -79,7 +81,8 @@ class Completions:
         )
         each = self._best if request.best_of > request.n else self._choices
         streams = (each(scope, request, served, prompt, answer, number * request.n) for number, prompt in enumerate(prompts))
-        answer.deltas = merged(streams, n_at_once=min(_N_AT_ONCE, len(prompts)))
+        deltas = merged(streams, n_at_once=min(_N_AT_ONCE, len(prompts)))
+        answer.deltas = watched(deltas, answer, self.chat.sight, self.chat.clock, base=served.base.name, began=began)
         return answer
 
     def _prepare(self, scope: Project, request: CompletionRequest) -> tuple[Served, list[_Prompt]]:

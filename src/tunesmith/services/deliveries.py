@@ -12,6 +12,7 @@ from tunesmith.core.errors import ApiError
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.domain.scope import Everywhere
+from tunesmith.domain.sight import UNSEEN, WEBHOOKS, Sight
 from tunesmith.domain.webhook import Delivery, DeliveryFailed, Endpoint, WebhookSender
 from tunesmith.services.webhooks import signed
 from tunesmith.store import outbox, webhooks
@@ -45,6 +46,7 @@ class Deliveries:
         chance: random.Random | None = None,
         every_s: float = EVERY_S,
         first_pause_s: float = FIRST_PAUSE_S,
+        sight: Sight = UNSEEN,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -53,6 +55,7 @@ class Deliveries:
         self._chance = chance if chance is not None else random.SystemRandom()
         self._every_s = every_s
         self._first_pause_s = first_pause_s
+        self._sight = sight
         #: Tries under way, by delivery, with their endpoints.
         self._trying: dict[str, str] = {}
         self._ending = threading.Event()
@@ -169,4 +172,5 @@ class Deliveries:
                 gone = "it answered 410: nothing is sent there any more"
                 webhooks.change_endpoint(tx, _EVERYWHERE, delivery.endpoint_id, disabled_reason=gone, updated_at=now)
                 webhooks.give_up(tx, _EVERYWHERE, delivery.endpoint_id, gone)
+        self._sight.count(WEBHOOKS, told)
         log.info("webhook.tried", delivery=delivery.id, status=status, reason=reason, tries=n_tries, now=told)

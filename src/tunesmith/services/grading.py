@@ -5,6 +5,7 @@ from collections.abc import Callable
 from tunesmith.core.errors import InvalidRequest, NotAvailable
 from tunesmith.core.ids import Ids
 from tunesmith.domain.scope import Project
+from tunesmith.domain.sight import GRADE, GRADE_ERRORS, UNSEEN, Sight
 from tunesmith.graders.base import Grade, GraderNotAvailable, GraderRefused, Sample, Tools
 from tunesmith.graders.grader import Grader
 
@@ -12,8 +13,9 @@ from tunesmith.graders.grader import Grader
 class Grading:
     """Checks graders and lets them grade, each with the tools of its project."""
 
-    def __init__(self, *, tools: Callable[[Project], Tools], ids: Ids) -> None:
+    def __init__(self, *, tools: Callable[[Project], Tools], ids: Ids, sight: Sight = UNSEEN) -> None:
         self._tools = tools
+        self._sight = sight
         self._ids = ids
 
     def sandbox_level(self, scope: Project) -> str:
@@ -44,4 +46,8 @@ class Grading:
             InvalidRequest, NotAvailable: as `check`.
         """
         await self.check(scope, grader)
-        return await grader.grade(sample, self._tools(scope))
+        grade = await grader.grade(sample, self._tools(scope))
+        self._sight.observe(GRADE, grade.seconds, grader.type, "run")
+        for flag in grade.errors:
+            self._sight.count(GRADE_ERRORS, grader.type, flag)
+        return grade

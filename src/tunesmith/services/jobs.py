@@ -17,6 +17,7 @@ from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Executor, Handle
 from tunesmith.domain.reconcile import DYING_S
 from tunesmith.domain.scope import Project
+from tunesmith.domain.sight import CANCEL, UNSEEN, Sight
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.bases import Bases, ModelNotAvailable
 from tunesmith.services.idempotency import Also
@@ -62,6 +63,7 @@ class Jobs:
         settings: Settings,
         executor: Executor,
         on_change: Wake,
+        sight: Sight = UNSEEN,
     ) -> None:
         self._db = db
         self._bases = bases
@@ -70,6 +72,7 @@ class Jobs:
         self._settings = settings
         self._executor = executor
         self._on_change = on_change
+        self._sight = sight
 
     def create(self, scope: Project, request: CreateJob, *, also: Also[Job] | None = None) -> Job:
         """Create a job in `validating_files`; what `also` writes is in the same commit.
@@ -194,6 +197,7 @@ class Jobs:
             JobNotFound: the project has none of this id.
             StateConflict: it has succeeded or failed.
         """
+        began = self._clock.monotonic()
         with self._db.begin(urgent=True) as tx:
             job = _found(tx, scope, job_id)
             cancelled = self._end(
@@ -207,6 +211,7 @@ class Jobs:
             raise StateConflict(f"Job {job.id} has already {job.status}, so it cannot be cancelled.")
         log.info("job.cancelled", job=job.id, was=str(job.status), attempt=job.attempt)
         self.stop([cancelled])
+        self._sight.observe(CANCEL, self._clock.monotonic() - began)
         return cancelled
 
     def fail_without(self, tx: Transaction, scope: Project, file: File) -> list[Job]:

@@ -18,6 +18,7 @@ from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.ports import Handle
 from tunesmith.domain.queue import sentence
 from tunesmith.domain.scope import Everywhere, Project, Scope
+from tunesmith.domain.sight import GONE, QUEUED
 from tunesmith.domain.states import Desired, Status
 from tunesmith.services.attempts import Attempts, token_sha256
 from tunesmith.services.queue import limits
@@ -57,6 +58,7 @@ class Placement:
         #: The rows of the last look; they are read again only when their version has changed.
         self._seen: dict[str, Job] = {}
         self._on_train = on_train
+        self._sight = attempts.sight
 
     def look(self, n_waiting: int) -> tuple[list[Job], list[Job], list[Job]]:
         """Return the occupied jobs, and the first `n_waiting` that wait for validation and for training."""
@@ -151,6 +153,8 @@ class Placement:
             failpoint("placement.claim")
             base = models.get_base(tx, _SCOPE, job.base)
             answers_here = base is not None and base.upstream is None
+        if job.started_at is None and (start.kind == "train" or start.attempt == 0):
+            self._sight.observe(QUEUED, now - (job.queued_at or job.created_at), start.kind)
         if start.kind == "train" and self._on_train is not None and answers_here:
             self._on_train(spec["base_path"])
         return Task(
@@ -195,6 +199,8 @@ class Placement:
                 released_at=self._clock.now(),
             )
             failpoint("placement.release")
+        if job.status is Status.CANCELLED and job.finished_at is not None:
+            self._sight.observe(GONE, self._clock.now() - job.finished_at)
 
     def requeue(self, requeue: reconcile.Requeue) -> None:
         """Let a job whose attempt was lost start again, from its newest checkpoint where it has one."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, func, make_url, select
@@ -167,6 +168,14 @@ class Database:
         """Open a read transaction: everything read in it is of one moment (SQLite) or committed (PostgreSQL)."""
         with _clear(), self._reader.connect() as connection, connection.begin():
             yield Transaction(connection, self._clock, self._ids)
+
+    def n_bytes(self) -> int:
+        """Return what the database takes of its disk."""
+        if not self.is_sqlite:
+            with self.read() as tx:
+                return int(tx.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
+        path = str(self._reader.url.database)
+        return sum(part.stat().st_size for part in map(Path, (path, f"{path}-wal")) if part.exists())
 
     def close(self) -> None:
         """Close every connection."""

@@ -97,6 +97,7 @@ jobs = Table(
         sqlite_where=text("metadata IS NULL"),
         postgresql_where=text("metadata IS NULL"),
     ),
+    Index(None, "status", "project_id", "trained_tokens"),
 )
 
 job_metadata = Table(

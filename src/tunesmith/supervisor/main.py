@@ -10,6 +10,8 @@ import os
 import select
 import signal
 import sys
+import traceback
+from types import TracebackType
 from typing import Any, Final
 
 from tunesmith.core.channel import EXITED, FOLDER_REMOVED, PROTOCOL, READY, STOPPED, Report, Task
@@ -203,10 +205,22 @@ def _tail(path: str) -> str:
         return file.read().decode(errors="replace")
 
 
+def tell_crashes(task: Task) -> None:
+    """Let this process's log name the attempt, should it fail: one line of JSON, as in every other log."""
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        line = {"event": "supervisor.crashed", "level": "error", "job": task.job, "attempt": task.attempt, "exception": text}
+        os.write(2, (json.dumps(line) + "\n").encode())
+
+    sys.excepthook = tell
+
+
 def main(arguments: list[str]) -> int:
     """Supervise the task whose file is named; everything after it is the worker's command (the product's by default)."""
     with open(arguments[0]) as file:  # noqa: PTH123 - as in tree.py
         task = Task.from_json(file.read())
+    tell_crashes(task)
     command = arguments[1:] or [sys.executable, "-m", "tunesmith.worker.run", arguments[0]]
     return Supervisor(task, SystemClock()).run(command)
 

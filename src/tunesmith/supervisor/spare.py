@@ -14,7 +14,7 @@ from tunesmith.core.channel import READY, TAKEN, Task
 from tunesmith.core.clock import SystemClock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.supervisor import child, tag, tree
-from tunesmith.supervisor.main import Supervisor
+from tunesmith.supervisor.main import Supervisor, tell_crashes
 
 
 def main(arguments: list[str]) -> int:
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         return 0
     with open(task_file) as file:  # noqa: PTH123 - as in tree.py
         task = Task.from_json(file.read())
+    tell_crashes(task)
     failpoint("spare.asked")
     supervisor = Supervisor(task, SystemClock())
     supervisor.listen_to_signals()

@@ -10,6 +10,9 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
+from tunesmith.core import logs
 from tunesmith.core.channel import Task
 from tunesmith.core.clock import SystemClock
 from tunesmith.core.failpoint import failpoint
@@ -18,17 +21,20 @@ from tunesmith.worker.further import Silent, is_further
 from tunesmith.worker.reporter import PipeControl, WorkerReporter
 from tunesmith.worker.spare import SPARE, wait_for_task
 
+log = structlog.get_logger()
+
 _LONGEST_MESSAGE: Final = 1000
 _OUT_OF_MEMORY: Final = "The worker ran out of memory. Use a smaller batch_size, shorter examples or a smaller base model."
 
 
 def perform(task: Task, reporter: WorkerReporter | Silent, control: PipeControl | Silent) -> int:
     """Do the task and report its end; return the process's exit code."""
+    logs.configure(job=task.job, attempt=task.attempt)
     failpoint(f"worker.{task.kind}")
     try:
         _dispatch(task, reporter, control)
-    except Exception as error:  # noqa: BLE001 - a crash becomes the job's error
-        traceback.print_exc()
+    except Exception as error:
+        log.exception("worker.crashed")
         if not reporter.ended:
             reporter.failed(*_explained(error))
         return 1

@@ -1,0 +1,67 @@
+"""A line of the log and two figures for every request, once it is over; all that it logs holds its id and its job."""
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunesmith.core.clock import Clock
+from tunesmith.domain.sight import REQUEST, REQUESTS, Sight
+
+log = structlog.get_logger()
+
+#: Whoever sends other verbs, or to other paths, makes no figures of their names.
+VERBS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
+OTHER: Final = "other"
+#: Asked every few seconds by whoever watches the server: no news.
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+#: nginx's own word for a client that left before its answer began.
+CLIENT_LEFT: Final = 499
+_JOB: Final = re.compile(r"/(ftjob-[\w-]{1,58})(?:/|$)", re.ASCII)
+
+
+class Access:
+    """Notes requests by the template of their route, never by their path, query or body."""
+
+    def __init__(self, app: ASGIApp, *, clock: Clock, sight: Sight) -> None:
+        self._app = app
+        self._clock = clock
+        self._sight = sight
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = self._clock.monotonic()
+        status, ended = 0, False
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        known = {"request": scope["tunesmith.request_id"]}
+        job = _JOB.search(scope["path"])
+        if job is not None:
+            known["job"] = job[1]
+        with structlog.contextvars.bound_contextvars(**known):
+            try:
+                await self._app(scope, receive, noting)
+                ended = True
+            finally:
+                unanswered = CLIENT_LEFT if ended else HTTPStatus.INTERNAL_SERVER_ERROR
+                self._note(scope, int(status or unanswered), self._clock.monotonic() - start)
+
+    def _note(self, scope: Scope, status: int, took_s: float) -> None:
+        route = getattr(scope.get("route"), "path", None) or OTHER
+        verb = scope["method"] if scope["method"] in VERBS else OTHER
+        self._sight.count(REQUESTS, route, verb, str(status))
+        self._sight.observe(REQUEST, took_s, route, verb)
+        told = log.debug if route in PROBES else log.info
+        who = scope.get("tunesmith.principal")
+        owner = {} if who is None else {"project": who.project_id, "key": who.key_id}
+        told("request.served", method=verb, route=route, status=status, ms=round(took_s * 1000, 1), **owner)

@@ -1,0 +1,110 @@
+"""What an operator sees: figures for a monitor, and a line of the log for every request."""
+
+import time
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from tunesmith.domain.sight import COUNTERS, TIMINGS
+
+Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def figures(http: httpx2.Client) -> Figures:
+    """Return every sample, as a monitor's own parser finds them."""
+    answer = http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def figure(found: Figures, name: str, **labels: str) -> float:
+    return found.get((name, frozenset(labels.items())), 0.0)
+
+
+def test_every_figure_is_there_with_its_help(http: httpx2.Client) -> None:
+    text = http.get("/metrics").text
+    for each in (*COUNTERS, *TIMINGS):
+        assert f"# HELP {each.name} {each.told}" in text
+    for name in ("jobs", "job_oldest_queued_seconds", "webhook_deliveries", "sampler_rows", "sampler_waiting", "disk_bytes"):
+        assert f"# HELP tunesmith_{name} " in text
+    assert figure(figures(http), "tunesmith_database_bytes") > 0
+    assert figure(figures(http), "tunesmith_disk_free_bytes") > 0
+
+
+def test_jobs_by_state_and_cancels(http: httpx2.Client, client: openai.OpenAI, training_file: str) -> None:
+    job = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=training_file)
+    found = figures(http)
+    before = figure(found, "tunesmith_cancel_seconds_count")
+    cancelled = figure(found, "tunesmith_jobs", status="cancelled", project="proj_default")
+    assert figure(found, "tunesmith_jobs", status="validating_files", project="proj_default") >= 1
+    client.fine_tuning.jobs.cancel(job.id)
+    found = figures(http)
+    assert figure(found, "tunesmith_cancel_seconds_count") == before + 1
+    assert figure(found, "tunesmith_jobs", status="cancelled", project="proj_default") == cancelled + 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status"),
+    [
+        ("GET", "/v1/fine_tuning/jobs/ftjob-none", "/v1/fine_tuning/jobs/{job_id}", 404),
+        ("GET", "/v1/files?purpose=fine-tune", "/v1/files", 200),
+        ("GET", "/v1/nothing/of/this/name", "other", 404),
+        ("FOO", "/v1/files", "/v1/files", 405),
+        ("GET", "/v1/models/ft:x:y::z", "/v1/models/{model:path}", 404),
+    ],
+)
+def test_a_request_is_counted_by_the_template_of_its_route(
+    http: httpx2.Client, method: str, path: str, route: str, status: int
+) -> None:
+    labels = {"route": route, "method": "other" if method == "FOO" else method}
+    before = figures(http)
+    assert http.request(method, path).status_code == status
+    after = figures(http)
+    for name, more in (("requests_total", {"status": str(status)}), ("request_seconds_count", {})):
+        told = [figure(found, f"tunesmith_http_{name}", **labels, **more) for found in (before, after)]
+        assert told[1] == told[0] + 1
+
+
+def served_lines(logs: list[Any], n: int) -> list[Any]:
+    """Return the lines of so many requests; a line is written once the answer is out."""
+    for _ in range(500):
+        found = [line for line in logs if line["event"] == "request.served"]
+        if len(found) >= n:
+            break
+        time.sleep(0.01)
+    return found
+
+
+def test_every_request_is_one_line_of_the_log(http: httpx2.Client) -> None:
+    with capture_logs() as logs:
+        http.get("/v1/fine_tuning/jobs/ftjob-none?after=secret", headers={"authorization": "Bearer sk-secret"})
+        http.get("/healthz")
+        line, probe = served_lines(logs, 2)
+    assert line.pop("ms") >= 0
+    assert line == {
+        "event": "request.served", "log_level": "info", "method": "GET", "route": "/v1/fine_tuning/jobs/{job_id}",
+        "status": 404,
+    }  # fmt: skip
+    assert "secret" not in repr(logs)
+    assert probe["log_level"] == "debug", "whoever watches the server asks all the time"
+
+
+def test_what_a_request_logs_holds_its_id_and_its_job(
+    http: httpx2.Client, client: openai.OpenAI, training_file: str
+) -> None:
+    job = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=training_file)
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        answer = http.post(f"/v1/fine_tuning/jobs/{job.id}/cancel")
+        served_lines(logs, 1)
+    assert [line["event"] for line in logs] == ["job.cancelled", "request.served"]
+    assert {(line["job"], line["request"]) for line in logs} == {(job.id, answer.headers["x-request-id"])}
