@@ -13,7 +13,7 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.embedding import Embedders
 from tunesmith.domain.ports import Inference
-from tunesmith.domain.scope import Project
+from tunesmith.domain.scope import DEFAULT_ORGANIZATION, Project
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.executors.spares import LocalSpares
 from tunesmith.graders.base import Tools
@@ -40,6 +40,7 @@ from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
+from tunesmith.services.identity import AdminKeyRefused, Identity
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.models import Models
@@ -112,6 +113,7 @@ class Composed:
         await self.inference.close()
         await self.embedders.close()
         self.services.bases.stop()
+        self.services.identity.sweep()
         self.db.close()
         self.folder.close()
 
@@ -130,7 +132,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
         undone.callback(folder.close)
         try:
             composed = _wire(folder, settings, clock, ids)
-        except (DatabaseInUse, NewerDatabase) as error:
+        except (DatabaseInUse, NewerDatabase, AdminKeyRefused) as error:
             raise FolderRefused(str(error)) from error
         undone.pop_all()
     return composed
@@ -141,6 +143,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
     db.hold()
     db.migrate()
+    identity = _identity(db, folder, settings, clock, ids)
     blobs = LocalBlobs(folder.path / "blobs", ids=ids)
     for prefix in ("files", "uploads"):
         blobs.clear_unfinished(prefix)
@@ -194,6 +197,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         clock=clock,
         ids=ids,
         reads_in_place=db.is_sqlite,
+        identity=identity,
         files=files,
         webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),
@@ -220,7 +224,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         sight=sight,
         figures=Figures(db, folder.path, bases, inference, sight, clock),
     )
-    sweeping = (files, services.uploads, services.idempotency, services.responses, services.webhooks)
+    sweeping = (identity, files, services.uploads, services.idempotency, services.responses, services.webhooks)
     retention = Retention(*(each.sweep for each in sweeping))
     deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, sight=sight)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
@@ -241,6 +245,15 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         sandbox,
         tools,
     )
+
+
+def _identity(db: Database, folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Identity:
+    """Return who may call, with an admin key where keys are needed and there is none."""
+    identity = Identity(db=db, clock=clock, ids=ids, organization=(DEFAULT_ORGANIZATION, settings.organization_slug))
+    identity.load(settings.admin_key)
+    if settings.needs_keys:
+        identity.make_first_key(folder.path)
+    return identity
 
 
 def _hosts(said: str | None) -> list[str]:

@@ -121,10 +121,10 @@ def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.com"])
-def test_an_address_that_others_reach_is_refused_with_the_reason(
+def test_an_address_that_others_reach_is_not_served_without_keys(
     refusal: Callable[..., str], host: str, tmp_path: Path
 ) -> None:
-    assert f"refusing to listen on {host}: this release has no API keys" in refusal(host=host)
+    assert f"auth is off and the host {host}" in refusal(host=host, auth="off")
     assert not (tmp_path / "data").exists()
 
 

@@ -34,7 +34,8 @@ from tunesmith.api import (
 )
 from tunesmith.api.access import Access
 from tunesmith.api.idempotency import ExecutedOnce
-from tunesmith.api.middleware import BodyLimit, Cap, Frame, LoopbackOnly
+from tunesmith.api.keys import Keyed
+from tunesmith.api.middleware import BodyLimit, Cap, Frame, Vetted
 from tunesmith.services.all import Services
 from tunesmith.services.uploads import PART_BYTES
 
@@ -84,11 +85,11 @@ def create_routes(services: Services) -> FastAPI:
 
 
 def create_app(services: Services) -> ASGIApp:
-    """Return the app as it is served on loopback without keys."""
+    """Return the app as it is served."""
     return framed(create_routes(services), services)
 
 
-def framed(routes: ASGIApp, services: Services) -> ASGIApp:
+def framed(routes: FastAPI, services: Services) -> ASGIApp:
     """Return routes with the layers around them."""
     settings = services.settings
     upload = Cap(settings.max_file_bytes + FORM_BYTES, f"The file is over the limit of {settings.max_file_bytes} bytes.")
@@ -102,6 +103,8 @@ def framed(routes: ASGIApp, services: Services) -> ASGIApp:
             return part
         return upload if scope["path"] == "/v1/files" else other
 
-    limited = BodyLimit(LoopbackOnly(routes), clock=services.clock, cap=cap)
-    seen = Access(limited, clock=services.clock, sight=services.sight)
+    keyed = settings.needs_keys
+    limited = BodyLimit(Vetted(routes, keyed=keyed), clock=services.clock, cap=cap)
+    known = Keyed(limited, identity=services.identity if keyed else None, routes=routes, clock=services.clock)
+    seen = Access(known, clock=services.clock, sight=services.sight)
     return Frame(seen, clock=services.clock, ids=services.ids)

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from tunesmith.api.deps import Served
+from tunesmith.api.deps import Served, admin
 from tunesmith.api.wire import Text, WireRequest
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.model import Base
@@ -90,7 +90,7 @@ class WireBases(BaseModel):
     has_more: Literal[False] = False
 
 
-@router.post(PATH)
+@router.post(PATH, dependencies=[Depends(admin)])
 async def add_base(body: AddBase, served: Served) -> WireBase:
     """Register a folder (ready at once), a hub repository (`loading` until it is downloaded) or a model upstream, or add
     aliases.
@@ -150,7 +150,7 @@ async def get_base(name: str, served: Served) -> WireBase:
     return _wire(base, await served.vllm.seen(base))
 
 
-@router.delete(f"{PATH}/{{name}}")
+@router.delete(f"{PATH}/{{name}}", dependencies=[Depends(admin)])
 def delete_base(name: str, served: Served) -> dict[str, Any]:
     """Remove a base model, or only the alias when `name` is one."""
     served.bases.remove(name)

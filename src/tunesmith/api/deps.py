@@ -2,13 +2,18 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Final, NoReturn, cast
 
 from fastapi import Depends, Request
 
-from tunesmith.core.errors import InvalidRequest
+from tunesmith.core.errors import Forbidden, InvalidRequest
+from tunesmith.domain.identity import Role
 from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Project
 from tunesmith.services.all import Services
+
+#: Where the caller lies in a request's scope.
+PRINCIPAL: Final = "tunesmith.principal"
+FORBIDDEN: Final = "insufficient_permissions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +22,64 @@ class Principal:
 
     organization_id: str
     project_id: str
+    #: None where no keys are needed.
+    key_id: str | None = None
+    role: Role = "admin"
+    #: The network address that the request came from.
+    address: str = ""
 
     @property
     def scope(self) -> Project:
         """Return the scope of every query made for this request."""
         return Project(self.project_id, self.organization_id)
 
+    def must_be_admin(self) -> None:
+        """Refuse whoever is no admin.
 
-#: Without keys (loopback only) every caller is this one, whatever bearer token came along.
+        Raises:
+            Forbidden: the caller is none.
+        """
+        if self.role != "admin":
+            raise Forbidden(
+                f"This concerns the whole server and needs an admin key; this key's role is '{self.role}'. Ask who runs the "
+                "server, or use an admin key (sk-admin-…).",
+                code=FORBIDDEN,
+            )
+
+
+#: Where no keys are needed every caller is this one, whatever bearer token came along.
 EVERYBODY = Principal(organization_id=DEFAULT_ORGANIZATION, project_id=DEFAULT_PROJECT)
 
 
-async def caller() -> Principal:
+async def caller(request: Request) -> Principal:
     """Return who asks."""
-    return EVERYBODY
+    return request.scope[PRINCIPAL]
+
+
+async def admin(caller: Annotated[Principal, Depends(caller)]) -> Principal:
+    """Return who asks, for what concerns the whole server; `api/keys.py` refuses others before the body is read.
+
+    Raises:
+        Forbidden: the caller is no admin.
+    """
+    caller.must_be_admin()
+    return caller
+
+
+async def answers_only() -> None:
+    """Mark a POST that changes nothing and costs little, which a reader may send."""
+
+
+def refuse_reader(method: str, path: str) -> NoReturn:
+    """Refuse a reader who would change something.
+
+    Raises:
+        Forbidden: always.
+    """
+    raise Forbidden(
+        f"This key's role is 'reader', which looks and changes nothing ({method} {path}). Use a key whose role is 'member'.",
+        code=FORBIDDEN,
+    )
 
 
 async def services(request: Request) -> Services:
@@ -57,4 +106,5 @@ async def no_body(request: Request) -> None:
 
 
 Caller = Annotated[Principal, Depends(caller)]
+Admin = Annotated[Principal, Depends(admin)]
 Served = Annotated[Services, Depends(services)]

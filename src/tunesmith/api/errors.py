@@ -28,6 +28,7 @@ from tunesmith.core.errors import (
     RateLimited,
     StorageFull,
     TooLarge,
+    Unauthorized,
 )
 
 log = structlog.get_logger()
@@ -60,6 +61,8 @@ def render(error: ApiError, headers: Mapping[str, str] | None = None) -> Respons
     """Return the response that tells an error; text that UTF-8 cannot hold is escaped."""
     body = {"error": {key: None if value is None else _encodable(value) for key, value in error.body()["error"].items()}}
     sent = dict(headers or {})
+    if isinstance(error, Unauthorized):
+        sent["www-authenticate"] = 'Bearer realm="Tunesmith"'
     if isinstance(error, StorageFull):
         sent["x-should-retry"] = "false"
     if isinstance(error, RateLimited) and error.retry_after_s is not None:

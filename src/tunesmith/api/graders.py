@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from tunesmith.api.deps import Caller, Served
+from tunesmith.api.deps import Caller, Served, answers_only
 from tunesmith.api.wire import WireRequest, ascii_json
 from tunesmith.graders.base import Flag, Grade, Sample, Usage
 from tunesmith.graders.grader import Grader
@@ -47,7 +47,7 @@ class RunGrader(WireRequest):
         return Sample.of_text(self.model_sample, item)
 
 
-@router.post("/validate")
+@router.post("/validate", dependencies=[Depends(answers_only)])
 async def validate_grader(body: ValidateGrader, served: Served, caller: Caller) -> Response:
     """Check a grader and echo it, with a name if it had none."""
     await served.grading.check(caller.scope, body.grader)

@@ -1,10 +1,10 @@
 """Whether the server lives (`/healthz`), whether it can serve (`/readyz`), and what a monitor reads of it (`/metrics`)."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from tunesmith.api.deps import Caller, Served
+from tunesmith.api.deps import Caller, Served, admin
 
 router = APIRouter(tags=["Health"])
 
@@ -22,7 +22,7 @@ async def ready(served: Served, caller: Caller) -> Response:
     return JSONResponse({"status": "ready", "sandbox": served.grading.sandbox_level(caller.scope)})
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[Depends(admin)])
 async def metrics(served: Served) -> Response:
     """Answer with every figure, in Prometheus's text format."""
     text, media_type = await served.figures.exposition()

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.api.deps import EVERYBODY
+from tunesmith.api.deps import PRINCIPAL
 from tunesmith.api.errors import render
 from tunesmith.api.once import ONCE, Once
 from tunesmith.core.errors import ApiError, InvalidRequest, StillRunning
@@ -62,7 +62,7 @@ class ExecutedOnce:
             await render(error)(scope, receive, send)
 
     async def _once(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        caller = EVERYBODY.scope
+        caller = scope[PRINCIPAL].scope
         once = Once(
             self._service,
             caller,

@@ -1,6 +1,5 @@
-"""What stands around every request, as plain ASGI: its id and headers, the cap on bodies, who may knock without a key."""
+"""What stands around every request, as plain ASGI: its id and headers, the cap on bodies, what is no request of ours."""
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -11,8 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesmith.api.deps import EVERYBODY
+from tunesmith.api.deps import PRINCIPAL, Principal
 from tunesmith.api.errors import render
+from tunesmith.core.address import is_loopback
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import ApiError, Forbidden, InvalidRequest, TooLarge
 from tunesmith.core.ids import Ids
@@ -22,22 +22,12 @@ DRAINED_BYTES: Final = 2 * 1024**3
 DRAINED_S: Final = 20.0
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether a host name or address (without port) is this machine speaking to itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def own_headers(request_id: str, *, took_s: float) -> dict[str, str]:
-    """Return the headers of every answer."""
+def own_headers(request_id: str, *, took_s: float, caller: Principal | None = None) -> dict[str, str]:
+    """Return the headers of every answer; whose it is where that is known."""
+    whose = {} if caller is None else {"openai-organization": caller.organization_id, "openai-project": caller.project_id}
     return {
         "x-request-id": request_id,
-        "openai-organization": EVERYBODY.organization_id,
-        "openai-project": EVERYBODY.project_id,
+        **whose,
         "openai-processing-ms": str(round(took_s * 1000)),
         "openai-version": "2020-10-01",
         "x-content-type-options": "nosniff",
@@ -60,32 +50,33 @@ class Frame:
         request_id = self._ids.request()
         start = self._clock.monotonic()
         head = scope["method"] == "HEAD"
+        inner: dict[str, Any] = {**scope, "tunesmith.request_id": request_id}
 
         async def framed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in own_headers(request_id, took_s=self._clock.monotonic() - start).items():
-                    headers[name] = value
+                took_s = self._clock.monotonic() - start
+                headers.update(own_headers(request_id, took_s=took_s, caller=inner.get(PRINCIPAL)))
             elif head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
 
-        inner: dict[str, Any] = {**scope, "tunesmith.request_id": request_id}
         if head:
             inner["method"] = "GET"
         await self._app(inner, receive, framed)
 
 
-class LoopbackOnly:
-    """Refuses what a web page in this machine's browser could send: a foreign Host (rebound DNS) or a foreign Origin."""
+class Vetted:
+    """Refuses NUL in a URL; without keys also what a web page in a browser here could send: a foreign Host or Origin."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, keyed: bool) -> None:
         self._app = app
+        self._keyed = keyed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it with 403."""
+        """Serve one request, or refuse it with 403 or 400."""
         if scope["type"] == "http":
-            refusal = _refusal(Headers(scope=scope))
+            refusal = None if self._keyed else _refusal(Headers(scope=scope))
             if (
                 refusal is None
                 and "\x00" in f"{scope['path']}{scope['query_string'].replace(b'%00', bytes(1)).decode('latin-1')}"
@@ -148,7 +139,7 @@ class BodyLimit:
         declared = headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared) > cap.n_bytes:
             if headers.get("expect", "").lower() != "100-continue":
-                await self._drain(receive)
+                await drained(receive, self._clock)
             await render(TooLarge(cap.told), {"connection": "close"})(scope, receive, send)
             return
         n_received, complete = 0, False
@@ -165,17 +156,18 @@ class BodyLimit:
         async def patient(message: Message) -> None:
             refused = message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST
             if refused and n_received and not complete:
-                await self._drain(receive)
+                await drained(receive, self._clock)
             await send(message)
 
         await self._app(scope, counted, patient)
 
-    async def _drain(self, receive: Receive) -> None:
-        """Read and forget the rest of a body that was refused."""
-        end = self._clock.monotonic() + DRAINED_S
-        n_dropped = 0
-        while n_dropped < DRAINED_BYTES and self._clock.monotonic() < end:
-            message = await receive()
-            n_dropped += len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
+
+async def drained(receive: Receive, clock: Clock) -> None:
+    """Read and forget the rest of a body that was refused."""
+    end = clock.monotonic() + DRAINED_S
+    n_dropped = 0
+    while n_dropped < DRAINED_BYTES and clock.monotonic() < end:
+        message = await receive()
+        n_dropped += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return

@@ -22,16 +22,20 @@ BaseUrl = Annotated[
 ]
 
 
+def own_key() -> dict[str, str]:
+    """Return the header with the caller's key, TUNESMITH_API_KEY or else TUNESMITH_ADMIN_KEY; none without one."""
+    key = os.environ.get("TUNESMITH_API_KEY") or os.environ.get("TUNESMITH_ADMIN_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 class Client:
     """Calls of one server's own paths, as a context manager; `base_url` is what the `openai` package gets."""
 
     def __init__(self, base_url: str) -> None:
         root = base_url.rstrip("/").removesuffix("/v1")
-        key = os.environ.get("TUNESMITH_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.root = root
         try:
-            self._http = httpx2.Client(base_url=root, headers=headers, timeout=TIMEOUT, trust_env=False)
+            self._http = httpx2.Client(base_url=root, headers=own_key(), timeout=TIMEOUT, trust_env=False)
         except httpx2.InvalidURL as error:
             fail(f"'{base_url}' is no address of a server: {error}. It looks like {DEFAULT_BASE_URL}.", 2)
 

@@ -3,7 +3,6 @@
 import asyncio
 import importlib.metadata
 import importlib.resources
-import ipaddress
 import os
 import platform
 import sys
@@ -14,8 +13,9 @@ from typing import Any, Final
 import httpx2
 import typer
 
-from tunesmith.cli.client import REFUSED
+from tunesmith.cli.client import REFUSED, own_key
 from tunesmith.cli.flags import explain
+from tunesmith.core.address import is_loopback
 from tunesmith.core.machine import free_disk_bytes, gpus, memory_bytes, n_cores, readable_bytes
 from tunesmith.core.settings import Settings
 from tunesmith.graders.sandbox.environment import FOLDER, Environment
@@ -78,11 +78,14 @@ def _graders(settings: Settings) -> Iterator[tuple[str, str]]:
 def _server(settings: Settings) -> tuple[str, list[str] | None, str | None]:
     """Ask a server at the settings' address; return its answer, its bases' names and its spares (None without an answer)."""
     try:
-        with httpx2.Client(base_url=_root(settings), timeout=5.0, trust_env=False) as client:
+        with httpx2.Client(base_url=_root(settings), headers=own_key(), timeout=5.0, trust_env=False) as client:
             ready = client.get("/readyz")
             if ready.status_code != 200:
                 return f"answers, but is not ready ({ready.status_code})", None, None
-            bases: list[dict[str, Any]] = client.get("/tunesmith/v1/models").json()["data"]
+            known = client.get("/tunesmith/v1/models")
+            if known.status_code == 401:
+                return "is ready; what it serves it tells with a key: set TUNESMITH_API_KEY", None, None
+            bases: list[dict[str, Any]] = known.json()["data"]
             spares = _spares(client.get("/tunesmith/v1/spares").json())
     except httpx2.HTTPError:
         return "does not answer: not running, or on another port (`tunesmith serve` starts it)", None, None
@@ -104,8 +107,8 @@ def _spares(answer: dict[str, Any]) -> str:
 
 def _problems(settings: Settings, bases: list[str] | None) -> Iterator[str]:
     yield from _data_folder(settings.data_dir.absolute())
-    if not _is_loopback(settings.host):
-        yield f"host is {settings.host}: only loopback addresses are served until keys exist. Use 127.0.0.1."
+    if settings.auth == "off" and not is_loopback(settings.host):
+        yield f"auth is off and host is {settings.host}: no address but loopback is served without keys. Leave auth out."
     if memory_bytes() < N_MIN_MEMORY_BYTES:
         yield f"{readable_bytes(memory_bytes())} of memory: training needs {readable_bytes(N_MIN_MEMORY_BYTES)} or more."
     if settings.training_slots > n_cores() and not gpus():
@@ -135,15 +138,6 @@ def _data_folder(folder: Path) -> Iterator[str]:
 def _root(settings: Settings) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _version(package: str) -> str | None:

@@ -17,7 +17,7 @@ from tunesmith.core.settings import Settings
 
 FILE: Final = "tunesmith.toml"
 #: A secret on a command line is seen by everyone on the machine.
-SECRET: Final = frozenset({"hf_token"})
+SECRET: Final = frozenset({"hf_token", "admin_key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ def load(flags: dict[str, Any]) -> Settings:
         if first["type"] == "extra_forbidden":
             fail(f"{FILE}: there is no setting '{name}'. `tunesmith doctor` lists them all.", 2)
         where = setting_source(name, flags)
-        fail(f"{name} cannot be {first.get('input')!r} ({where}): {first['msg']}.", 2)
+        value = "what it is" if name in SECRET else repr(first.get("input"))
+        fail(f"{name} cannot be {value} ({where}): {first['msg']}.", 2)
     except tomllib.TOMLDecodeError as error:
         fail(f"{FILE} is not TOML: {error}.", 2)
 

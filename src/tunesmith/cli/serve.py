@@ -17,10 +17,10 @@ from starlette.types import ASGIApp
 
 from tunesmith.api.app import create_app
 from tunesmith.api.internal import create_internal_app
-from tunesmith.api.middleware import is_loopback
 from tunesmith.api.protocol import N_HEAD_BYTES, Protocol
 from tunesmith.bootstrap import Composed, compose
 from tunesmith.core import logs
+from tunesmith.core.address import is_loopback
 from tunesmith.core.data_folder import FolderRefused
 from tunesmith.core.errors import Unavailable
 from tunesmith.core.ids import Ids
@@ -52,6 +52,11 @@ def serve(settings: Settings) -> int:
 def start(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. What prevents the start is one line on stderr."""
     try:
+        if settings.auth == "off" and not is_loopback(settings.host):
+            raise CannotServe(
+                f"auth is off and the host {settings.host}: whoever reaches that address could use and delete everything. "
+                "Leave auth out, so that callers need keys there, or serve on 127.0.0.1 alone."
+            )
         with contextlib.closing(listen(settings.host, settings.port)) as listener:
             composed = compose(settings)
             asyncio.run(_until_signalled(composed, listener))
@@ -65,13 +70,8 @@ def listen(host: str, port: int) -> socket.socket:
     """Listen on the public address; whoever knocks waits until the server is ready.
 
     Raises:
-        CannotServe: the address is not this machine's loopback, or it is taken.
+        CannotServe: the address is not this machine's, or it is taken.
     """
-    if not is_loopback(host):
-        raise CannotServe(
-            f"refusing to listen on {host}: this release has no API keys, so whoever reaches that address could use and "
-            "delete everything. Use --host 127.0.0.1, and reach it from elsewhere through a tunnel such as ssh -L."
-        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         # asyncio sends small answers without delay only where the protocol is named; without it each costs 40 ms

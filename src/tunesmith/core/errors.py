@@ -89,6 +89,12 @@ class ModelNotFound(NotFound):
         super().__init__(f"The model '{model}' does not exist")
 
 
+class Unauthorized(ApiError):
+    """It is not known who calls, or not for which project (401)."""
+
+    status = 401
+
+
 class Forbidden(ApiError):
     """The caller may not do this (403)."""
 

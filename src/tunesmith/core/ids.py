@@ -91,6 +91,22 @@ class Ids:
         """Return `whsec_` and 32 random bytes in base64."""
         return "whsec_" + base64.b64encode(self._random.getrandbits(256).to_bytes(32, "big")).decode()
 
+    def project(self) -> str:
+        """Return `proj_` and 24 alphanumerics."""
+        return "proj_" + self._text(_ALPHANUMERIC, 24)
+
+    def service_account(self) -> str:
+        """Return `svc_acct_` and 24 alphanumerics."""
+        return "svc_acct_" + self._text(_ALPHANUMERIC, 24)
+
+    def key_id(self) -> str:
+        """Return `key_` and 24 alphanumerics, which name a key and do not open anything."""
+        return "key_" + self._text(_ALPHANUMERIC, 24)
+
+    def key(self, kind: str | None = None) -> str:
+        """Return a key's text: `sk-`, its kind if it has one, and 43 alphanumerics, which are 256 bits."""
+        return f"sk-{kind}-{self._text(_ALPHANUMERIC, 43)}" if kind else "sk-" + self._text(_ALPHANUMERIC, 43)
+
     def scratch(self) -> str:
         """Return 32 hexadecimal digits for the name of something that is not finished yet."""
         return self._text(_HEX, 32)

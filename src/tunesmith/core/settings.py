@@ -11,6 +11,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from tunesmith.core.address import is_loopback
+
 MEGABYTE = 1024 * 1024
 
 
@@ -22,9 +24,13 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to bind. Until keys exist only loopback addresses are accepted."""
+    """Address to bind; on any but a loopback address callers need keys."""
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
+    auth: Literal["auto", "on", "off"] = "auto"
+    """Whether callers need keys: `auto` on every address but loopback, `on` everywhere, `off` on loopback alone."""
+    admin_key: str | None = Field(default=None, min_length=20, max_length=256, pattern=r"^[!-~]+$", repr=False)
+    """An admin key, of 20 characters or more, which is one as long as it stands here."""
     data_dir: Path = Path("tunesmith-data")
     """Folder of everything the server keeps."""
     database_url: str | None = None
@@ -32,7 +38,7 @@ class Settings(BaseSettings):
     default_base: str | None = None
     """Base model that answers for any unknown base name; None refuses unknown names."""
     organization_slug: str = "tunesmith"
-    """The slug in tuned model names, `ft:BASE:SLUG:SUFFIX:ID`."""
+    """The organisation's name, as in tuned model names, `ft:BASE:SLUG:SUFFIX:ID`, and another name for `org-default`."""
     training_slots: int = Field(default=1, ge=1)
     """Training attempts that run at the same time."""
     training_slots_per_project: int | None = Field(default=None, ge=1)
@@ -95,6 +101,11 @@ class Settings(BaseSettings):
     """Form of the log on standard error; `auto` is text on a terminal and one JSON object a line elsewhere."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
     """Token for gated repositories of the Hugging Face hub."""
+
+    @property
+    def needs_keys(self) -> bool:
+        """Say whether callers need keys."""
+        return self.auth == "on" or (self.auth == "auto" and not is_loopback(self.host))
 
     @classmethod
     def settings_customise_sources(

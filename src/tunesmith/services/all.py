@@ -18,6 +18,7 @@ from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
+from tunesmith.services.identity import Identity
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
@@ -41,6 +42,7 @@ class Services:
     ids: Ids
     #: Whether a read of the database is short enough to be done where it is asked for.
     reads_in_place: bool
+    identity: Identity
     files: Files
     uploads: Uploads
     jobs: Jobs

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tunesmith.cli.flags import SECRET
 from tunesmith.cli.main import app
 from tunesmith.core.settings import Settings
 
@@ -61,7 +62,7 @@ def test_every_setting_but_secrets_is_a_flag_with_its_meaning() -> None:
     result = CliRunner().invoke(app, ["serve", "--help"])
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
-        assert (flag in result.output) == (name != "hf_token")
+        assert (flag in result.output) == (name not in SECRET)
         assert field.description
 
 
@@ -125,11 +126,11 @@ def test_the_doctor_tells_where_each_setting_comes_from(monkeypatch: pytest.Monk
 
 def test_the_doctor_says_what_is_wrong_and_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    flags = ["--port", "9", "--host", "0.0.0.0", "--data-dir", str(tmp_path / "file" / "data")]
+    flags = ["--port", "9", "--host", "0.0.0.0", "--auth", "off", "--data-dir", str(tmp_path / "file" / "data")]
     result = CliRunner().invoke(app, ["doctor", *flags])
     assert result.exit_code == 1
     problems = result.output.partition("Problems\n")[2]
-    assert "host is 0.0.0.0" in problems
+    assert "auth is off and host is 0.0.0.0" in problems
     assert "cannot be written: choose another with --data-dir" in problems
 
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from tunesmith.cli.flags import SECRET
 from tunesmith.core.settings import Settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
@@ -8,7 +9,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 def test_the_page_has_a_true_row_for_every_setting() -> None:
     expected: list[str] = []
     for name, field in Settings.model_fields.items():
-        flag = "" if name == "hf_token" else f"`--{name.replace('_', '-')}`"
+        flag = "" if name in SECRET else f"`--{name.replace('_', '-')}`"
         variable = field.validation_alias or f"TUNESMITH_{name.upper()}"
         default = "" if field.default is None else f"`{field.default}`"
         expected.append(f"| `{name}` | {flag} | `{variable}` | {default} | {field.description} |")
