@@ -93,7 +93,7 @@ def test_every_request_is_one_line_of_the_log(http: httpx2.Client) -> None:
     assert line.pop("ms") >= 0
     assert line == {
         "event": "request.served", "log_level": "info", "method": "GET", "route": "/v1/fine_tuning/jobs/{job_id}",
-        "status": 404,
+        "status": 404, "project": "proj_default", "key": None,
     }  # fmt: skip
     assert "secret" not in repr(logs)
     assert probe["log_level"] == "debug", "whoever watches the server asks all the time"
