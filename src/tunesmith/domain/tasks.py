@@ -1,7 +1,10 @@
 """What a worker is told: the `spec` of a task, by kind. Paths are local to the worker; keys are the blob store's."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
+
+#: Folder in the data folder, see `TrainSpec.blueprints`.
+BLUEPRINTS: Final = "blueprints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class TrainSpec:
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     #: Unix time of the job's creation: what templates that print the date see in every attempt.
     created_at: float = 0.0
+    #: Folder where it is put down which bases are proven, and how they are built; None for nowhere.
+    blueprints: str | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the spec for `Task.spec`."""

@@ -56,7 +56,8 @@ class Optimizer:
     def __init__(self, parameters: list[nn.Parameter], *, total_steps: int, peak: float) -> None:
         self.parameters, self.total_steps, self.peak = parameters, total_steps, peak
         self.n_updates = 0
-        self._adam = torch.optim.AdamW(parameters, lr=peak, betas=BETAS, eps=EPS, weight_decay=0.0, fused=True)
+        #: By parameter number: both moments, and the count of updates, as `_MOMENTS` names them.
+        self._moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def update(self, count: float) -> Applied:
@@ -72,12 +73,28 @@ class Optimizer:
         if not torch.isfinite(norm):
             raise FloatingPointError(f"the gradient of step {self.n_updates + 1} is not finite")
         rate = rate_at(self.n_updates + 1, self.total_steps, self.peak)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        self._step(rate)
         self.n_updates += 1
         return Applied(float(norm), rate)
+
+    def _step(self, rate: float) -> None:
+        """Update as `torch.optim.AdamW` does, by its kernel: that class would have torch's compiler imported."""
+        changed = [i for i, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        for i in changed:
+            if i not in self._moments:
+                like = self.parameters[i]
+                count = torch.zeros((), dtype=torch.float32, device=like.device)
+                self._moments[i] = torch.zeros_like(like), torch.zeros_like(like), count
+        means, squares, counts = ([self._moments[i][which] for i in changed] for which in range(len(_MOMENTS)))
+        for count in counts:
+            count += 1
+        fused: Any = torch.ops.aten._fused_adamw_
+        fused(
+            [self.parameters[i] for i in changed], [self.parameters[i].grad for i in changed], means, squares, [], counts,
+            lr=rate, beta1=BETAS[0], beta2=BETAS[1], eps=EPS, weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def skip(self) -> None:
         """Count a step that trained nothing: the schedule goes on, the parameters stay."""
@@ -89,10 +106,8 @@ class Optimizer:
         The count is less than `n_updates` where steps were skipped. What was never updated is left out.
         """
         named: dict[str, Tensor] = {}
-        for i, parameter in enumerate(self.parameters):
-            for name in _MOMENTS:
-                if parameter in self._adam.state:
-                    named[f"{i}.{name}"] = self._adam.state[parameter][name]
+        for i, moments in sorted(self._moments.items()):
+            named |= {f"{i}.{name}": moment for name, moment in zip(_MOMENTS, moments, strict=True)}
         return named
 
     def restore(self, tensors: dict[str, Tensor], *, n_updates: int) -> None:
@@ -104,12 +119,11 @@ class Optimizer:
         self.n_updates = n_updates
         if not tensors:
             return
-        state: dict[int, dict[str, Any]] = {}
         for i, parameter in enumerate(self.parameters):
             moments = {name: tensors[f"{i}.{name}"] for name in _MOMENTS if f"{i}.{name}" in tensors}
             shapes = [tuple(moment.shape) for moment in moments.values()]
             if moments and shapes != [tuple(parameter.shape), tuple(parameter.shape), ()]:
                 raise ValueError(f"the optimizer's state does not fit parameter {i} of shape {tuple(parameter.shape)}")
             if moments:
-                state[i] = moments
-        self._adam.load_state_dict({"state": state, "param_groups": self._adam.state_dict()["param_groups"]})
+                mean, square, count = (moment.to(parameter.device, torch.float32, copy=True) for moment in moments.values())
+                self._moments[i] = mean, square, count

@@ -19,7 +19,6 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME: Final = "tunesmith"
 
@@ -167,4 +166,10 @@ def register() -> None:
 
     No mask function is registered beside it: transformers then builds none, and documents are kept apart by the layout.
     """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # noqa: PLC0415 - two seconds, and not always needed
+
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+
+
+#: Attentions by the names that modules of our own (`plain.py`) choose them by.
+OURS: Final[dict[str, Callable[..., tuple[Tensor, None]]]] = {NAME: packed_attention}

@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from tunesmith.data.folder import BrokenFolder, pins
 from tunesmith.lm import attention
@@ -96,6 +94,9 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
     Raises:
         BaseRefused: the architecture has a setting that this engine does not honour.
     """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds, which a base that is known need not wait
+    from transformers.utils import logging  # noqa: PLC0415 - as above
+
     attention.register()
     logging.disable_progress_bar()  # it would fill the log of a process that nobody watches
     device = device if device is not None else choose_device()
@@ -141,6 +142,8 @@ def refusals(config: Any) -> list[str]:
     The model is built without weights on torch's `meta` device and sent through one pass, in which every attention layer
     shows its settings.
     """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - as in `load`
+
     try:
         text = config.get_text_config()
     except ValueError as error:

@@ -9,14 +9,15 @@ Shapes: H query heads, K key heads, G queries of one key head, T tokens of the r
 sizes.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from tunesmith.lm.attention import OURS
 from tunesmith.sampler.cache import Decoding, Segment, Slots, Store
 
 NAME: Final = "tunesmith_slots"
@@ -39,8 +40,11 @@ class Knobs:
 
 
 def register() -> None:
-    """Make the attention known to transformers; calling it again changes nothing."""
-    ALL_ATTENTION_FUNCTIONS.register(NAME, slot_attention)
+    """Make the attention known to modules of our own, and of transformers where those are in use; as often as one likes."""
+    OURS[NAME] = slot_attention
+    theirs = sys.modules.get("transformers.modeling_utils")
+    if theirs is not None:
+        theirs.ALL_ATTENTION_FUNCTIONS.register(NAME, slot_attention)
 
 
 def slot_attention(

@@ -8,7 +8,7 @@ from tunesmith.domain.file import File
 from tunesmith.domain.job import Checkpoint, Job
 from tunesmith.domain.model import Base
 from tunesmith.domain.scope import Everywhere, Project, Scope
-from tunesmith.domain.tasks import TrainSpec, ValidateSpec
+from tunesmith.domain.tasks import BLUEPRINTS, TrainSpec, ValidateSpec
 from tunesmith.graders.sandbox.environment import FOLDER as GRADER_ENV
 from tunesmith.store import checkpoints, files, models
 from tunesmith.store.session import Transaction
@@ -82,6 +82,7 @@ class Specs:
             created_at=job.created_at,
             processes=self._settings.training_processes,
             spread=self._settings.training_spread,
+            blueprints=str(self._settings.data_dir.absolute() / BLUEPRINTS),
             extra=self._grading() if job.method == "reinforcement" else {},
         )
 

@@ -28,6 +28,7 @@ from tunesmith.engine.rollouts import GraderFailing
 from tunesmith.engine.rows import RowFile
 from tunesmith.engine.run import Run, Source
 from tunesmith.lm.adapter_file import AdapterRefused
+from tunesmith.lm.blueprint import open_base
 from tunesmith.lm.last_layer import trim
 from tunesmith.lm.load import Base, BaseChanged, BaseRefused, check_pins, choose_device, load, prove
 from tunesmith.lm.lora import LoraModel
@@ -103,11 +104,12 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
     check_pins(folder, spec.pins)
     ranks = meet(task, spec)
     # a base that is spread need not fit one GPU whole
-    base = load(folder, device=torch.device("cpu")) if ranks.spread else load(folder)
+    if ranks.spread:
+        base = load(folder, device=torch.device("cpu"))
+        lora = LoraModel(base.model)
+    else:
+        base, lora = open_base(folder, spec.pins, Path(spec.blueprints) if spec.blueprints else None)
     failpoint("train.load")
-    if not ranks.spread:
-        prove(base)
-    lora = LoraModel(base.model)
     trim(base.decoder, lora.route)
     if ranks.spread:
         from tunesmith.lm.shard import spread  # noqa: PLC0415 - seconds of imports

@@ -7,8 +7,10 @@ import torch
 from tokenizers import Tokenizer
 
 import tunesmith.bases
+from tunesmith.data.folder import pins
 from tunesmith.data.grammar import grammar_of
 from tunesmith.domain.ports import Ask, Drawn
+from tunesmith.lm.blueprint import open_base
 from tunesmith.lm.load import load
 from tunesmith.lm.lora import LoraModel
 from tunesmith.sampler.direct import DirectSampler
@@ -37,3 +39,20 @@ def test_a_sample_whose_grammar_leads_nowhere_ends_alone() -> None:
         text = tokenizer.decode(one.tokens)
         assert len(one.tokens) == len(one.logprobs) >= 1
         assert json.loads(text) in (True, False) if one.finish == "stop" else text.startswith("[")
+
+
+def test_a_base_of_our_own_modules_is_sampled_as_one_of_transformers(tmp_path: Path) -> None:
+    def drawn() -> tuple[str, list[Drawn]]:
+        base, lora = open_base(NANO, pins(NANO), tmp_path)
+        sampler = DirectSampler(
+            base, lora, slot=0, start_slot=None, context_length=256, stop_ids=frozenset({2}), folder=NANO
+        )  # fmt: skip
+        ask = Ask([5, 6, 7], 3, 12, seed=3, tuned=False, temperature=1.0)
+        found: list[Drawn] = []
+        with torch.no_grad():
+            sampler.draw([ask], found.append, stop=lambda: False)
+        return type(base.model).__name__, sorted(found, key=lambda one: one.sample)
+
+    (theirs, expected), (ours, got) = drawn(), drawn()
+    assert (theirs, ours) == ("LlamaForCausalLM", "Plain")
+    assert got == expected

@@ -16,6 +16,7 @@ from tunesmith.core.channel import Task
 from tunesmith.data.folder import pins
 from tunesmith.data.render import Renderer
 from tunesmith.domain.tasks import TrainSpec
+from tunesmith.lm import blueprint
 from tunesmith.worker import train
 
 N_ROWS = 12
@@ -235,7 +236,7 @@ def test_a_lack_of_memory_is_told(
     def exhausted(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(train, "load", exhausted)
+    monkeypatch.setattr(blueprint.loading, "load", exhausted)
     code, _, message = failure(spec, blobs)
     assert code == "out_of_memory"
     assert "smaller base model" in message
@@ -248,7 +249,7 @@ def test_anything_else_is_a_crash(
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(train, "load", broken)
+    monkeypatch.setattr(blueprint.loading, "load", broken)
     with pytest.raises(type(error)):
         do(spec, blobs)
 
@@ -256,13 +257,13 @@ def test_anything_else_is_a_crash(
 def test_a_base_that_cannot_be_proved_is_refused(
     spec: TrainSpec, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = train.load
+    loaded = blueprint.loading.load
 
     def with_another_head(folder: Path, **how: Any) -> Any:
         base = loaded(folder, **how)
         return replace(base, head=replace(base.head, scale=3.0))
 
-    monkeypatch.setattr(train, "load", with_another_head)
+    monkeypatch.setattr(blueprint.loading, "load", with_another_head)
     code, param, message = failure(spec, blobs)
     assert (code, param) == ("base_not_supported", "model")
     assert "relative distance" in message
