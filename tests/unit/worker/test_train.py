@@ -84,13 +84,13 @@ def folder(base_folder: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture
-def spec(folder: Path, blobs: LocalBlobs) -> TrainSpec:
+def spec(folder: Path, blobs: LocalBlobs, tmp_path: Path) -> TrainSpec:
     return TrainSpec(
         method="supervised",
         hyperparameters={"n_epochs": 2, "batch_size": 3, "learning_rate_multiplier": 1.0},
         method_config={}, seed=5, base_path=str(folder), base_name="tiny", context_length=128, pins=pins(folder),
         blobs=blobs.url, training_key="files/train", validation_key="files/valid", output_key="jobs/j/attempts/2",
-        start_adapter=None, resume_key=None, threads=1, max_line_bytes=100_000,
+        start_adapter=None, resume_key=None, threads=1, max_line_bytes=100_000, blueprints=str(tmp_path / "kept"),
     )  # fmt: skip
 
 
