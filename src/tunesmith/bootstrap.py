@@ -33,6 +33,7 @@ from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
 from tunesmith.services.deliveries import Deliveries
+from tunesmith.services.details import Details
 from tunesmith.services.drain import Drain
 from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
@@ -202,6 +203,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),
         jobs=jobs,
+        details=Details(db),
         pauses=pauses,
         queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, inference=inference, vllm=vllm, settings=settings),

@@ -222,6 +222,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "checkpoints.measure": ((CHECKPOINT, {"step": 1}), {}),
     "metrics.add": ((JOB, 1, {"train_loss": 9.0}), {}),
     "metrics.all": ((JOB,), {}),
+    "metrics.last_step": ((JOB,), {}),
     "outbox.add": ((JOB, "fine_tuning.job.cancelled"), {}),
     "outbox.pending": ((JOB,), {}),
     "outbox.untold": ((), {"limit": 9}),

@@ -4,7 +4,8 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Scope
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunesmith.api import (
     aliases,
@@ -13,6 +14,7 @@ from tunesmith.api import (
     compare,
     completions,
     completions_kept,
+    details,
     embeddings,
     errors,
     export,
@@ -58,6 +60,7 @@ def create_routes(services: Services) -> FastAPI:
         uploads,
         jobs,
         model_limits,
+        details,
         models,
         aliases,
         export,
@@ -87,6 +90,23 @@ def create_routes(services: Services) -> FastAPI:
 def create_app(services: Services) -> ASGIApp:
     """Return the app as it is served."""
     return framed(create_routes(services), services)
+
+
+def with_pages(api: ASGIApp, pages: ASGIApp, services: Services) -> ASGIApp:
+    """Return the app with the pages for people beside it: under `/dashboard`, where `/` leads; all else is the API's."""
+    most = Cap(services.settings.max_file_bytes + FORM_BYTES, "The file is over the limit.")
+    guarded = Vetted(BodyLimit(pages, clock=services.clock, cap=lambda _: most), keyed=services.settings.needs_keys)
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path == "/" and scope["type"] == "http":
+            await RedirectResponse("/dashboard/")(scope, receive, send)
+        elif path == "/dashboard" or path.startswith("/dashboard/"):
+            await guarded(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return either
 
 
 def framed(routes: FastAPI, services: Services) -> ASGIApp:

@@ -74,7 +74,10 @@ class Vetted:
         self._keyed = keyed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it with 403 or 400."""
+        """Serve one request, or refuse it with 403 or 400; a websocket is refused by closing it."""
+        if scope["type"] == "websocket" and not self._same_site(Headers(scope=scope)):
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] == "http":
             refusal = None if self._keyed else _refusal(Headers(scope=scope))
             if (
@@ -86,6 +89,12 @@ class Vetted:
                 await render(refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _same_site(self, headers: Headers) -> bool:
+        """Say whether a websocket is opened by a page of this server's own: browsers let any page open one."""
+        origin = headers.get("origin")
+        same = origin is None or urlsplit(origin).netloc == headers.get("host")
+        return same if self._keyed else same and _refusal(headers) is None
 
 
 def _refusal(headers: Headers) -> ApiError | None:

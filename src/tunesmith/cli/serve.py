@@ -15,7 +15,7 @@ import typer
 import uvicorn
 from starlette.types import ASGIApp
 
-from tunesmith.api.app import create_app
+from tunesmith.api.app import create_app, with_pages
 from tunesmith.api.internal import create_internal_app
 from tunesmith.api.protocol import N_HEAD_BYTES, Protocol
 from tunesmith.bootstrap import Composed, compose
@@ -25,6 +25,7 @@ from tunesmith.core.data_folder import FolderRefused
 from tunesmith.core.errors import Unavailable
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
+from tunesmith.dashboard.mount import Dashboard
 
 REFUSED: Final = 1
 #: How long answers that are still being written at the end may take.
@@ -95,14 +96,16 @@ def listen(host: str, port: int) -> socket.socket:
 class Door(uvicorn.Server):
     """A server whose signals are somebody else's business."""
 
-    def __init__(self, app: ASGIApp, *, uds: str | None = None, patience_s: float | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, uds: str | None = None, patience_s: float | None = None, websockets: bool = False
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 uds=uds,
                 http=cast("type[asyncio.Protocol]", partial(Protocol, ids=Ids(), patience_s=patience_s)),
                 loop="asyncio",
-                ws="none",
+                ws="websockets-sansio" if websockets else "none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -149,7 +152,9 @@ async def run(
     """
     channel = composed.folder.run / "channel.sock"
     inner = Door(create_internal_app(composed.attempts, composed.tools), uds=str(channel))
-    outer = Door(create_app(composed.services), patience_s=composed.settings.slow_client_s)
+    pages = Dashboard(storage=composed.folder.run)
+    app = with_pages(create_app(composed.services), pages, composed.services)
+    outer = Door(app, patience_s=composed.settings.slow_client_s, websockets=True)
     tasks = [asyncio.create_task(inner.serve())]
     try:
         await inner.opened(tasks[0])
@@ -159,12 +164,15 @@ async def run(
         tasks.append(asyncio.create_task(outer.serve(sockets=[listener])))
         await outer.opened(tasks[1])
         host, port = listener.getsockname()[:2]
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        root = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        pages.api_url = root
+        ready(f"{root}/v1")
         waiting = asyncio.create_task(ended.wait())
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
     finally:
         outer.should_exit = True
+        await pages.close()
         await asyncio.gather(*tasks[1:])
         if composed.settings.drain and ended.is_set():
             await asyncio.to_thread(composed.drain.run, hurry or threading.Event())

@@ -63,12 +63,20 @@ _BY_GRADER: Final = (("scores", "{type}/{name}/{key}"), ("errors", "{type}/{name
 
 def results_csv(method: str, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[bytes]:
     """Yield the lines of the file; `rows` are the steps with their metrics. What was not measured is an empty cell."""
-    columns = _columns(method, [values for _, values in rows])
+    columns, cells = table(method, rows)
     yield _line(["step", *columns])
+    for row in cells:
+        yield _line(map(_cell, row))
+
+
+def table(method: str, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns' names, and for each step the step and then a value, or None, for each column."""
+    columns = _columns(method, [values for _, values in rows])
+    cells: list[list[Any]] = []
     for step, values in rows:
         told = _by_grader(values) if method == "reinforcement" else {}
-        cells = (told.get(name) if path is None else _at(values, path) for name, path in columns.items())
-        yield _line([str(step), *map(_cell, cells)])
+        cells.append([step, *(told.get(name) if path is None else _at(values, path) for name, path in columns.items())])
+    return list(columns), cells
 
 
 def _columns(method: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...] | None]:

@@ -12,6 +12,7 @@ from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
 from tunesmith.services.completions_kept import KeptCompletions
+from tunesmith.services.details import Details
 from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
 from tunesmith.services.figures import Figures
@@ -46,6 +47,7 @@ class Services:
     files: Files
     uploads: Uploads
     jobs: Jobs
+    details: Details
     pauses: Pauses
     queue: Queue
     models: Models

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from tunesmith.domain.scope import Scope
 from tunesmith.store.scoping import owned
@@ -19,7 +19,16 @@ def add(tx: Transaction, scope: Scope, job_id: str, step: int, data: dict[str, A
     tx.execute(insert(metrics).values(job_id=job_id, step=step, project_id=owner, data=data))
 
 
-def all(tx: Transaction, scope: Scope, job_id: str) -> list[tuple[int, dict[str, Any]]]:
-    """Return every step's metrics in order."""
-    query = select(metrics.c.step, metrics.c.data).where(owned(metrics, scope), metrics.c.job_id == job_id)
-    return [(row.step, row.data) for row in tx.execute(query.order_by(metrics.c.step))]
+def all(tx: Transaction, scope: Scope, job_id: str, *, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+    """Return the metrics of every step after `after`, in order."""
+    mine = (owned(metrics, scope), metrics.c.job_id == job_id, metrics.c.step > after)
+    return [
+        (row.step, row.data)
+        for row in tx.execute(select(metrics.c.step, metrics.c.data).where(*mine).order_by(metrics.c.step))
+    ]
+
+
+def last_step(tx: Transaction, scope: Scope, job_id: str) -> int | None:
+    """Return the last step that has metrics."""
+    query = select(func.max(metrics.c.step)).where(owned(metrics, scope), metrics.c.job_id == job_id)
+    return tx.execute(query).scalar_one()

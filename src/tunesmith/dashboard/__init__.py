@@ -1,0 +1,1 @@
+"""The dashboard: pages made with NiceGUI that speak only the public API."""

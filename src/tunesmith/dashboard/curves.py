@@ -1,0 +1,85 @@
+"""Curves of a job's metrics: which belong into one chart, smoothed, as ECharts draws them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+#: Charts in order: title and the columns whose names begin so; what fits nowhere is a chart of its own kind at the end.
+CHARTS: Final = (
+    ("Reward", ("train_mean_reward", "valid_reward_mean", "full_valid_mean_reward")),
+    ("Loss", ("train_loss", "valid_loss", "full_valid_loss", "train_nll_loss")),
+    (
+        "Accuracy",
+        ("train_accuracy", "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", "train_reward_accuracy",
+         "valid_reward_accuracy", "full_valid_reward_accuracy"),
+    ),
+    ("Reward margin", ("train_reward_margin", "valid_reward_margin", "full_valid_reward_margin")),
+    ("Tokens per answer", ("completion_tokens_mean", "reasoning_tokens_mean", "valid_completion_tokens_mean")),
+    ("Gap between trainer and sampler", ("sampler_logp_gap",)),
+)  # fmt: skip
+#: Colours that are told apart in light and dark, and by most who see colours differently.
+PALETTE: Final = ("#0f8a7f", "#d97706", "#6366f1", "#db2777", "#65a30d", "#0284c7", "#a16207", "#9333ea")
+#: A validation metric is a mark now and then, not a line at every step.
+RARE: Final = 200
+_GREY: Final = "#8a8f98"
+
+
+def smoothed(points: Sequence[Sequence[float]], weight: float) -> list[list[float]]:
+    """Return (step, value) pairs under an exponential moving average, `weight` in [0, 1) on the past, without its bias."""
+    if weight <= 0:
+        return [list(point) for point in points]
+    mean, mass, out = 0.0, 0.0, list[list[float]]()
+    for step, value in points:
+        mean = weight * mean + (1 - weight) * value
+        mass = weight * mass + (1 - weight)
+        out.append([step, mean / mass])
+    return out
+
+
+def points(curves: Mapping[str, Any], column: str) -> list[list[float]]:
+    """Return a column's (step, value) pairs."""
+    if column not in curves["columns"]:
+        return []
+    index = curves["columns"].index(column)
+    return [[row[0], row[index]] for row in curves["rows"] if row[index] is not None]
+
+
+def charts(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Return the charts that the runs' columns fill: title and columns."""
+    have = {column for curves in runs.values() for column in curves["columns"]}
+    return [(title, shown) for title, columns in CHARTS if (shown := [column for column in columns if column in have])]
+
+
+def option(title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, Any]], weight: float) -> dict[str, Any]:
+    """Return what ECharts draws: every column of every run as a line, the names of the runs told where there are several."""
+    series: list[dict[str, Any]] = []
+    for run, (name, curves) in enumerate(runs.items()):
+        for place, column in enumerate(columns):
+            found = points(curves, column)
+            if not found:
+                continue
+            training = column.startswith("train") or "valid" not in column
+            color = PALETTE[(run * len(columns) + place) % len(PALETTE)]
+            series.append(
+                {
+                    "name": column if len(runs) == 1 else f"{name} · {column}",
+                    "type": "line",
+                    "data": smoothed(found, weight) if training else found,
+                    "showSymbol": not training and len(found) <= RARE,
+                    "symbolSize": 6,
+                    "lineStyle": {"width": 1.5, "type": "solid" if training else "dashed"},
+                    "itemStyle": {"color": color},
+                    "connectNulls": True,
+                }
+            )
+    return {
+        "title": {"text": title, "left": 8, "textStyle": {"fontSize": 14, "color": _GREY}},
+        "animation": False,
+        "aria": {"enabled": True},
+        "grid": {"left": 56, "right": 20, "top": 64, "bottom": 56},
+        "legend": {"top": 28, "left": 8, "type": "scroll", "textStyle": {"color": _GREY}},
+        "tooltip": {"trigger": "axis", "confine": True},
+        "dataZoom": [{"type": "inside"}, {"type": "slider", "height": 16, "bottom": 8}],
+        "xAxis": {"type": "value", "name": "step", "min": "dataMin", "max": "dataMax", "splitLine": {"show": False}},
+        "yAxis": {"type": "value", "scale": True, "splitLine": {"lineStyle": {"color": "rgba(128,128,128,0.2)"}}},
+        "series": series,
+    }

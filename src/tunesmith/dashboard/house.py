@@ -1,0 +1,157 @@
+"""What all pages stand in: who is logged in, the frame around a page, and how a refusal is told."""
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+import httpx2
+from nicegui import app, ui
+
+from tunesmith.dashboard.api import Answers, Api, Refused
+
+PAGES: Final = (
+    ("/", "Jobs", "tune"),
+    ("/new", "New job", "add_circle"),
+    ("/models", "Models", "hub"),
+    ("/playground", "Playground", "forum"),
+    ("/files", "Files", "description"),
+    ("/graders", "Graders", "rule"),
+    ("/admin", "Server", "dns"),
+)
+#: How long an answer may take: inspecting and exporting read whole models.
+TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
+UNAUTHORIZED: Final = 401
+
+
+class House:
+    """The pages' shared state: one HTTP client, the answers that pages share, and each browser's key, in memory only."""
+
+    def __init__(self, api_url: str) -> None:
+        self.api_url = api_url
+        self._http = httpx2.AsyncClient(base_url=api_url, timeout=TIMEOUT, trust_env=False)
+        self._answers = Answers()
+        self._keys: dict[str, str] = {}
+        self._dark: dict[str, bool] = {}
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._http.aclose()
+
+    def api(self, key: str | None = None, *, browser: str | None = None) -> Api:
+        """Return the API in the name of `key`, or of the key of this browser, or of another request's."""
+        return Api(self._http, self._answers, key or self._keys.get(browser or _browser()))
+
+    def log_in(self, key: str) -> None:
+        """Remember the key for this browser until it logs out or the server ends."""
+        self._keys[_browser()] = key
+
+    def log_out(self) -> None:
+        """Forget this browser's key."""
+        self._keys.pop(_browser(), None)
+
+    @property
+    def logged_in(self) -> bool:
+        """Whether this browser gave a key."""
+        return _browser() in self._keys
+
+    async def enter(self) -> Api | None:
+        """Return the API for a page, or None once the visitor was sent to the page that asks for a key."""
+        api = self.api()
+        try:
+            await api.get("/v1/fine_tuning/jobs?limit=1")
+        except Refused as error:
+            if error.status == UNAUTHORIZED:
+                self.log_out()
+                ui.navigate.to("/login")
+                return None
+        return api
+
+    @contextmanager
+    def frame(self, title: str, *, here: str = "") -> Generator[None]:
+        """Draw what stands around every page, and the page inside it."""
+        ui.page_title(f"{title} · Tunesmith")
+        ui.colors(primary="#0f6d66", secondary="#475569", accent="#b45309", positive="#15803d", negative="#b91c1c")
+        browser = _browser()
+        dark = ui.dark_mode(self._dark.get(browser))
+
+        def toggle() -> None:
+            dark.value = not dark.value if dark.value is not None else True
+            self._dark[browser] = bool(dark.value)
+
+        main = ui.column().classes("w-full max-w-7xl mx-auto px-2 sm:px-4 pt-2 pb-12 gap-4").props("role=main")
+        ui.skip_link("Skip to the page", target=main)
+        with ui.header().classes("items-center gap-2 px-3 py-1").props("elevated"):
+            ui.button(icon="menu", on_click=lambda: drawer.toggle()).props(
+                'flat dense color=white aria-label="Show or hide the menu"'
+            )
+            ui.link("Tunesmith", "/").classes("text-white text-lg font-semibold no-underline")
+            ui.space()
+            ui.button(icon="contrast", on_click=toggle).props('flat dense color=white aria-label="Light or dark"')
+            if self.logged_in:
+                ui.button(icon="logout", on_click=self._leave).props('flat dense color=white aria-label="Log out"')
+        with (
+            ui.left_drawer(bordered=True).props("width=190 breakpoint=900").classes("px-2 py-3 gap-1") as drawer,
+            ui.element("nav").props('aria-label="Pages"').classes("w-full"),
+        ):
+            for path, name, icon in PAGES:
+                with ui.link(target=path).classes(
+                    "w-full flex items-center gap-3 px-3 py-2 rounded no-underline text-inherit hover:bg-teal-500/10"
+                ) as link:
+                    ui.icon(icon).classes("text-lg")
+                    ui.label(name)
+                if path == here:
+                    link.classes("bg-teal-500/20 font-semibold").props("aria-current=page")
+        with main:
+            yield
+
+    def _leave(self) -> None:
+        self.log_out()
+        ui.navigate.to("/login")
+
+
+def _browser() -> str:
+    return str(app.storage.browser["id"])
+
+
+def tell(error: Refused) -> None:
+    """Show a refusal until it is closed."""
+    ui.notify(str(error), type="negative", multi_line=True, close_button="Close", timeout=0)
+
+
+def heading(text: str) -> ui.label:
+    """Return a page's heading."""
+    return ui.label(text).classes("text-2xl font-semibold").props("role=heading aria-level=1")
+
+
+def section(text: str) -> ui.label:
+    """Return a section's heading."""
+    return ui.label(text).classes("text-lg font-semibold mt-2").props("role=heading aria-level=2")
+
+
+async def sure(question: str, verb: str, *, color: str = "negative") -> bool:
+    """Ask before something is done that others feel; True means yes."""
+    with ui.dialog() as dialog, ui.card().classes("max-w-md"):
+        ui.label(question)
+        with ui.row().classes("w-full justify-end"):
+            ui.button("Leave it", on_click=lambda: dialog.submit(False)).props("flat")
+            ui.button(verb, color=color, on_click=lambda: dialog.submit(True))
+    answer = await dialog
+    dialog.delete()
+    return bool(answer)
+
+
+def every(seconds: float, look: Callable[[], Awaitable[None]]) -> ui.timer:
+    """Look now and again every so often; a server that is away for a moment is not told each time."""
+    away = False
+
+    async def looked() -> None:
+        nonlocal away
+        try:
+            await look()
+            away = False
+        except Refused as error:
+            if not away:
+                tell(error)
+            away = True
+
+    return ui.timer(seconds, looked)

@@ -1,0 +1,207 @@
+"""The form that creates a job: files with a preview, parameters, what it will take, and the same request as code."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from nicegui import ui
+
+from tunesmith.dashboard import snippets
+from tunesmith.dashboard.api import Api, Refused, path_of
+from tunesmith.dashboard.house import House, heading, section, tell
+from tunesmith.dashboard.pages.files import LOOKED_BYTES, draw_row, upload
+from tunesmith.dashboard.pages.graders import EXAMPLE
+from tunesmith.dashboard.rows import first_rows
+from tunesmith.dashboard.shapes import pairs, size
+
+#: The hyperparameters of each method; what is left empty is `auto`.
+FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "supervised": ("n_epochs", "batch_size", "learning_rate_multiplier"),
+    "dpo": ("n_epochs", "batch_size", "learning_rate_multiplier", "beta"),
+    "reinforcement": (
+        "n_epochs", "batch_size", "learning_rate_multiplier", "compute_multiplier", "eval_interval", "eval_samples",
+    ),
+}  # fmt: skip
+WHOLE: Final = ("n_epochs", "batch_size", "eval_interval", "eval_samples")
+N_PREVIEW: Final = 5
+
+
+def add(house: House) -> None:
+    """Give the page its path."""
+
+    @ui.page("/new")
+    async def create(model: str = "") -> None:
+        api = await house.enter()
+        if api is None:
+            return
+        with house.frame("New job", here="/new"):
+            await _Form(api, house.api_url).draw(model)
+
+
+class _Form:
+    def __init__(self, api: Api, api_url: str) -> None:
+        self._api = api
+        self._base_url = f"{api_url}/v1"
+        self._numbers: dict[str, ui.number] = {}
+
+    async def draw(self, model: str) -> None:
+        heading("New job")
+        try:
+            models = [each["id"] for each in (await self._api.get("/v1/models"))["data"]]
+            files = await self._files()
+        except Refused as error:
+            tell(error)
+            return
+        with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-6 w-full"):
+            with ui.column().classes("w-full gap-3"):
+                self._draw_fields(models, model if model in models else models[0], files)
+            with ui.column().classes("w-full gap-3"):
+                section("The same request as code")
+                with ui.tabs().props("align=left dense") as tabs:
+                    ui.tab("Python")
+                    ui.tab("curl")
+                with ui.tab_panels(tabs, value="Python", animated=False).classes("w-full bg-transparent"):
+                    with ui.tab_panel("Python").classes("px-0"):
+                        self._python = ui.code("", language="python").classes("w-full")
+                    with ui.tab_panel("curl").classes("px-0"):
+                        self._curl = ui.code("", language="bash").classes("w-full")
+                section("First rows of the training file")
+                self._preview = ui.column().classes("w-full gap-2")
+                self._report = ui.column().classes("w-full gap-1")
+        self._changed()
+
+    def _draw_fields(self, models: list[str], model: str, files: dict[str, str]) -> None:
+        self._model = ui.select(models, label="Model", value=model, with_input=True, on_change=self._changed)
+        self._method = ui.toggle(list(FIELDS), value="supervised", on_change=self._method_changed)
+        self._training = ui.select(files, label="Training file", on_change=self._file_changed)
+        self._validation = ui.select(files, label="Validation file", clearable=True, on_change=self._changed)
+        for field in (self._model, self._training, self._validation):
+            field.props("outlined dense").classes("w-full")
+        upload(self._api, self._uploaded)
+        self._suffix = ui.input("Suffix (a name for the model)", on_change=self._changed)
+        self._metadata = ui.input("Metadata (key=value, …)", on_change=self._changed)
+        self._seed = ui.number("Seed", min=0, precision=0, on_change=self._changed)
+        for field in (self._suffix, self._metadata, self._seed):
+            field.props("outlined dense").classes("w-full")
+        section("Hyperparameters")
+        ui.label("What is left empty is chosen by the server (auto).").classes("text-sm opacity-70")
+        self._block = ui.element("div").classes("grid grid-cols-2 gap-3 w-full")
+        self._grader_part = ui.column().classes("w-full")
+        with self._grader_part:
+            section("Grader (JSON)")
+            self._grader = ui.codemirror(
+                json.dumps(EXAMPLE, indent=2), language="JSON", line_wrapping=True, on_change=self._changed
+            ).classes("w-full h-60 border border-gray-500/30")
+        self._problem = ui.label().classes("text-negative whitespace-pre-wrap").props("role=alert")
+        with ui.row():
+            ui.button("Create job", icon="rocket_launch", on_click=self._create)
+            ui.button("Check first", icon="fact_check", on_click=self._check).props("outline")
+        self._draw_numbers()
+
+    def _draw_numbers(self) -> None:
+        self._block.clear()
+        self._numbers = {}
+        with self._block:
+            for name in FIELDS[self._method.value]:
+                self._numbers[name] = ui.number(
+                    name, min=0, precision=0 if name in WHOLE else None, placeholder="auto", on_change=self._changed
+                ).props("outlined dense clearable")
+        self._grader_part.visible = self._method.value == "reinforcement"
+
+    def _method_changed(self) -> None:
+        self._draw_numbers()
+        self._changed()
+
+    async def _files(self) -> dict[str, str]:
+        asked = urlencode({"purpose": "fine-tune", "limit": 200, "order": "desc"})
+        found = (await self._api.get(f"/v1/files?{asked}"))["data"]
+        return {file["id"]: f"{file['filename']} ({size(file['bytes'])}, …{file['id'][-6:]})" for file in found}
+
+    async def _uploaded(self, file: dict[str, Any]) -> None:
+        files = {file["id"]: f"{file['filename']} ({size(file['bytes'])}, …{file['id'][-6:]})", **await self._files()}
+        chosen = self._training.value
+        self._training.set_options(files)
+        self._validation.set_options(files)
+        # The first that comes is what is trained on; the second what it is validated with.
+        (self._validation if chosen else self._training).value = file["id"]
+
+    async def _file_changed(self) -> None:
+        self._changed()
+        self._preview.clear()
+        if not self._training.value:
+            return
+        try:
+            file = await self._api.get(path_of("v1", "files", self._training.value))
+            if file["bytes"] > LOOKED_BYTES:
+                return
+            content = await self._api.content(path_of("v1", "files", self._training.value, "content"))
+        except Refused as error:
+            tell(error)
+            return
+        with self._preview:
+            for row in first_rows(content, N_PREVIEW):
+                draw_row(row)
+
+    def _body(self) -> dict[str, Any]:
+        """Return the request.
+
+        Raises:
+            ValueError: a field cannot be read; the text says which.
+        """
+        grader = None
+        if self._method.value == "reinforcement":
+            try:
+                grader = json.loads(self._grader.value)
+            except ValueError as error:
+                raise ValueError(f"The grader is not JSON: {error}") from error
+        return snippets.request(
+            self._method.value,
+            model=self._model.value,
+            training_file=self._training.value,
+            validation_file=self._validation.value,
+            hyperparameters={
+                name: int(field.value) if name in WHOLE else field.value
+                for name, field in self._numbers.items()
+                if field.value is not None
+            },
+            grader=grader,
+            suffix=self._suffix.value,
+            seed=None if self._seed.value is None else int(self._seed.value),
+            metadata=pairs(self._metadata.value or ""),
+        )
+
+    def _changed(self) -> None:
+        try:
+            body = self._body()
+        except ValueError as error:
+            self._problem.text = str(error)
+            return
+        self._problem.text = ""
+        self._python.content = snippets.python(self._base_url, body)
+        self._curl.content = snippets.curl(self._base_url, body)
+
+    async def _asked(self, path: str) -> dict[str, Any] | None:
+        self._problem.text = ""
+        try:
+            return await self._api.call("POST", path, self._body())
+        except (Refused, ValueError) as error:
+            self._problem.text = str(error)
+            return None
+
+    async def _create(self) -> None:
+        job = await self._asked("/v1/fine_tuning/jobs")
+        if job is not None:
+            ui.navigate.to(f"/jobs/{job['id']}")
+
+    async def _check(self) -> None:
+        note = ui.notification("Checking ...", spinner=True, timeout=None)
+        try:
+            found = await self._asked("/tunesmith/v1/fine_tuning/preflight")
+        finally:
+            note.dismiss()
+        if found is not None:
+            self._report.clear()
+            with self._report:
+                section("What the server says of it")
+                ui.code(json.dumps(found, indent=2, ensure_ascii=False), language="json").classes("w-full text-xs")

@@ -1,0 +1,177 @@
+"""The page of files: upload, look into, download, delete."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from nicegui import events, ui
+from nicegui.elements.upload_files import FileUpload
+
+from tunesmith.dashboard.api import Api, Refused, path_of
+from tunesmith.dashboard.house import House, every, heading, sure, tell
+from tunesmith.dashboard.rows import Row, first_rows, said
+from tunesmith.dashboard.shapes import size, when
+
+#: A file over this is downloaded, not looked into.
+LOOKED_BYTES: Final = 64 * 1024**2
+
+
+def add(house: House) -> None:
+    """Give the page its path."""
+
+    @ui.page("/files")
+    async def files(open: str = "") -> None:
+        api = await house.enter()
+        if api is None:
+            return
+        with house.frame("Files", here="/files"):
+            await _Files(api).draw(open)
+
+    @ui.page("/files/{file_id}/content")
+    async def content(file_id: str) -> None:
+        api = await house.enter()
+        if api is None:
+            return
+        with house.frame("File"):
+            try:
+                file = await api.get(path_of("v1", "files", file_id))
+                text = await api.content(path_of("v1", "files", file_id, "content"))
+            except Refused as error:
+                heading("No such file")
+                ui.label(str(error))
+                return
+            heading(file["filename"])
+            ui.button("Download", icon="download", on_click=lambda: fetch(file_id))
+            ui.code(text[:200_000].decode("utf-8", "replace"), language="text").classes("w-full text-xs")
+
+
+class _Files:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._seen: object = None
+
+    async def draw(self, opened: str) -> None:
+        heading("Files")
+        upload(self._api, self._uploaded)
+        self._list = ui.column().classes("w-full gap-2")
+        every(3.0, self._look)
+        if opened:
+            await self._open(opened)
+
+    async def _uploaded(self, file: dict[str, Any]) -> None:
+        await self._look()
+        await self._open(file["id"])
+
+    async def _look(self) -> None:
+        answer = await self._api.get("/v1/files?" + urlencode({"limit": 200, "order": "desc"}))
+        if answer is self._seen:
+            return
+        self._seen = answer
+        self._list.clear()
+        with self._list:
+            if not answer["data"]:
+                ui.label("No file yet.").classes("opacity-70")
+            for file in answer["data"]:
+                with ui.row().classes("w-full items-center gap-3 border-b border-gray-500/20 py-1"):
+                    with ui.column().classes("gap-0"):
+                        ui.label(file["filename"]).classes("font-medium")
+                        ui.label(f"{file['id']} · {file['purpose']}").classes("text-xs opacity-70")
+                    ui.space()
+                    ui.label(size(file["bytes"])).classes("text-sm")
+                    ui.label(when(file["created_at"])).classes("text-sm opacity-80")
+                    _button("visibility", "Look into", file, self._open)
+                    _button("download", "Download", file, fetch)
+                    _button("delete", "Delete", file, self._delete)
+
+    async def _open(self, file_id: str) -> None:
+        try:
+            file = await self._api.get(path_of("v1", "files", file_id))
+            if file["bytes"] > LOOKED_BYTES:
+                ui.notify(f"{file['filename']} is larger than {size(LOOKED_BYTES)}: download it instead.")
+                return
+            content = await self._api.content(path_of("v1", "files", file_id, "content"))
+        except Refused as error:
+            tell(error)
+            return
+        with ui.dialog(value=True) as dialog, ui.card().classes("w-full max-w-3xl gap-2"):
+            with ui.row().classes("w-full items-center"):
+                ui.label(file["filename"]).classes("text-lg font-semibold")
+                ui.space()
+                ui.button(icon="close", on_click=dialog.close).props('flat dense aria-label="Close"')
+            for row in first_rows(content):
+                draw_row(row)
+
+    async def _delete(self, file_id: str) -> None:
+        if not await sure(f"Delete {file_id}? Jobs that are done keep their models.", "Delete"):
+            return
+        try:
+            await self._api.call("DELETE", path_of("v1", "files", file_id))
+        except Refused as error:
+            tell(error)
+
+
+def fetch(file_id: str) -> None:
+    """Let the browser download a file."""
+    ui.download(f"/dashboard/raw/v1/files/{file_id}/content")
+
+
+def _button(icon: str, what: str, file: dict[str, Any], call: Any) -> None:
+    ui.button(icon=icon, on_click=lambda: call(file["id"])).props(f'flat dense aria-label="{what}"').tooltip(what)
+
+
+def upload(api: Api, uploaded: Any) -> ui.upload:
+    """Draw the field that takes a JSONL file; `uploaded` is called with the file object."""
+
+    async def take(event: events.UploadEventArguments) -> None:
+        with event.sender:
+            note = ui.notification(f"Uploading {event.file.name} ...", spinner=True, timeout=None)
+        try:
+            file = await _sent(api, event.file)
+        except Refused as error:
+            tell(error)
+            return
+        finally:
+            note.dismiss()
+            event.sender.reset()  # type: ignore[attr-defined]
+        await uploaded(file)
+
+    return (
+        ui.upload(label="Upload JSONL: drop it here, or press +", auto_upload=True, on_upload=take)
+        .classes("w-full max-w-xl")
+        .props('accept=".jsonl,.json" flat bordered')
+    )
+
+
+async def _sent(api: Api, file: FileUpload) -> dict[str, Any]:
+    """Hand an uploaded file on to the server, from disk: it may be large."""
+    with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
+        path = Path(folder) / "file"
+        await file.save(path)
+        with path.open("rb") as stream:
+            return await api.call("POST", "/v1/files", data={"purpose": "fine-tune"}, files={"file": (file.name, stream)})
+
+
+def draw_row(row: Row) -> None:
+    """Draw a row as a conversation."""
+    with ui.card().classes("w-full gap-1").props("flat bordered"):
+        ui.label(f"line {row.line}").classes("text-xs opacity-70")
+        if row.problem:
+            ui.label(row.problem).classes("text-negative")
+        for name, messages in row.parts.items():
+            if len(row.parts) > 1 or name != "messages":
+                ui.label(name).classes("text-xs uppercase opacity-70")
+            for message in messages:
+                draw_message(str(message.get("role")), said(message))
+        if row.other:
+            ui.label(" · ".join(f"{name}: {value}" for name, value in row.other.items())).classes(
+                "text-xs opacity-80 break-all"
+            )
+
+
+def draw_message(role: str, text: str) -> ui.label:
+    """Draw a message; return the label of its text."""
+    colors = {"user": "bg-teal-500/15", "assistant": "bg-indigo-500/15", "system": "bg-gray-500/15"}
+    with ui.element("div").classes(f"rounded px-3 py-2 w-full {colors.get(role, 'bg-amber-500/15')}"):
+        ui.label(role).classes("text-xs uppercase opacity-70")
+        return ui.label(text).classes("whitespace-pre-wrap break-words")

@@ -1,0 +1,30 @@
+"""The page that asks for a key, where the server wants one."""
+
+from nicegui import ui
+
+from tunesmith.dashboard.api import Refused
+from tunesmith.dashboard.house import House, heading
+
+
+def add(house: House) -> None:
+    """Give the page its path."""
+
+    @ui.page("/login")
+    def login() -> None:
+        with house.frame("Log in"), ui.card().classes("max-w-md w-full mx-auto"):
+            heading("Log in")
+            ui.label("This server wants an API key. It is kept in the server's memory for this browser until you log out.")
+            key = ui.input("API key", password=True, password_toggle_button=True).classes("w-full").props("autofocus")
+            problem = ui.label().classes("text-negative").props("role=alert")
+
+            async def enter() -> None:
+                try:
+                    await house.api((key.value or "").strip()).call("GET", "/v1/fine_tuning/jobs?limit=1")
+                except Refused as error:
+                    problem.text = str(error)
+                    return
+                house.log_in((key.value or "").strip())
+                ui.navigate.to("/")
+
+            key.on("keydown.enter", enter)
+            ui.button("Log in", on_click=enter)

@@ -1,0 +1,104 @@
+"""The page of models: bases and tuned ones, with export and delete."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from nicegui import ui
+
+from tunesmith.dashboard.api import Api, Refused
+from tunesmith.dashboard.house import House, every, heading, section, sure, tell
+from tunesmith.dashboard.shapes import number, size, when
+
+FORMATS = {"adapter": "Adapter (PEFT)", "merged": "Merged (safetensors)", "gguf": "GGUF (llama.cpp)"}
+
+
+def add(house: House) -> None:
+    """Give the page its path."""
+
+    @ui.page("/models")
+    async def models() -> None:
+        api = await house.enter()
+        if api is None:
+            return
+        with house.frame("Models", here="/models"):
+            _Models(api).draw()
+
+
+class _Models:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._seen: object = None
+
+    def draw(self) -> None:
+        heading("Models")
+        section("Tuned models")
+        self._tuned = ui.column().classes("w-full gap-2")
+        section("Base models")
+        self._bases = ui.column().classes("w-full gap-2")
+        every(3.0, self._look)
+
+    async def _look(self) -> None:
+        found = await self._api.get("/v1/models")
+        bases = await self._api.get("/tunesmith/v1/models")
+        aliases = await self._api.get("/tunesmith/v1/aliases")
+        if (id(found), id(bases), id(aliases)) == self._seen:
+            return
+        self._seen = (id(found), id(bases), id(aliases))
+        tuned = [model for model in found["data"] if model["id"].startswith("ft:")]
+        names = {alias["alias"]: alias["model"] for alias in aliases["data"]}
+        self._tuned.clear()
+        with self._tuned:
+            if not tuned:
+                ui.label("No tuned model yet: it appears here when its job has succeeded.").classes("opacity-70")
+            for model in reversed(tuned):
+                self._draw_tuned(model, [alias for alias, name in names.items() if name == model["id"]])
+        self._bases.clear()
+        with self._bases:
+            for base in bases["data"]:
+                _draw_base(base)
+
+    def _draw_tuned(self, model: Mapping[str, Any], aliases: list[str]) -> None:
+        name = model["id"]
+        with ui.row().classes("w-full items-center gap-3 border-b border-gray-500/20 py-1"):
+            with ui.column().classes("gap-0"):
+                ui.label(name).classes("font-mono break-all")
+                told = [when(model["created"]), *(f"also called {alias}" for alias in aliases)]
+                ui.label(" · ".join(told)).classes("text-xs opacity-70")
+            ui.space()
+            ui.link("Try it", "/playground?" + urlencode({"right": name}))
+            ui.link("Train on", "/new?" + urlencode({"model": name}))
+            with ui.dropdown_button("Export", icon="download", auto_close=True).props("flat dense"):
+                for form, title in FORMATS.items():
+                    address = f"/dashboard/raw/tunesmith/v1/models/{quote(name, safe=':')}/export?format={form}"
+                    ui.item(title, on_click=partial(ui.download, address))
+            ui.button("Delete", icon="delete", on_click=lambda: self._delete(name)).props("flat dense color=negative")
+
+    async def _delete(self, name: str) -> None:
+        question = f"Delete {name}? It stops answering at once. The record of its job stays."
+        if not await sure(question, "Delete"):
+            return
+        try:
+            await self._api.call("DELETE", f"/v1/models/{quote(name, safe=':')}")
+        except Refused as error:
+            tell(error)
+
+
+def _draw_base(base: Mapping[str, Any]) -> None:
+    with ui.row().classes("w-full items-center gap-3 border-b border-gray-500/20 py-1"):
+        with ui.column().classes("gap-0"):
+            ui.label(base["name"]).classes("font-mono")
+            told = [
+                base["kind"],
+                base["architecture"],
+                f"{number(base['n_parameters'])} parameters" if base["n_parameters"] else None,
+                f"context {number(base['context_length'])}" if base["context_length"] else None,
+                size(base["weights_bytes"]) if base["weights_bytes"] else None,
+                *(f"also called {alias}" for alias in base["aliases"]),
+            ]
+            ui.label(" · ".join(filter(None, told))).classes("text-xs opacity-70")
+            if base["detail"]:
+                ui.label(base["detail"]).classes("text-sm text-negative")
+        ui.space()
+        ui.badge(base["status"]).props("color=teal-9" if base["status"] == "ready" else "color=amber-10")
