@@ -36,7 +36,7 @@ $(SDK_OLD): Makefile
 	@$(@D)/bin/python $(PIP) '$(OPENAI)'
 	@touch $@
 
-.node-sdk/.installed: OPENAI := openai@6.49.0
+.node-sdk/.installed: OPENAI := openai@6.49.0 axe-core@4.12.0
 .node-sdk/.installed: Makefile
 	@echo "Installing $(OPENAI) into $(@D) ..."
 	@mkdir -p $(@D)

@@ -21,6 +21,14 @@ PAGES: Final = (
 #: How long an answer may take: inspecting and exporting read whole models.
 TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
 UNAUTHORIZED: Final = 401
+#: Links that can be read; on a dark page the colours are light ones and what is written on them dark, so that both can be read.
+STYLE: Final = """
+.nicegui-content a.nicegui-link { color: #1d4ed8; }
+.body--dark .nicegui-content a.nicegui-link { color: #93c5fd; }
+.body--dark { --q-primary: #5ad1c5 !important; --q-negative: #fca5a5 !important; }
+.body--dark :is(.bg-primary, .bg-negative), .body--dark :is(.bg-primary, .bg-negative) * { color: #04211e !important; }
+"""
+BAR: Final = "background-color: #0f6d66"
 
 
 class House:
@@ -71,6 +79,7 @@ class House:
         """Draw what stands around every page, and the page inside it."""
         ui.page_title(f"{title} · Tunesmith")
         ui.colors(primary="#0f6d66", secondary="#475569", accent="#b45309", positive="#15803d", negative="#b91c1c")
+        ui.add_css(STYLE)
         browser = _browser()
         dark = ui.dark_mode(self._dark.get(browser))
 
@@ -80,7 +89,7 @@ class House:
 
         main = ui.column().classes("w-full max-w-7xl mx-auto px-2 sm:px-4 pt-2 pb-12 gap-4").props("role=main")
         ui.skip_link("Skip to the page", target=main)
-        with ui.header().classes("items-center gap-2 px-3 py-1").props("elevated"):
+        with ui.header().classes("items-center gap-2 px-3 py-1").style(BAR).props("elevated"):
             ui.button(icon="menu", on_click=lambda: drawer.toggle()).props(
                 'flat dense color=white aria-label="Show or hide the menu"'
             )
@@ -126,6 +135,17 @@ def heading(text: str) -> ui.label:
 def section(text: str) -> ui.label:
     """Return a section's heading."""
     return ui.label(text).classes("text-lg font-semibold mt-2").props("role=heading aria-level=2")
+
+
+def verbatim(text: str = "") -> ui.label:
+    """Return text as it is, with a button that copies it."""
+    with ui.element("div").classes("w-full relative rounded border border-gray-500/30"):
+        shown = ui.label(text).classes("w-full font-mono text-sm whitespace-pre overflow-x-auto p-3")
+        shown.props('tabindex=0 role=region aria-label="Code"')
+        ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(shown.text)).props(
+            'flat dense size=sm aria-label="Copy"'
+        ).classes("absolute top-1 right-1")
+    return shown
 
 
 async def sure(question: str, verb: str, *, color: str = "negative") -> bool:

@@ -53,6 +53,7 @@ class Dashboard:
             mount_path=PATH,
             title="Tunesmith",
             dark=None,
+            language="en-US",
             favicon="🎛️",
             reconnect_timeout=30.0,
             storage_secret=secrets.token_urlsafe(32),

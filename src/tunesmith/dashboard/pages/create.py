@@ -9,9 +9,9 @@ from nicegui import ui
 
 from tunesmith.dashboard import snippets
 from tunesmith.dashboard.api import Api, Refused, path_of
-from tunesmith.dashboard.house import House, heading, section, tell
+from tunesmith.dashboard.house import House, heading, section, tell, verbatim
 from tunesmith.dashboard.pages.files import LOOKED_BYTES, draw_row, upload
-from tunesmith.dashboard.pages.graders import EXAMPLE
+from tunesmith.dashboard.pages.graders import EXAMPLE, code
 from tunesmith.dashboard.rows import first_rows
 from tunesmith.dashboard.shapes import pairs, size
 
@@ -63,9 +63,9 @@ class _Form:
                     ui.tab("curl")
                 with ui.tab_panels(tabs, value="Python", animated=False).classes("w-full bg-transparent"):
                     with ui.tab_panel("Python").classes("px-0"):
-                        self._python = ui.code("", language="python").classes("w-full")
+                        self._python = verbatim()
                     with ui.tab_panel("curl").classes("px-0"):
-                        self._curl = ui.code("", language="bash").classes("w-full")
+                        self._curl = verbatim()
                 section("First rows of the training file")
                 self._preview = ui.column().classes("w-full gap-2")
                 self._report = ui.column().classes("w-full gap-1")
@@ -89,10 +89,9 @@ class _Form:
         self._block = ui.element("div").classes("grid grid-cols-2 gap-3 w-full")
         self._grader_part = ui.column().classes("w-full")
         with self._grader_part:
-            section("Grader (JSON)")
-            self._grader = ui.codemirror(
-                json.dumps(EXAMPLE, indent=2), language="JSON", line_wrapping=True, on_change=self._changed
-            ).classes("w-full h-60 border border-gray-500/30")
+            section("Grader")
+            self._grader = code("Grader (JSON)", json.dumps(EXAMPLE, indent=2))
+            self._grader.on_value_change(self._changed)
         self._problem = ui.label().classes("text-negative whitespace-pre-wrap").props("role=alert")
         with ui.row():
             ui.button("Create job", icon="rocket_launch", on_click=self._create)
@@ -152,7 +151,7 @@ class _Form:
         grader = None
         if self._method.value == "reinforcement":
             try:
-                grader = json.loads(self._grader.value)
+                grader = json.loads(self._grader.value or "")
             except ValueError as error:
                 raise ValueError(f"The grader is not JSON: {error}") from error
         return snippets.request(
@@ -178,8 +177,8 @@ class _Form:
             self._problem.text = str(error)
             return
         self._problem.text = ""
-        self._python.content = snippets.python(self._base_url, body)
-        self._curl.content = snippets.curl(self._base_url, body)
+        self._python.text = snippets.python(self._base_url, body)
+        self._curl.text = snippets.curl(self._base_url, body)
 
     async def _asked(self, path: str) -> dict[str, Any] | None:
         self._problem.text = ""
@@ -204,4 +203,4 @@ class _Form:
             self._report.clear()
             with self._report:
                 section("What the server says of it")
-                ui.code(json.dumps(found, indent=2, ensure_ascii=False), language="json").classes("w-full text-xs")
+                verbatim(json.dumps(found, indent=2, ensure_ascii=False))

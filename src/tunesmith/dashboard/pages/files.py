@@ -9,7 +9,7 @@ from nicegui import events, ui
 from nicegui.elements.upload_files import FileUpload
 
 from tunesmith.dashboard.api import Api, Refused, path_of
-from tunesmith.dashboard.house import House, every, heading, sure, tell
+from tunesmith.dashboard.house import House, every, heading, sure, tell, verbatim
 from tunesmith.dashboard.rows import Row, first_rows, said
 from tunesmith.dashboard.shapes import size, when
 
@@ -43,7 +43,7 @@ def add(house: House) -> None:
                 return
             heading(file["filename"])
             ui.button("Download", icon="download", on_click=lambda: fetch(file_id))
-            ui.code(text[:200_000].decode("utf-8", "replace"), language="text").classes("w-full text-xs")
+            verbatim(text[:200_000].decode("utf-8", "replace"))
 
 
 class _Files:
@@ -136,11 +136,10 @@ def upload(api: Api, uploaded: Any) -> ui.upload:
             event.sender.reset()  # type: ignore[attr-defined]
         await uploaded(file)
 
-    return (
-        ui.upload(label="Upload JSONL: drop it here, or press +", auto_upload=True, on_upload=take)
-        .classes("w-full max-w-xl")
-        .props('accept=".jsonl,.json" flat bordered')
-    )
+    # Quasar's own field has parts without a name, which a screen reader cannot tell; the button stands for it.
+    field = ui.upload(auto_upload=True, on_upload=take).classes("hidden").props('accept=".jsonl,.json"')
+    ui.button("Upload JSONL", icon="upload", on_click=lambda: field.run_method("pickFiles")).props("outline")
+    return field
 
 
 async def _sent(api: Api, file: FileUpload) -> dict[str, Any]:
@@ -173,5 +172,5 @@ def draw_message(role: str, text: str) -> ui.label:
     """Draw a message; return the label of its text."""
     colors = {"user": "bg-teal-500/15", "assistant": "bg-indigo-500/15", "system": "bg-gray-500/15"}
     with ui.element("div").classes(f"rounded px-3 py-2 w-full {colors.get(role, 'bg-amber-500/15')}"):
-        ui.label(role).classes("text-xs uppercase opacity-70")
+        ui.label(role).classes("text-xs opacity-80")
         return ui.label(text).classes("whitespace-pre-wrap break-words")

@@ -31,6 +31,15 @@ def add(house: House) -> None:
             _Bench(api).draw()
 
 
+def code(label: str, text: str) -> ui.textarea:
+    """Return a field for JSON."""
+    return (
+        ui.textarea(label, value=text)
+        .classes("w-full font-mono text-sm")
+        .props('outlined autogrow input-style="min-height: 16rem" spellcheck=false')
+    )
+
+
 class _Bench:
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -40,13 +49,9 @@ class _Bench:
         ui.label("A grader and the rows that it is tried on: a line each, with the model's answer and the row's item.")
         with ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full"):
             with ui.column().classes("w-full"):
-                ui.label("Grader (JSON)").classes("font-semibold")
-                self._grader = ui.codemirror(json.dumps(EXAMPLE, indent=2), language="JSON", line_wrapping=True)
-                self._grader.classes("w-full h-80 border border-gray-500/30")
+                self._grader = code("Grader (JSON)", json.dumps(EXAMPLE, indent=2))
             with ui.column().classes("w-full"):
-                ui.label("Rows (JSONL)").classes("font-semibold")
-                self._rows = ui.codemirror(ROWS, language="JSON", line_wrapping=True)
-                self._rows.classes("w-full h-80 border border-gray-500/30")
+                self._rows = code("Rows (JSONL)", ROWS)
         with ui.row():
             ui.button("Run", icon="play_arrow", on_click=self._run)
             ui.button("Validate", on_click=self._validate).props("outline")
@@ -63,7 +68,7 @@ class _Bench:
 
     def _said(self) -> dict[str, Any] | None:
         try:
-            return json.loads(self._grader.value)
+            return json.loads(self._grader.value or "")
         except ValueError as error:
             self._problem.text = f"The grader is not JSON: {error}"
             return None
@@ -87,7 +92,7 @@ class _Bench:
             return
         rows: list[dict[str, Any]] = []
         self._table.rows = rows
-        lines = [line for line in self._rows.value.splitlines() if line.strip()]
+        lines = [line for line in (self._rows.value or "").splitlines() if line.strip()]
         for number_, line in enumerate(lines, 1):
             try:
                 said = json.loads(line)

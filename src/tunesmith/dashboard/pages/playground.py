@@ -104,7 +104,7 @@ class _Playground:
             index = chunk["index"]
             if "error" in chunk:
                 said[index].text = str(chunk["error"].get("message"))
-            for choice in chunk.get("choices") or ():
+            for choice in chunk["chunk"]["choices"] if "chunk" in chunk else ():
                 whole[index] += choice["delta"].get("content") or ""
                 said[index].text = whole[index]
         # What goes on from here is the right model's conversation: the one that is being judged.

@@ -1,0 +1,150 @@
+"""A real browser before a real server: Chromium without a screen, driven by Selenium; skipped where there is none."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from flow.conftest import PATIENCE_S, Server, furnished, tiny_base
+from tunesmith.bootstrap import compose
+from tunesmith.core.settings import Settings
+from tunesmith.domain.job import Job
+from tunesmith.domain.scope import Project
+from tunesmith.domain.states import Status
+from tunesmith.store import jobs
+from tunesmith.store.tables import metrics
+
+__all__ = ["furnished", "tiny_base"]
+
+N_POINTS = 50_000
+LONG = "ftjob-long"
+#: Where screenshots are kept for people to look at.
+ARTEFACTS = os.environ.get("TUNESMITH_TEST_ARTEFACTS")
+
+
+class Browser:
+    """A page, by what a person sees of it."""
+
+    def __init__(self, driver: Any, root: str) -> None:
+        self.driver = driver
+        self.root = root
+
+    def open(self, path: str) -> None:
+        self.driver.get(f"{self.root}/dashboard{path}")
+
+    def until(self, condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        end = time.monotonic() + within_s
+        while time.monotonic() < end:
+            try:
+                if value := condition():
+                    return value
+            except StaleElementReferenceException:
+                pass  # drawn again while it was looked at
+            time.sleep(0.05)
+        self.picture("failed")
+        pytest.fail(f"not within {within_s} s: {what}\n{self.text[:2000]}")
+
+    @property
+    def text(self) -> str:
+        return self.driver.find_element("tag name", "body").text
+
+    def sees(self, words: str, *, within_s: float = PATIENCE_S) -> None:
+        self.until(lambda: words.lower() in self.text.lower(), f"'{words}' is seen", within_s)
+
+    def find(self, xpath: str) -> Any:
+        return self.until(
+            lambda: next((each for each in self.driver.find_elements("xpath", xpath) if each.is_displayed()), None), xpath
+        )
+
+    def press(self, words: str) -> None:
+        self.find(f"//button[.//*[normalize-space(text())='{words}'] or @aria-label='{words}']").click()
+
+    def tab(self, words: str) -> None:
+        self.find(f"//*[@role='tab'][contains(., '{words}')]").click()
+
+    def field(self, label: str) -> Any:
+        return self.find(f"//*[@aria-label='{label}' and (self::input or self::textarea)]")
+
+    def write(self, label: str, words: str) -> None:
+        self.field(label).send_keys(words)
+
+    def choose(self, label: str, words: str) -> None:
+        """Choose what begins with `words` from the list of a field."""
+        self.field(label).click()
+        self.find(f"//*[@role='option'][contains(., '{words}')]").click()
+
+    def picture(self, name: str) -> None:
+        if ARTEFACTS:
+            Path(ARTEFACTS).mkdir(parents=True, exist_ok=True)
+            self.driver.save_screenshot(str(Path(ARTEFACTS) / f"{name}.png"))
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start Chromium."""
+    chromium, steering = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or steering is None:
+        pytest.skip("no browser here: install Debian's packages chromium and chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = "--disable-background-networking --disable-component-update --disable-sync --disable-quic --no-first-run"
+    profile = tempfile.mkdtemp(dir=tmp_path_factory.mktemp("chromium"))
+    for flag in ("--headless=new --no-sandbox --disable-gpu --window-size=1300,1000 " + quiet).split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(steering))
+    yield made
+    made.quit()
+
+
+@pytest.fixture(scope="session")
+def server(furnished: Path, driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that has run a long job; `driver` is asked for first, since without a browser none of this is needed."""
+    folder = tmp_path_factory.mktemp("seen") / "data"
+    shutil.copytree(furnished, folder, ignore=shutil.ignore_patterns("*.sock"))
+    long_ago(folder)
+    made = Server(folder).start()
+    yield made
+    made.close()
+
+
+def long_ago(folder: Path) -> None:
+    """Write down a job of many steps, as if it had been run; it is the page's business, not the trainer's."""
+    composed = compose(Settings(data_dir=folder))
+    scope, now = Project("proj_default"), composed.services.clock.now()
+    job = Job(
+        id=LONG, project_id=scope.project_id, organization_id=scope.organization_id, model="tiny", base="tiny",
+        start_adapter=None, training_file="file-gone", validation_file=None, suffix="long", seed=1, method="supervised",
+        method_config={"hyperparameters": {"n_epochs": "auto"}}, resolved={"n_epochs": 3}, integrations=[],
+        metadata={"team": "curves"}, created_at=now - 3600, status=Status.SUCCEEDED, finished_at=now,
+        counts={"total_steps": N_POINTS, "n_examples": 12},
+    )  # fmt: skip
+    rows = [
+        {"job_id": LONG, "step": step, "project_id": scope.project_id, "data": {"train_loss": 4 / step**0.5}}
+        for step in range(1, N_POINTS + 1)
+    ]
+    try:
+        with composed.db.begin() as tx:
+            jobs.add(tx, scope, job)
+            tx.execute(insert(metrics), rows)
+    finally:
+        composed.db.close()
+        composed.folder.close()
+
+
+@pytest.fixture
+def browser(driver: Any, server: Server) -> Browser:
+    """A page that has not been opened yet."""
+    driver.set_window_size(1300, 1000)
+    return Browser(driver, server.url.removesuffix("/v1"))

@@ -1,0 +1,154 @@
+"""The dashboard as a person uses it: what is clicked, and what is seen then."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from browser.conftest import LONG, N_POINTS
+
+PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/admin", "/login")
+
+ROWS = "\n".join(
+    json.dumps({"messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]})
+    for n in range(12)
+)
+
+
+def test_the_root_leads_to_the_jobs_and_filters_leave_some(browser):
+    browser.driver.get(browser.root)
+    browser.sees("long")
+    assert browser.driver.current_url.endswith("/dashboard/")
+    browser.write("Search", "nothing like it")
+    browser.sees("No job here.")
+    browser.open("/")
+    browser.write("Metadata (key=value)", "team=curves")
+    browser.sees("team=curves")
+    browser.write("Metadata (key=value)", "x")
+    browser.sees("No job here.")
+    browser.open("/")
+    browser.write("Metadata (key=value)", "team")
+    browser.sees("write key=value")
+
+
+def test_a_long_curve_is_drawn_at_once(browser):
+    browser.open("/files")  # what the browser keeps of the page kit is not the curve's
+    began = time.monotonic()
+    browser.open(f"/jobs/{LONG}")
+    browser.find("//*[contains(@aria-label, 'Loss')]//canvas")
+    took = time.monotonic() - began
+    browser.sees(f"step {N_POINTS:,} of {N_POINTS:,}")
+    browser.picture("curve")
+    assert took < 20.0, took
+
+
+def test_from_a_file_to_an_answer(browser, server, tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(ROWS)
+    browser.open("/new")
+    browser.sees("The same request as code")
+    browser.driver.find_element("xpath", "//input[@type='file']").send_keys(str(file))
+    browser.sees("it is 3")  # the first rows, as conversations
+    browser.choose("Model", "tiny")
+    browser.write("Suffix (a name for the model)", "seen")
+    browser.write("n_epochs", "2")
+    browser.sees("'n_epochs': 2")
+    browser.sees("suffix='seen'")
+    browser.picture("new")
+    browser.press("Create job")
+    browser.until(lambda: "/jobs/ftjob-" in browser.driver.current_url, "the job's page opens")
+    job = browser.driver.current_url.rpartition("/")[2]
+    server.jobs.append(job)
+    browser.sees("succeeded", within_s=240)
+    browser.find("//*[contains(@aria-label, 'Loss')]//canvas")
+    browser.tab("Events")
+    browser.sees("The job has successfully completed")
+    browser.tab("Checkpoints")
+    browser.sees(":ckpt-step-")
+    browser.tab("Before and after")
+    browser.until(lambda: "number " in browser.text or "held-out rows" in browser.text, "answers, or when they come")
+    browser.tab("Parameters")
+    browser.sees("learning_rate_multiplier")
+    browser.sees("auto")
+    browser.picture("job")
+    browser.find("//a[normalize-space(.)='Try it']").click()
+    browser.sees("Playground")
+    browser.write("Message", "number 3")
+    browser.press("Send")
+    answers = "//*[@role='log']//*[contains(@class, 'grid')]//*[contains(@class, 'whitespace-pre-wrap')]"
+    browser.until(
+        lambda: (
+            [bool(each.get_property("textContent")) for each in browser.driver.find_elements("xpath", answers)]
+            == [True, True]
+        ),
+        "both answer",
+    )
+    browser.until(lambda: browser.find("//button[.//*[text()='Send']]").is_enabled(), "the answers end")
+    browser.picture("playground")
+    assert server.job(job).status == "succeeded"
+
+
+def test_a_job_is_cancelled_once_one_is_sure(browser, server):
+    job = server.create(server.upload(200), n_epochs=40)
+    browser.open(f"/jobs/{job}")
+    browser.press("Cancel")
+    browser.sees("ends at once and for good")
+    browser.press("Leave it")
+    browser.press("Cancel")
+    browser.find("//*[@role='dialog']//button[contains(., 'Cancel')]").click()
+    browser.until(lambda: server.status(job) == "cancelled", "the job is cancelled")
+    browser.sees("cancelled")
+
+
+def test_a_grader_is_tried_on_rows(browser):
+    browser.open("/graders")
+    browser.press("Run")
+    browser.sees("It is Lyon.")
+    cells = browser.until(
+        lambda: [each.text for each in browser.driver.find_elements("xpath", "//tbody/tr/td[3]")], "rewards"
+    )
+    assert cells[:2] == ["1", "0"]
+
+
+def test_files_are_looked_into_and_deleted(browser, server):
+    file = server.upload(5)
+    browser.open(f"/files?open={file}")
+    browser.sees("it is 4")
+    browser.press("Close")
+    browser.find(f"//*[contains(., '{file}')]/ancestor::*[contains(@class, 'row')][1]//button[@aria-label='Delete']").click()
+    browser.find("//*[@role='dialog']//button[contains(., 'Delete')]").click()
+    browser.until(lambda: file not in browser.text, "the file is gone")
+
+
+def test_narrow_and_dark_and_without_complaints_of_the_browser(browser):
+    for path in PAGES:
+        browser.driver.set_window_size(420, 900)
+        browser.open(path)
+        browser.press("Light or dark")
+        browser.until(
+            lambda: browser.driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"),
+            f"{path} fits a narrow screen",
+        )
+        browser.picture(f"narrow{path.replace('/', '-')}")
+    told = [line for line in browser.driver.get_log("browser") if line["level"] == "SEVERE"]
+    assert not told
+
+
+def test_those_who_do_not_see_or_use_a_mouse_find_their_way(browser):
+    axe = Path(os.environ.get("TUNESMITH_SDK_NODE", "nowhere")) / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.exists():
+        pytest.skip("no axe-core here: name the folder of its node_modules in TUNESMITH_SDK_NODE")
+    found = []
+    for path in PAGES:
+        browser.open(path)
+        browser.find("//*[@role='heading']")
+        browser.driver.execute_script(axe.read_text())
+        looked = browser.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        found += [
+            f"{path}: {fault['id']} {[node['html'][:150] for node in fault['nodes'][:3]]}"
+            for fault in looked["violations"]
+            if fault["impact"] in {"serious", "critical"}
+        ]
+    assert not found, "\n".join(found)
