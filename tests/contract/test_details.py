@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from tunesmith.domain.scope import Project
+from tunesmith.domain.states import Status
 from tunesmith.store import jobs, metrics
 
 
@@ -39,7 +40,9 @@ def test_what_was_asked_and_what_came_of_it(fresh: Any, job: str):
     assert told["step"] is None
     measure(fresh, job, 3, train_loss=1.5)
     with fresh.composed.db.begin() as tx:
-        assert jobs.swap(tx, fresh.scope, job, resolved={"batch_size": 1}, counts={"total_steps": 9})
+        assert jobs.swap(
+            tx, fresh.scope, job, expect_status=list(Status), resolved={"batch_size": 1}, counts={"total_steps": 9}
+        )
     told = get(fresh, job).json()
     assert (told["step"], told["total_steps"], told["resolved"]) == (3, 9, {"batch_size": 1})
 

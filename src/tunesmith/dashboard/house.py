@@ -21,7 +21,7 @@ PAGES: Final = (
 #: How long an answer may take: inspecting and exporting read whole models.
 TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
 UNAUTHORIZED: Final = 401
-#: Links that can be read; on a dark page the colours are light ones and what is written on them dark, so that both can be read.
+#: What can be read: links, and on a dark page light colours with dark words on them.
 STYLE: Final = """
 .nicegui-content a.nicegui-link { color: #1d4ed8; }
 .body--dark .nicegui-content a.nicegui-link { color: #93c5fd; }
