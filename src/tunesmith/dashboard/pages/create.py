@@ -36,13 +36,14 @@ def add(house: House) -> None:
         if api is None:
             return
         with house.frame("New job", here="/new"):
-            await _Form(api, house.api_url).draw(model)
+            await _Form(api, str(ui.context.client.request.base_url)).draw(model)
 
 
 class _Form:
-    def __init__(self, api: Api, api_url: str) -> None:
+    def __init__(self, api: Api, pages_url: str) -> None:
         self._api = api
-        self._base_url = f"{api_url}/v1"
+        # As the visitor reaches the server, which may be by another name than its own.
+        self._base_url = f"{pages_url.rstrip('/').removesuffix('/dashboard')}/v1"
         self._numbers: dict[str, ui.number] = {}
 
     async def draw(self, model: str) -> None:
