@@ -125,7 +125,8 @@ class Door(uvicorn.Server):
         if counter % N_TICKS == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
-                cast("Protocol", connection).look(now)
+                if isinstance(connection, Protocol):  # a websocket waits for its visitor as long as its page is open
+                    connection.look(now)
         return await super().on_tick(counter)
 
     async def opened(self, task: asyncio.Task[None]) -> None:
