@@ -48,6 +48,7 @@ from tunesmith.services.models import Models
 from tunesmith.services.passing import Passing
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
+from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
 from tunesmith.services.responses import Responses
 from tunesmith.services.retention import Retention
@@ -55,6 +56,9 @@ from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
 from tunesmith.services.scheduler import Scheduler
+from tunesmith.services.specs import Specs
+from tunesmith.services.surveys import Surveys
+from tunesmith.services.trials import Trials
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.vllm import Vllm
@@ -111,6 +115,7 @@ class Composed:
         self.deliveries.stop()
         self.sandbox.close()
         self.services.exports.close()
+        self.services.preflights.close()
         await self.inference.close()
         await self.embedders.close()
         self.services.bases.stop()
@@ -193,6 +198,17 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         return Tools(clock, judges=judges, sandbox=sandbox, embeddings=Embedding(bases, embeddings))
 
     grading = Grading(tools=tools, ids=ids, sight=sight)
+    rewards = Rewards(db=db, blobs=blobs, grading=grading, settings=settings)
+    preflights = Preflights(
+        db=db,
+        jobs=jobs,
+        rewards=rewards,
+        trials=Trials(rewards=rewards, grading=grading),
+        surveys=Surveys(),
+        specs=Specs(settings, blobs.url),
+        clock=clock,
+        settings=settings,
+    )
     services = Services(
         settings=settings,
         clock=clock,
@@ -205,6 +221,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         jobs=jobs,
         details=Details(db),
         pauses=pauses,
+        preflights=preflights,
         queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, inference=inference, vllm=vllm, settings=settings),
         aliases=Aliases(db=db, bases=bases, clock=clock),
@@ -220,7 +237,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,
         grading=grading,
-        rewards=Rewards(db=db, blobs=blobs, grading=grading, settings=settings),
+        rewards=rewards,
         rollouts=Rollouts(db=db, blobs=blobs),
         samplers=Samplers(db=db, bases=bases, inference=inference),
         sight=sight,

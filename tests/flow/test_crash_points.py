@@ -15,7 +15,8 @@ from laws.failpoints import in_source
 #: What this story does not come by: new bases, models that leave or are deleted, new tables, kept answers,
 #: uploads in parts, webhooks. A life does, below.
 ELSEWHERE = {
-    "fetch.spawn", "inspect.spawn", "export.spawn", "models.deleted", "migrate.upgrade", "migrate.upgraded",
+    "fetch.spawn", "inspect.spawn", "export.spawn", "preflight.spawn", "worker.preflight",
+    "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
     "completions.keep", "completions.describe", "completions.delete",
     "responses.keep", "responses.delete", "responses.sweep",
@@ -90,6 +91,8 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         client.chat.completions.update(stored, metadata={"k": "v"})
         client.chat.completions.delete(stored)
         client.get(f"{root}/tunesmith/v1/models/{model}/export?format=adapter", cast_to=openai.HttpxBinaryResponseContent)
+        dry = {"model": "tiny", "training_file": file}
+        client.post(f"{root}/tunesmith/v1/fine_tuning/preflight", cast_to=dict[str, Any], body=dry)
         client.responses.delete(client.responses.create(model=model, input="number 1", max_output_tokens=16).id)
         client.models.delete(model)
         client.files.delete(file)

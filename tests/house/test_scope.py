@@ -29,6 +29,7 @@ from tunesmith.domain.webhook import Delivery, Endpoint
 from tunesmith.store import (
     checkpoints,
     completions,
+    events,
     files,
     idempotency,
     identity,
@@ -215,6 +216,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.starting_from": (("jobs/k",), {}),
     "events.append": ((JOB, 1, [NewEvent("x", "x")]), {}),
     "events.page": ((JOB,), {}),
+    "paces.recent": ((), {"base": "nano", "pins": {}, "method": "supervised", "since": 0.0}),
     "checkpoints.add": ((_checkpoint(),), {}),
     "checkpoints.get": ((CHECKPOINT,), {}),
     "checkpoints.page": ((JOB,), {}),
@@ -333,11 +335,8 @@ def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction
     assert _everything(tx) == before, f"{name} changed another project's rows"
 
 
-@pytest.mark.parametrize("name", sorted(name for name in ASKED if not name.endswith(INSERTS)))
-def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, name: str) -> None:
-    """Without this, the test above would pass for a query that never finds anything."""
-    function = dict(FUNCTIONS)[name]
-    args, kwargs = ASKED[name]
+def _make_findable(tx: Transaction, name: str) -> None:
+    """Bring the other project's rows into the state that a query looks for."""
     if name == "files.unneeded":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.FAILED)
         files.delete_one(tx, OTHER, FILE)
@@ -347,12 +346,24 @@ def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, nam
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, queued_at=1.0, released_at=1.0)
     if name == "jobs.waiting":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
+    if name == "paces.recent":
+        done = {"status": "succeeded", "counts": {"total_steps": 1, "n_examples": 1}, "resolved": {"n_epochs": 1}}
+        tx.execute(metadata.tables["jobs"].update().values(**done, trained_tokens=1, started_at=1.0, finished_at=2.0))
+        events.append(tx, OTHER, JOB, 1, [NewEvent("s1", "Step 1")])
     if name == "webhooks.sweep":
         webhooks.change_delivery(tx, OTHER, DELIVERY, status="failed")
     if name == "uploads.ended":
         uploads.end(tx, OTHER, UPLOAD, "cancelled")
     if name in ("responses.sweep", "idempotency.sweep"):
         tx.execute(metadata.tables[name.split(".")[0]].update().values(expires_at=999.0))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ASKED if not name.endswith(INSERTS)))
+def test_the_same_question_from_its_own_project_is_answered(tx: Transaction, name: str) -> None:
+    """Without this, the test above would pass for a query that never finds anything."""
+    function = dict(FUNCTIONS)[name]
+    args, kwargs = ASKED[name]
+    _make_findable(tx, name)
     before = _everything(tx)
     for scope in (OTHER, Everywhere("a test looks at everything")):
         found = function(tx, scope, *args, **kwargs)

@@ -16,6 +16,8 @@ from tunesmith.api.refusals import explain
 from tunesmith.api.wire import Page, page, unix
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job
+from tunesmith.graders.grader import Grader
+from tunesmith.services.all import Services
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["Fine-tuning"])
 
@@ -49,11 +51,28 @@ async def listing(request: Request) -> ListJobs:
 @router.post("")
 async def create_job(body: CreateJobRequest, served: Served, caller: Caller, once: Repeatable) -> Response:
     """Create a job; a grader is checked before, which can take as long as loading its source in the sandbox."""
+    request, grader = asked_for(body, served)
+    if grader is not None:
+        await served.rewards.check(caller.scope, request, grader)
+    also = None if once is None else once.also(wire_job)
+    return JSONResponse(wire_job(await run_in_threadpool(served.jobs.create, caller.scope, request, also=also)))
+
+
+def asked_for(body: CreateJobRequest, served: Services) -> tuple[CreateJob, Grader | None]:
+    """Return what a body asks for, and the grader of a reinforcement job, named.
+
+    Raises:
+        InvalidRequest: its parts do not go together.
+    """
     if body.hyperparameters is not None and body.method is not None:
         raise InvalidRequest(
             "'hyperparameters' cannot stand beside 'method': put them into the method's own block.", param="hyperparameters"
         )
     config = body.method_config()
+    grader = None
+    if body.reinforcement is not None:
+        grader = served.grading.named(body.reinforcement.grader)
+        config["grader"] = grader.model_dump(exclude_unset=True)
     request = CreateJob(
         model=body.model,
         training_file=body.training_file,
@@ -65,12 +84,7 @@ async def create_job(body: CreateJobRequest, served: Served, caller: Caller, onc
         integrations=[integration.model_dump() for integration in body.integrations or []],
         metadata=body.metadata,
     )
-    if body.reinforcement is not None:
-        grader = served.grading.named(body.reinforcement.grader)
-        config["grader"] = grader.model_dump(exclude_unset=True)
-        await served.rewards.check(caller.scope, request, grader)
-    also = None if once is None else once.also(wire_job)
-    return JSONResponse(wire_job(await run_in_threadpool(served.jobs.create, caller.scope, request, also=also)))
+    return request, grader
 
 
 @router.get("")
@@ -125,8 +139,7 @@ async def list_checkpoints(
 
 def wire_job(job: Job) -> dict[str, Any]:
     """Return the job object: the keys of the recordings in their order, `auto` replaced once validation has resolved it."""
-    config = job.method_config
-    hyperparameters = {**config["hyperparameters"], **(job.resolved or {})}
+    method = wire_method(job)
     return {
         "object": "fine_tuning.job",
         "id": job.id,
@@ -139,7 +152,7 @@ def wire_job(job: Job) -> dict[str, Any]:
         "status": job.status.value,
         "validation_file": job.validation_file,
         "training_file": job.training_file,
-        "hyperparameters": hyperparameters if job.method == "supervised" else None,
+        "hyperparameters": method["supervised"]["hyperparameters"] if job.method == "supervised" else None,
         "trained_tokens": job.trained_tokens,
         "error": _wire_error(job.error),
         "user_provided_suffix": job.suffix,
@@ -150,8 +163,14 @@ def wire_job(job: Job) -> dict[str, Any]:
         "usage_metrics": None,
         "shared_with_openai": False,
         "eval_id": None,
-        "method": {"type": job.method, job.method: {**config, "hyperparameters": hyperparameters}},
+        "method": method,
     }
+
+
+def wire_method(job: Job) -> dict[str, Any]:
+    """Return a job's method with its block, `auto` replaced once it is resolved."""
+    hyperparameters = {**job.method_config["hyperparameters"], **(job.resolved or {})}
+    return {"type": job.method, job.method: {**job.method_config, "hyperparameters": hyperparameters}}
 
 
 def _wire_error(error: dict[str, Any] | None) -> dict[str, Any] | None:

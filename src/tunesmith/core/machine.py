@@ -67,6 +67,15 @@ def gpus() -> list[Gpu]:
     return found
 
 
+def has_bf16() -> bool:
+    """Say whether the processor multiplies bf16 natively; False where the system does not say."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def readable_bytes(n_bytes: float) -> str:
     """Return a size as a person reads it, such as `9.4 MB` or `1.6 GB` (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB"):

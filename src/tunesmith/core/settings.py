@@ -91,6 +91,12 @@ class Settings(BaseSettings):
     """Seconds for one answer of a server upstream, with all retries; in chat for its first word, then for each next one."""
     vllm_adapters: int = Field(default=16, ge=1)
     """Adapters that one vLLM server keeps loaded for this server; the least used one beyond that is unloaded."""
+    preflight_seconds: float = Field(default=30.0, gt=0, le=600)
+    """Seconds for which a dry run of a job reads its files, and tries its grader; what is left then is reckoned."""
+    training_price: float | None = Field(default=None, ge=0)
+    """Price of a million trained tokens that dry runs tell the cost by; None tells none."""
+    training_currency: str = Field(default="USD", min_length=1, max_length=16)
+    """What that price is in."""
     image_hosts: str | None = None
     """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
     webhook_hosts: str | None = None

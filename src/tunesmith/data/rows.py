@@ -128,6 +128,11 @@ class Problems:
         """The first few in words."""
         return [problem.text for problem in self.found]
 
+    def told(self) -> list[dict[str, Any]]:
+        """Return the first few by name, in the order of the lines."""
+        found = sorted(self.found, key=lambda problem: problem.line)
+        return [{"line": each.line, "field": each.field or None, "message": each.text} for each in found]
+
     def __bool__(self) -> bool:
         return self.n_total > 0
 

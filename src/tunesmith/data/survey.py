@@ -25,6 +25,8 @@ _Batch = list[tuple[Placed, list[Draft]]]
 #: Rows that are tokenized together: at most this many, and at most about this many characters.
 _BATCH_ROWS: Final = 64
 _BATCH_CHARS: Final = 200_000
+#: Small beside the files whose reading is watched, so that what was read is not far ahead of the rows that came of it.
+_CHUNK_BYTES: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Survey:
     ) -> None:
         self._form = FORMS[method]
         self._renderer = renderer
-        self._context = context
+        #: The base's.
+        self.context = context
         self._needs = needs(method, config, renderer, context)
         self._max_line_bytes = max_line_bytes
 
@@ -85,7 +88,7 @@ class Survey:
         with ThreadPoolExecutor(1) as pool:
             for batch in batches:
                 drafts = [draft for _, drafts in batch for draft in drafts]
-                future = pool.submit(self._renderer.measure, drafts, max_tokens=self._context.n_tokens)
+                future = pool.submit(self._renderer.measure, drafts, max_tokens=self.context.n_tokens)
                 ready.append((batch, future))
                 if len(ready) > 1:
                     first, future = ready.popleft()
@@ -111,7 +114,7 @@ class Watched:
 
     def read(self, n_bytes: int) -> bytes:
         """Return up to so many bytes, none at the end."""
-        piece = self._stream.read(n_bytes)
+        piece = self._stream.read(min(n_bytes, _CHUNK_BYTES))
         self._n_read += len(piece)
         return piece
 

@@ -1,9 +1,10 @@
-"""What validation counts in a file, and what it finds odd: rows that lose their end, older names, rows in both files."""
+"""What is counted in a file, and what is odd about it: rows that lose their end, older names, rows that are there twice."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from tunesmith.data.lengths import Context
 from tunesmith.data.pairs import OLDER, Pair
@@ -12,6 +13,11 @@ from tunesmith.data.rows import Placed
 from tunesmith.data.spans import Draft
 
 _N_SHOWN: Final = 5
+_N_DUPLICATES: Final = 100
+#: Examples below which tuning seldom shows.
+N_FEW: Final = 50
+#: Share of the tokens that are trained below which most of the work is reading.
+_SMALL_SHARE: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -21,6 +27,8 @@ class Tally:
     n_examples: int = 0
     tokens: int = 0
     trainable_tokens: int = 0
+    #: How many rows have at most so many tokens, and more than half of that, before truncation: by powers of two.
+    lengths: "Counter[int]" = field(default_factory=Counter[int])
     #: Rows that lost their end, and the lines of the first few.
     n_truncated: int = 0
     truncated_lines: list[int] = field(default_factory=list[int])
@@ -40,6 +48,7 @@ class Tally:
         self.n_examples += 1
         self.tokens += sum(measure.n_tokens for measure in measures)
         self.trainable_tokens += sum(measure.n_trained for measure in measures)
+        self.lengths[1 << max(0, n_whole - 1).bit_length()] += 1
         if n_whole > self.n_longest:
             self.n_longest, self.longest_line = n_whole, row.line
         if n_whole > context.n_tokens:
@@ -54,6 +63,51 @@ class Tally:
         """Remember a row by its texts, to find it in another file."""
         self.marks.append(hash(tuple(draft.text for draft in drafts)))
         self.lines.append(row.line)
+
+    def duplicates(self) -> list[tuple[int, int]]:
+        """Return the lines of rows that are the same as an earlier one, each with that one's; rows must be marked."""
+        first: dict[int, int] = {}
+        found: list[tuple[int, int]] = []
+        for mark, line in zip(self.marks, self.lines, strict=True):
+            earlier = first.setdefault(mark, line)
+            if earlier != line:
+                found.append((line, earlier))
+        return found
+
+    def told(self, whole: "Tally | None" = None) -> dict[str, Any]:
+        """Return the figures by name; `whole` has those of the whole file where only a part was read."""
+        counts, twice = whole or self, self.duplicates()
+        return {
+            "examples": counts.n_examples,
+            "tokens": counts.tokens,
+            "trainable_tokens": counts.trainable_tokens,
+            "truncated": {"examples": self.n_truncated, "lines": self.truncated_lines},
+            "longest": {"line": self.longest_line, "tokens": self.n_longest} if self.n_examples else None,
+            "lengths": [{"up_to": edge, "examples": n} for edge, n in sorted(self.lengths.items())],
+            "duplicates": {
+                "examples": len(twice),
+                "lines": [{"line": line, "as": earlier} for line, earlier in twice[:_N_DUPLICATES]],
+            },
+        }
+
+    def advice(self, kind: str, *, whole: bool = True) -> Iterator[str]:
+        """Say what a person would look at before tuning on the file; rows must be marked."""
+        twice = self.duplicates()
+        if twice:
+            shown = [f"{line} (as line {earlier})" for line, earlier in twice[:_N_SHOWN]]
+            yield (
+                f"{len(twice):,} of {self.n_examples:,} examples of the {kind} file are the same as an earlier one: line "
+                f"{_listed(shown, len(twice))}. What is there twice is learnt twice as hard."
+            )
+        if kind != "training":
+            return
+        if whole and self.n_examples < N_FEW:
+            yield f"The training file has {self.n_examples} examples: with fewer than {N_FEW} tuning seldom shows."
+        if 0 < self.trainable_tokens < _SMALL_SHARE * self.tokens:
+            yield (
+                f"Of {self.tokens:,} tokens of the training file {self.trainable_tokens:,} are trained "
+                f"({self.trainable_tokens / self.tokens:.1%}): all others are read at the same cost."
+            )
 
     def warnings(self, kind: str, context: Context) -> Iterator[str]:
         """Say what is odd about the file, which is the job's `training` or `validation` file."""
@@ -84,6 +138,6 @@ def overlap(train: Tally, valid: Tally) -> Iterator[str]:
         )
 
 
-def _listed(lines: list[int], n_total: int) -> str:
+def _listed(lines: Sequence[object], n_total: int) -> str:
     more = n_total - len(lines)
     return ", ".join(map(str, lines)) + (f" and {more:,} more" if more else "")

@@ -35,6 +35,28 @@ class ValidateSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DryRunSpec:
+    """Read the files as a validation does, and tell all that can be told of them."""
+
+    validate: ValidateSpec
+    #: Seconds after which what is left of the files goes unread.
+    seconds: float
+    #: Rows of each file whose errors are told one by one.
+    n_errors: int
+    #: The process whose end ends this one.
+    parent: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the spec for another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, told: dict[str, Any]) -> "DryRunSpec":
+        """Read a spec back."""
+        return cls(ValidateSpec(**told["validate"]), told["seconds"], told["n_errors"], told["parent"])
+
+
+@dataclass(frozen=True, slots=True)
 class TrainSpec:
     """Train an adapter on validated files."""
 

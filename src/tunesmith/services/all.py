@@ -23,6 +23,7 @@ from tunesmith.services.identity import Identity
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
+from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
 from tunesmith.services.responses import Responses
 from tunesmith.services.rewards import Rewards
@@ -49,6 +50,7 @@ class Services:
     jobs: Jobs
     details: Details
     pauses: Pauses
+    preflights: Preflights
     queue: Queue
     models: Models
     aliases: Aliases

@@ -46,6 +46,10 @@ class Grading:
             InvalidRequest, NotAvailable: as `check`.
         """
         await self.check(scope, grader)
+        return await self.grade(scope, grader, sample)
+
+    async def grade(self, scope: Project, grader: Grader, sample: Sample) -> Grade:
+        """Return a checked grader's grade of one sample."""
         grade = await grader.grade(sample, self._tools(scope))
         self._sight.observe(GRADE, grade.seconds, grader.type, "run")
         for flag in grade.errors:

@@ -58,7 +58,7 @@ class Rewards:
     def _rows_have(self, grader: Grader, files: dict[str, File]) -> None:
         templates = grader.templates()
         for param, file in files.items():
-            for number, item in self._first_items(file):
+            for number, item in self.first_items(file):
                 for field, text in templates.items():
                     for path in missing([text], item):
                         words = param.replace("_", " ")
@@ -68,7 +68,7 @@ class Rewards:
                             param=f"{GRADER}.{field}",
                         )
 
-    def _first_items(self, file: File) -> Iterator[tuple[int, dict[str, Any]]]:
+    def first_items(self, file: File) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the first rows' line numbers and own columns; what is no such row is for the validation to tell."""
         try:
             with self._blobs.open(file.key) as stream:

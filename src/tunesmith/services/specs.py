@@ -39,7 +39,7 @@ class Specs:
         Raises:
             Gone: a file or the base is not there any more.
         """
-        base = _base(tx, job)
+        base = found_base(tx, job)
         training, validation = _files(tx, job)
         return ValidateSpec(
             method=job.method,
@@ -59,7 +59,7 @@ class Specs:
 
     def train(self, tx: Transaction, job: Job) -> TrainSpec:
         """Return what a training of the job is told; raises as `validate` does."""
-        base = _base(tx, job)
+        base = found_base(tx, job)
         training, validation = _files(tx, job)
         newest = newest_checkpoint(tx, job)
         return TrainSpec(
@@ -112,7 +112,12 @@ def newest_checkpoint(tx: Transaction, job: Job) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def _base(tx: Transaction, job: Job) -> Base:
+def found_base(tx: Transaction, job: Job) -> Base:
+    """Return the base that a job stands on.
+
+    Raises:
+        Gone: it is not there any more.
+    """
     base = models.get_base(tx, Everywhere("bases belong to the server"), job.base)
     if base is None:
         message = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tunesmith.data.lengths import Context
 from tunesmith.data.prompts import N_MAX_TRAINING, N_MAX_VALIDATION
@@ -12,6 +12,9 @@ from tunesmith.data.survey import Survey
 from tunesmith.data.tally import Tally, overlap
 from tunesmith.domain.tasks import ValidateSpec
 from tunesmith.methods import auto
+
+#: Problems of a file that its job's error names.
+N_SHOWN: Final = 5
 
 
 class InvalidFile(Exception):

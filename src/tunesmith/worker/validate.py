@@ -19,14 +19,22 @@ from tunesmith.data.survey import Watched
 from tunesmith.data.tally import Tally
 from tunesmith.domain.ports import Blobs, Control
 from tunesmith.domain.tasks import ValidateSpec
-from tunesmith.worker.sources import InvalidFile, Source, context_of, outcome, sources_of, survey_of, warnings
+from tunesmith.worker.sources import (
+    N_SHOWN,
+    InvalidFile,
+    Source,
+    context_of,
+    outcome,
+    sources_of,
+    survey_of,
+    warnings,
+)
 
 log = structlog.get_logger()
 
 #: Seconds between two looks whether the file still exists, and between two lines about the progress.
 _LOOK_EVERY_S: Final = 1.0
 _TELL_EVERY_S: Final = 15.0
-_N_SHOWN: Final = 5
 
 
 class ValidateReporter(Protocol):
@@ -96,7 +104,7 @@ class _Validation:
         return {**outcome(spec, *tallies), "warnings": warnings(sources, tallies, self._context)}
 
     def _read(self, source: Source) -> Tally:
-        tally, problems = Tally(), Problems(n_shown=_N_SHOWN)
+        tally, problems = Tally(), Problems(n_shown=N_SHOWN)
         try:
             stream = self._blobs.open(source.key)
         except FileNotFoundError as error:
