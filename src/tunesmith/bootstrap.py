@@ -28,6 +28,7 @@ from tunesmith.notify.webhooks import GuardedWebhooks
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
+from tunesmith.services.audit import Audit
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
@@ -39,6 +40,7 @@ from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
 from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
+from tunesmith.services.gc import Gc
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.identity import AdminKeyRefused, Identity
@@ -47,6 +49,7 @@ from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.models import Models
 from tunesmith.services.passing import Passing
 from tunesmith.services.pauses import Pauses
+from tunesmith.services.permissions import Permissions
 from tunesmith.services.placement import Placement
 from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
@@ -120,6 +123,7 @@ class Composed:
         await self.embedders.close()
         self.services.bases.stop()
         self.services.identity.sweep()
+        self.services.audit.stop()
         self.db.close()
         self.folder.close()
 
@@ -225,6 +229,9 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         queue=Queue(db=db, clock=clock, settings=settings),
         models=Models(db=db, blobs=blobs, inference=inference, vllm=vllm, settings=settings),
         aliases=Aliases(db=db, bases=bases, clock=clock),
+        permissions=Permissions(db=db, clock=clock, ids=ids),
+        audit=Audit(db=db),
+        gc=Gc(db=db, blobs=blobs, files=files, clock=clock),
         exports=Exports(db=db, bases=bases, blobs=blobs, chat=chat),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
@@ -243,7 +250,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         sight=sight,
         figures=Figures(db, folder.path, bases, inference, sight, clock),
     )
-    sweeping = (identity, files, services.uploads, services.idempotency, services.responses, services.webhooks)
+    sweeping = (identity, files, services.uploads, services.idempotency, services.responses, services.webhooks, services.gc)
     retention = Retention(*(each.sweep for each in sweeping))
     deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, sight=sight)
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)

@@ -103,14 +103,8 @@ def test_what_comes_with_other_releases_is_a_400(http: httpx2.Client, verb: str,
 
 SEEN: Any = [{"role": "user", "content": {"type": "input_image", "image_url": "https://example.com/a.png"}}]
 JUDGED: Any = {"type": "score_model", "name": "s", "model": "tunesmith-nano", "input": SEEN}
-CHECKPOINT = "ft:tunesmith-nano:tunesmith::AbCdEf12:ckpt-step-10"
 LATER: dict[str, Callable[[openai.OpenAI], Any]] = {
     "graders.images": lambda c: c.fine_tuning.alpha.graders.validate(grader=JUDGED),
-    "permissions.list": lambda c: c.fine_tuning.checkpoints.permissions.list(CHECKPOINT),
-    "permissions.create": lambda c: c.fine_tuning.checkpoints.permissions.create(CHECKPOINT, project_ids=["proj_x"]),
-    "permissions.delete": lambda c: c.fine_tuning.checkpoints.permissions.delete(
-        "cp_x", fine_tuned_model_checkpoint=CHECKPOINT
-    ),
 }
 
 

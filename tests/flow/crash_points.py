@@ -30,23 +30,28 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.machine import n_cores
 from tunesmith.core.settings import Settings
 from tunesmith.data.folder import fingerprint
+from tunesmith.domain.identity import NamedProject
 from tunesmith.domain.job import CreateJob, Job
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Handle
+from tunesmith.domain.retention import DAY_S, Policy, Rule
 from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Everywhere, Project
 from tunesmith.domain.states import TERMINAL, Status
 from tunesmith.services.attempts import Attempts, Fenced
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
+from tunesmith.services.gc import Gc
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.pauses import Pauses
+from tunesmith.services.permissions import Permissions
 from tunesmith.services.placement import Placement
 from tunesmith.services.scheduler import Scheduler
-from tunesmith.store import jobs, metrics, models
+from tunesmith.store import identity, jobs, metrics, models, retention
 from tunesmith.store.session import Database
 
 SCOPE = Project(DEFAULT_PROJECT, DEFAULT_ORGANIZATION)
 ALL = Everywhere("the test looks at everything")
+FRIEND = "proj_friend"
 N_STEPS = 3
 #: The worker of this attempt dies after its checkpoint without a word.
 DOOMED = 2
@@ -66,6 +71,13 @@ class Hasty:
 
     def monotonic(self) -> float:
         return self.now()
+
+
+class Tomorrow(Hasty):
+    """The same, two days later, when what nobody named yet is nobody's."""
+
+    def now(self) -> float:
+        return super().now() + 2 * DAY_S
 
 
 class Machine:
@@ -126,6 +138,9 @@ class Server:
         self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **common)
         self.pauses = Pauses(db=self.db, jobs=self.jobs, clock=clock, on_change=lambda _=0.0, /: None)
         self.files = Files(blobs=self.blobs, jobs=self.jobs, **common)
+        self.permissions = Permissions(db=self.db, clock=clock, ids=ids)
+        self.gc = Gc(db=self.db, blobs=self.blobs, files=self.files, clock=clock)
+        self.gc_tomorrow = Gc(db=self.db, blobs=self.blobs, files=self.files, clock=Tomorrow())
 
     def every_job(self) -> list[Job]:
         return self.jobs.page(SCOPE, limit=100)[0]
@@ -161,11 +176,12 @@ def furnish(folder: Path) -> None:
     )  # fmt: skip
     with server.db.begin() as tx:
         models.add_base(tx, ALL, base)
+        identity.add_project(tx, ALL, NamedProject(FRIEND, DEFAULT_ORGANIZATION, "friend", 0.0))
     server.db.close()
 
 
 def play(server: Server, journal: Journal) -> None:
-    """Upload, create four jobs, cancel one, pause one, see two through and one fail, delete the file; ask for each once."""
+    """Upload, create four jobs, cancel one, pause one, see two through, one fail, delete, share, let go; each asked once."""
     rows = [b'{"messages": []}\n']
     upload = {"filename": "t.jsonl", "purpose": "fine-tune", "chunks": rows, "expires_after_s": None}
     file = journal.once("file", lambda: server.files.create(SCOPE, **upload).id)
@@ -187,6 +203,13 @@ def play(server: Server, journal: Journal) -> None:
             break
     journal.once("deleting", lambda: True)
     journal.once("deleted", lambda: delete(server, file))
+    model = server.jobs.get(SCOPE, journal.known["job"]).fine_tuned_model or ""
+    shared = journal.once("shared", lambda: server.permissions.create(SCOPE, model, [FRIEND])[0].id)
+    journal.once("unsharing", lambda: True)
+    journal.once("unshared", lambda: unshare(server, model, shared))
+    journal.once("policy", lambda: server.gc.put(SCOPE, Policy(SCOPE.project_id, checkpoints=Rule("last"))).project_id)
+    journal.once("collecting", lambda: True)
+    journal.once("collected", lambda: len(server.gc.collect()))
 
 
 def delete(server: Server, file: str) -> bool:
@@ -194,6 +217,12 @@ def delete(server: Server, file: str) -> bool:
         server.files.delete(SCOPE, file)
     except FileNotFound:
         assert server.files.sweep() >= 0
+    return True
+
+
+def unshare(server: Server, model: str, permission: str) -> bool:
+    if server.permissions.page(SCOPE, model, project_id=None, after=None, limit=1, order="asc")[0]:
+        server.permissions.delete(SCOPE, model, permission)
     return True
 
 
@@ -263,6 +292,9 @@ def check_answers(server: Server, known: dict[str, Any]) -> None:
         server.jobs.get(SCOPE, known[name])
     if "cancelled" in known:
         assert server.jobs.get(SCOPE, known["dropped"]).status is Status.CANCELLED
+    if "shared" in known and "unsharing" not in known:
+        with server.db.read() as tx:
+            assert models.tuned(tx, Project(FRIEND, DEFAULT_ORGANIZATION)) != []
     for key in known:
         job, _, said = key.partition(" ")
         if said:
@@ -290,13 +322,20 @@ def check_end(server: Server, known: dict[str, Any]) -> None:
         assert told[-1].message == "The job has successfully completed"
         assert [step for step, _ in rows] == [1, 2, 3]
         listed = server.jobs.checkpoints(SCOPE, job.id)[0]
-        assert [checkpoint.step for checkpoint in listed] == [3, 1]
+        assert [checkpoint.step for checkpoint in listed] == [3]
         assert made == {checkpoint.model_name for checkpoint in listed}
         assert all(server.blobs.keys(checkpoint.key) for checkpoint in listed)
         _, stream = server.files.open(SCOPE, job.result_files[0])
         with stream:
             assert len(stream.read().splitlines()) == N_STEPS + 1
     assert server.blobs.keys(f"files/{known['file']}") == []
+    server.gc_tomorrow.collect()
+    with server.db.read() as tx:
+        named = retention.named(tx, ALL)
+    for prefix in ("files", "jobs"):
+        for found in server.blobs.found(prefix):
+            folder = "/".join(found.key.split("/")[:6])
+            assert found.key in named.files or folder in named.checkpoints, found.key
 
 
 def in_a_process(act: Callable[[], None], failpoints: str = "") -> int:

@@ -13,7 +13,7 @@ import pytest
 from laws.failpoints import in_source
 
 #: What this story does not come by: new bases, models that leave or are deleted, new tables, kept answers,
-#: uploads in parts, webhooks. A life does, below.
+#: uploads in parts, webhooks, the log of requests. A life does, below.
 ELSEWHERE = {
     "fetch.spawn", "inspect.spawn", "export.spawn", "preflight.spawn", "worker.preflight",
     "models.deleted", "migrate.upgrade", "migrate.upgraded",
@@ -21,6 +21,7 @@ ELSEWHERE = {
     "completions.keep", "completions.describe", "completions.delete",
     "responses.keep", "responses.delete", "responses.sweep",
     "webhooks.fanned_out", "webhooks.sent",
+    "audit.write",
     "uploads.part_stored", "uploads.completed", "uploads.parts_deleted",
 }  # fmt: skip
 

@@ -6,12 +6,14 @@ import inspect
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from laws import shared_rows
 from tunesmith.core.errors import ApiError
 from tunesmith.core.ids import Ids
 from tunesmith.domain.completion import Completion
@@ -38,6 +40,7 @@ from tunesmith.store import (
     models,
     outbox,
     responses,
+    retention,
     uploads,
     webhooks,
 )
@@ -111,6 +114,7 @@ def tx(template: Database) -> Iterator[Transaction]:
         webhooks.add_delivery(open_tx, OTHER, _delivery())
         identity.add_project(open_tx, Everywhere("a test"), NamedProject("proj_b", "org-b", "B", 1.0))
         identity.add_key(open_tx, OTHER, _key(KEY))
+        shared_rows.lay_out(open_tx, OTHER)
         yield open_tx
         raise _Undo
 
@@ -250,6 +254,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "identity.get_keys": ((), {}),
     "identity.change_key": ((KEY,), {"role": "admin"}),
     "identity.delete_key": ((KEY,), {}),
+    **shared_rows.ASKED,
     "files.add": ((_file(),), {}),
     "files.get": ((FILE,), {}),
     "files.retained": ((FILE,), {}),
@@ -281,6 +286,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "uploads.forget_parts": ((_upload(),), {}),
     "models.add": ((_model(),), {}),
     "models.get": ((MODEL,), {}),
+    "models.usable": ((MODEL,), {}),
     "models.find": (("theirs",), {}),
     "models.tuned": ((), {}),
     "models.add_alias": ((_alias(),), {}),
@@ -331,12 +337,16 @@ def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction
         # how much of the machine is taken is everybody's to know, as a number
         assert found == Load(training=0, training_of_project=0, validating=1, validating_of_project=0)
         found = None
+    if isinstance(found, retention.Named):
+        found = any(asdict(found).values())
     assert found in (None, False, [], ([], False)), f"{name} shows another project's rows"
     assert _everything(tx) == before, f"{name} changed another project's rows"
 
 
 def _make_findable(tx: Transaction, name: str) -> None:
     """Bring the other project's rows into the state that a query looks for."""
+    if name in shared_rows.JOB_AS:
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), **shared_rows.JOB_AS[name])
     if name == "files.unneeded":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.FAILED)
         files.delete_one(tx, OTHER, FILE)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunesmith.api import (
     aliases,
+    audit,
     bases,
     chat,
     compare,
@@ -26,9 +27,11 @@ from tunesmith.api import (
     model_limits,
     models,
     not_available,
+    permissions,
     preflight,
     queue,
     responses,
+    retention,
     rollouts,
     samplers,
     spares,
@@ -36,6 +39,7 @@ from tunesmith.api import (
     webhooks,
 )
 from tunesmith.api.access import Access
+from tunesmith.api.audit import Audited
 from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.keys import Keyed
 from tunesmith.api.middleware import BodyLimit, Cap, Frame, Vetted
@@ -65,6 +69,7 @@ def create_routes(services: Services) -> FastAPI:
         details,
         models,
         aliases,
+        permissions,
         export,
         bases,
         queue,
@@ -80,11 +85,15 @@ def create_routes(services: Services) -> FastAPI:
         embeddings,
         graders,
         webhooks,
+        audit,
+        retention,
         health,
     ):
         app.include_router(module.router)
     app.include_router(not_available.make_router())
     errors.install(app)
+    # inside the next: an answer that is given again is no change
+    app.add_middleware(Audited, service=services.audit, clock=services.clock, ids=services.ids)
     app.add_middleware(ExecutedOnce, service=services.idempotency)
     return app
 

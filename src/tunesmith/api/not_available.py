@@ -10,12 +10,7 @@ from fastapi import APIRouter
 
 from tunesmith.core.errors import NotAvailable
 
-PATHS: Final[tuple[tuple[str, str, str], ...]] = (
-    ("GET", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
-    ("POST", "/fine_tuning/checkpoints/{name:path}/permissions", "Sharing checkpoints with other projects"),
-    ("DELETE", "/fine_tuning/checkpoints/{name:path}/permissions/{permission}", "Sharing checkpoints with other projects"),
-    ("POST", "/responses/compact", "Compacting a conversation"),
-)
+PATHS: Final[tuple[tuple[str, str, str], ...]] = (("POST", "/responses/compact", "Compacting a conversation"),)
 
 
 def make_router() -> APIRouter:

@@ -1,15 +1,17 @@
 """Blobs on the local disk: written to the side, flushed to the disk, renamed into place, the folder flushed after it."""
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.domain.ports import Stored
+from tunesmith.domain.retention import Found
 
 _UNFINISHED = ".unfinished"
 
@@ -75,6 +77,20 @@ class LocalBlobs:
         folder = self._path(prefix)
         found = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
         return sorted(path.relative_to(self._folder).as_posix() for path in found if path.suffix != _UNFINISHED)
+
+    def found(self, prefix: str) -> Iterator[Found]:
+        """Yield every object under a prefix, and what puts that never ended left, in any order."""
+        folders = [self._path(prefix)]
+        while folders:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                        stat = entry.stat(follow_symlinks=False)
+                        key = Path(entry.path).relative_to(self._folder).as_posix()
+                        yield Found(key, stat.st_size, stat.st_mtime)
 
     def clear_unfinished(self, prefix: str) -> int:
         """Remove what puts that never ended left under a prefix; return how many it were."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli import grader_env, models, webhooks
+from tunesmith.cli import audit, grader_env, models, webhooks
+from tunesmith.cli import gc as letting_go
 from tunesmith.cli.flags import load, with_flags
 
 app = typer.Typer(
@@ -19,6 +20,9 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(grader_env.app, name="grader-env")
+app.add_typer(letting_go.app, name="retention")
+app.command("gc")(letting_go.gc)
+app.command("audit")(audit.audit)
 
 
 def _version(asked: bool) -> None:

@@ -47,6 +47,14 @@ class Ids:
         """Return `ftckpt_` and 24 alphanumerics."""
         return "ftckpt_" + self._text(_ALPHANUMERIC, 24)
 
+    def permission(self) -> str:
+        """Return `cp_` and 24 alphanumerics."""
+        return "cp_" + self._text(_ALPHANUMERIC, 24)
+
+    def audit(self) -> str:
+        """Return `audit_` and 24 alphanumerics."""
+        return "audit_" + self._text(_ALPHANUMERIC, 24)
+
     def request(self) -> str:
         """Return `req_` and 32 hexadecimal digits."""
         return "req_" + self._text(_HEX, 32)

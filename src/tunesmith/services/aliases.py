@@ -9,6 +9,7 @@ from tunesmith.core.errors import InvalidRequest, ModelNotFound
 from tunesmith.domain.model import ALIAS, Alias
 from tunesmith.domain.scope import Project
 from tunesmith.services.bases import Bases
+from tunesmith.services.permissions import Shared
 from tunesmith.store import models
 from tunesmith.store.session import Database, Transaction
 
@@ -37,10 +38,13 @@ class Aliases:
 
         Raises:
             ModelNotFound: no base and no tuned model has the name.
+            Shared: the model is another project's.
             InvalidRequest: the alias cannot be a name, or another model has it.
         """
         with self._db.begin() as tx:
             model = models.find(tx, scope, name)
+            if model is not None and model.project_id != scope.project_id:
+                raise Shared(name, "giving it another name")
             if model is not None:
                 self._refuse_taken(tx, scope, alias, model.name, move=move)
                 models.add_alias(tx, scope, Alias(alias, scope.project_id, model.name, self._clock.now()))
@@ -77,7 +81,7 @@ class Aliases:
                 "first a letter or a digit - 'alias'",
                 param="alias",
             )
-        base, tuned = models.get_base(tx, scope, alias), models.get(tx, scope, alias)
+        base, tuned = models.get_base(tx, scope, alias), models.usable(tx, scope, alias)
         if base is not None or tuned is not None:
             whose = "a tuned model's own" if base is None else f"taken by base model {base.name}"
             way_out = "Choose another one" if base is None or base.name == alias else FREE.format(alias)

@@ -8,6 +8,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Spares
 from tunesmith.domain.sight import Sight
 from tunesmith.services.aliases import Aliases
+from tunesmith.services.audit import Audit
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
@@ -17,12 +18,14 @@ from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
 from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
+from tunesmith.services.gc import Gc
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.identity import Identity
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
+from tunesmith.services.permissions import Permissions
 from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
 from tunesmith.services.responses import Responses
@@ -54,6 +57,9 @@ class Services:
     queue: Queue
     models: Models
     aliases: Aliases
+    permissions: Permissions
+    gc: Gc
+    audit: Audit
     exports: Exports
     bases: Bases
     upstreams: UpstreamModels

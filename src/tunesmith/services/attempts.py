@@ -24,7 +24,7 @@ from tunesmith.domain.sight import FENCED, UNSEEN, Sight
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services import checkpoints
 from tunesmith.services.watching import Steps
-from tunesmith.store import events, files, jobs, metrics, outbox
+from tunesmith.store import audit, events, files, jobs, metrics, outbox
 from tunesmith.store.session import Database, Transaction
 
 log = structlog.get_logger()
@@ -298,6 +298,7 @@ class Attempts:
         dropped = checkpoints.retain(tx, job)
         events.append(tx, _scope(job), job.id, job.attempt, [wording.model_created(name), wording.succeeded()])
         outbox.add(tx, _scope(job), job.id, "fine_tuning.job.succeeded")
+        audit.tell(tx, _scope(job), "job.succeeded", job.project_id, [job.id, name])
         return dropped
 
     def fail(self, tx: Transaction, job: Job, error: dict[str, Any], news: list[NewEvent], **changes: Any) -> Job:
@@ -319,6 +320,7 @@ class Attempts:
         )
         news.append(wording.failed(message))
         outbox.add(tx, _scope(job), job.id, "fine_tuning.job.failed")
+        audit.tell(tx, _scope(job), "job.failed", job.project_id, [job.id])
         log.info("job.failed", job=job.id, attempt=job.attempt, code=error.get("code"), reason=message)
         return moved
 

@@ -8,13 +8,14 @@ from typing import Any, Final
 from tunesmith.core.channel import PAUSED, Report
 from tunesmith.domain.job import Checkpoint, Job
 from tunesmith.domain.model import TunedModel
-from tunesmith.domain.scope import Project, Scope
-from tunesmith.store import checkpoints, jobs, models
+from tunesmith.domain.scope import Everywhere, Project, Scope
+from tunesmith.store import checkpoints, jobs, models, permissions
 from tunesmith.store.session import Transaction
 
 #: Of those that training makes by itself; one that a pause asked for stays beside them.
 KEPT: Final = 3
 _ALL: Final = 10_000
+_EVERYWHERE: Final = Everywhere("what another project uses stays")
 
 
 def publish(tx: Transaction, job: Job, report: Report, name: str, *, step: int | None) -> None:
@@ -62,8 +63,8 @@ def listed(tx: Transaction, job: Job) -> list[Checkpoint]:
 def retain(tx: Transaction, job: Job) -> list[Checkpoint]:
     """Drop the listed checkpoints that are not to be kept beside the newest, and return them.
 
-    One that an unfinished job starts from stays as long as that job needs it; one that a pause asked for or that has an
-    alias stays.
+    One that an unfinished job starts from stays as long as that job needs it; one that a pause asked for, that has an alias
+    or that another project may use stays.
     """
     regular = [checkpoint for checkpoint in listed(tx, job) if not checkpoint.by_pause]
     kept = {checkpoint.id for checkpoint in _kept(job.method, regular)}
@@ -100,7 +101,8 @@ def drop(tx: Transaction, job: Job, checkpoint: Checkpoint) -> None:
 def _needed(tx: Transaction, job: Job, checkpoint: Checkpoint) -> bool:
     models.get(tx, _scope(job), checkpoint.model_name, lock=True)  # whoever creates a job from it now goes first, or fails
     aliased = any(alias.model == checkpoint.model_name for alias in models.aliases(tx, _scope(job)))
-    return aliased or bool(jobs.starting_from(tx, _scope(job), checkpoint.key))
+    shared = permissions.of(tx, _EVERYWHERE, checkpoint.model_name)
+    return aliased or bool(shared) or bool(jobs.starting_from(tx, _EVERYWHERE, checkpoint.key))
 
 
 def _scope(job: Job) -> Scope:

@@ -28,6 +28,7 @@ from tunesmith.domain.ports import Blobs
 from tunesmith.domain.scope import Project
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
+from tunesmith.services.permissions import Shared
 from tunesmith.store import models
 from tunesmith.store.session import Database
 
@@ -88,6 +89,7 @@ class Exports:
 
         Raises:
             UnknownModel: no such model in this project.
+            Shared: the model is another project's.
             InvalidRequest: it is no model of this server's files, is not in order, or cannot be written in this form.
         """
         await self._chat.check(scope, name)
@@ -153,6 +155,8 @@ class Exports:
     def _found(self, scope: Project, name: str) -> tuple[Base, TunedModel | None]:
         with self._db.read() as tx:
             tuned = models.find(tx, scope, name)
+        if tuned is not None and tuned.project_id != scope.project_id:
+            raise Shared(name, "taking its files away")
         if tuned is not None:
             return self._bases.get(tuned.base), tuned
         base = self._bases.find(name)

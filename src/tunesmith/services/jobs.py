@@ -21,7 +21,7 @@ from tunesmith.domain.sight import CANCEL, UNSEEN, Sight
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.bases import Bases, ModelNotAvailable
 from tunesmith.services.idempotency import Also
-from tunesmith.store import checkpoints, events, files, jobs, models, outbox
+from tunesmith.store import audit, checkpoints, events, files, jobs, models, outbox
 from tunesmith.store.session import Database, Transaction
 
 TRAINING_PURPOSE: Final = "fine-tune"
@@ -85,7 +85,7 @@ class Jobs:
         with self._db.begin() as tx:
             # What the job stands on may have been deleted since it was looked at.
             usable_files(tx, scope, request)
-            if tuned is not None and models.get(tx, scope, tuned.name, lock=True) is None:
+            if tuned is not None and models.usable(tx, scope, tuned.name, lock=True) is None:
                 raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
             stored = jobs.add(tx, scope, job, [wording.created(job)])
             if also is not None:
@@ -228,6 +228,7 @@ class Jobs:
             error = {"code": f"deleted_{param}", "param": param, "message": message}
             ended = self._end(tx, scope, job, Status.FAILED, wording.failed(message), error=error)
             if ended is not None:
+                audit.tell(tx, scope, "job.failed", job.project_id, [job.id])
                 failed.append(ended)
         return failed
 

@@ -11,14 +11,16 @@ from tunesmith.core.failpoint import failpoint
 from tunesmith.core.settings import Settings
 from tunesmith.domain.model import Base, TunedModel
 from tunesmith.domain.ports import Blobs, Inference
-from tunesmith.domain.scope import Project
+from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import TERMINAL
+from tunesmith.services.permissions import Shared
 from tunesmith.services.vllm import Vllm
 from tunesmith.store import checkpoints, jobs, models
 from tunesmith.store.session import Database, Transaction
 
 #: Who owns the base models, in OpenAI's word for its own.
 OWNER_OF_BASES: Final = "system"
+_EVERYWHERE: Final = Everywhere("what a job of another project stands on stays")
 
 log = structlog.get_logger()
 
@@ -77,6 +79,7 @@ class Models:
         Raises:
             ModelNotFound: nothing answers to the name.
             InvalidRequest: it is a base model, or an alias.
+            Shared: it is another project's.
             StateConflict: an unfinished job needs it.
         """
         model, base = await to_thread.run_sync(self._delete, scope, name)
@@ -90,6 +93,8 @@ class Models:
             model = models.get(tx, scope, name, lock=True)
             if model is None:
                 base, meant = models.get_base(tx, scope, name), models.find(tx, scope, name)
+                if meant is not None and meant.name == name:
+                    raise Shared(name, "deleting it")
                 if meant is not None:
                     raise InvalidRequest(
                         f"'{name}' is an alias of {meant.name}, which is deleted by its own name; "
@@ -131,5 +136,7 @@ def _refuse_needed(tx: Transaction, scope: Project, model: TunedModel) -> None:
     maker = jobs.get(tx, scope, model.job_id)
     if maker is not None and maker.status not in TERMINAL:
         raise StateConflict(f"'{model.name}' belongs to job {maker.id}, {maker.status}: cancel it or wait for its end.")
-    for job in jobs.starting_from(tx, scope, model.adapter_key):
-        raise StateConflict(f"Job {job.id} is tuning '{model.name}' further: cancel it or wait for its end.")
+    for job in jobs.starting_from(tx, _EVERYWHERE, model.adapter_key):
+        if job.project_id == model.project_id:
+            raise StateConflict(f"Job {job.id} is tuning '{model.name}' further: cancel it or wait for its end.")
+        raise StateConflict(f"A job of another project is tuning '{model.name}' further: wait for its end.")

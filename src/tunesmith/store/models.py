@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any, Final
 
+from sqlalchemy import ColumnElement, insert, or_, select, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import insert, select, update
 
 from tunesmith.domain.model import Alias, Base, TunedModel, Upstream
 from tunesmith.domain.scope import Scope
@@ -14,6 +14,7 @@ from tunesmith.store.session import Transaction
 from tunesmith.store.tables import aliases as alias_rows
 from tunesmith.store.tables import bases as base_rows
 from tunesmith.store.tables import tuned_models
+from tunesmith.store.tables_sharing import checkpoint_permissions as permissions
 
 _BASE_COLUMNS: Final = [base_rows.c[field.name] for field in fields(Base)]
 _TUNED_COLUMNS: Final = [tuned_models.c[field.name] for field in fields(TunedModel)]
@@ -90,9 +91,22 @@ def get(tx: Transaction, scope: Scope, name: str, *, lock: bool = False) -> Tune
     return None if row is None else _tuned(row)
 
 
+def _there(scope: Scope) -> ColumnElement[bool]:
+    """Return the condition that a scope may use a model: it is its own, or it has the permission."""
+    permitted = select(permissions.c.model).where(owned(permissions, scope))
+    return or_(owned(tuned_models, scope), tuned_models.c.name.in_(permitted))
+
+
+def usable(tx: Transaction, scope: Scope, name: str, *, lock: bool = False) -> TunedModel | None:
+    """Return a tuned model or checkpoint that a scope may use, its own or a permitted one; `lock` as in `get`."""
+    query = select(*_TUNED_COLUMNS).where(_there(scope), tuned_models.c.name == name)
+    row = tx.one(query.with_for_update() if lock else query)
+    return None if row is None else _tuned(row)
+
+
 def find(tx: Transaction, scope: Scope, name: str) -> TunedModel | None:
-    """Return the tuned model or checkpoint that a name stands for: its own, or one of its aliases."""
-    model = get(tx, scope, name)
+    """Return the usable tuned model or checkpoint that a name stands for: its own, or one of the scope's aliases."""
+    model = usable(tx, scope, name)
     if model is not None:
         return model
     query = select(*_TUNED_COLUMNS).join(alias_rows, alias_rows.c.model == tuned_models.c.name)
@@ -101,8 +115,8 @@ def find(tx: Transaction, scope: Scope, name: str) -> TunedModel | None:
 
 
 def tuned(tx: Transaction, scope: Scope) -> list[TunedModel]:
-    """Return the scope's tuned models and checkpoints, newest first."""
-    query = select(*_TUNED_COLUMNS).where(owned(tuned_models, scope))
+    """Return the tuned models and checkpoints that a scope may use, newest first."""
+    query = select(*_TUNED_COLUMNS).where(_there(scope))
     query = query.order_by(tuned_models.c.created_at.desc(), tuned_models.c.name.desc())
     return [_tuned(row) for row in tx.every(query)]
 

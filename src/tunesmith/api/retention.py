@@ -1,0 +1,108 @@
+"""What is kept how long, over HTTP: `/tunesmith/v1/retention` by project, `/tunesmith/v1/gc` for the whole server."""
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from tunesmith.api.deps import Admin, Served
+from tunesmith.api.wire import WireQuery, WireRequest
+from tunesmith.domain.retention import Going, Policy, Rule
+
+router = APIRouter(tags=["Retention"])
+
+RETENTION: Final = "/tunesmith/v1/retention"
+GC: Final = "/tunesmith/v1/gc"
+
+Days = Annotated[int, Field(ge=1, le=36_500)]
+Newest = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class ByAge(WireRequest):
+    """What goes once it is older."""
+
+    older_than_days: Days | None = None
+
+    def rule(self) -> Rule:
+        """Return the rule."""
+        return Rule(None, self.older_than_days)
+
+
+class OfCheckpoints(WireRequest):
+    """Which of a job's earlier checkpoints stay, and how old the others have to be."""
+
+    keep: Literal["best", "last"] | Newest | None = None
+    older_than_days: Days | None = None
+
+    def rule(self) -> Rule:
+        """Return the rule."""
+        return Rule(self.keep, self.older_than_days)
+
+
+class OfRollouts(OfCheckpoints):
+    """Of how many of a job's steps what was sampled stays; none is the best."""
+
+    keep: Literal["last"] | Newest | None = None  # pyright: ignore[reportIncompatibleVariableOverride] - it takes less
+
+
+class PutRetention(WireRequest):
+    """The body: the whole policy; of what it leaves out nothing goes."""
+
+    files: ByAge = ByAge()
+    results: ByAge = ByAge()
+    checkpoints: OfCheckpoints = OfCheckpoints()
+    rollouts: OfRollouts = OfRollouts()
+
+
+class Collect(WireRequest):
+    """The body: whether to show what would go and leave it."""
+
+    dry_run: bool = False
+
+
+@router.get(RETENTION)
+def get_retention(query: Annotated[WireQuery, Query()], served: Served, admin: Admin) -> Response:  # noqa: ARG001 - refuses what is unknown
+    """Tell what the project lets go."""
+    return JSONResponse(wire_policy(served.gc.policy(admin.scope)))
+
+
+@router.put(RETENTION)
+def put_retention(body: PutRetention, served: Served, admin: Admin) -> Response:
+    """Say what the project lets go."""
+    policy = Policy(admin.project_id, body.files.rule(), body.results.rule(), body.checkpoints.rule(), body.rollouts.rule())
+    return JSONResponse(wire_policy(served.gc.put(admin.scope, policy)))
+
+
+@router.post(GC)
+def collect(body: Collect, served: Served, admin: Admin) -> Response:  # noqa: ARG001 - admins alone
+    """Let go what the projects' policies say and what no row names, or show it."""
+    gone = served.gc.look() if body.dry_run else served.gc.collect()
+    return JSONResponse(
+        {
+            "object": "tunesmith.gc",
+            "dry_run": body.dry_run,
+            "bytes": sum(each.bytes for each in gone),
+            "data": [wire_going(each) for each in gone],
+        }
+    )
+
+
+def wire_policy(policy: Policy) -> dict[str, Any]:
+    """Return a policy; nulls say that nothing goes by them."""
+    rules = policy.rules()
+    for kind in ("files", "results"):
+        del rules[kind]["keep"]
+    return {"object": "tunesmith.retention", "project_id": policy.project_id, **rules}
+
+
+def wire_going(going: Going) -> dict[str, Any]:
+    """Return something that goes."""
+    return {
+        "object": "tunesmith.gc_item",
+        "kind": going.kind,
+        "project_id": going.project_id,
+        "id": going.id,
+        "key": going.key,
+        "bytes": going.bytes,
+    }
