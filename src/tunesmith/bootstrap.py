@@ -1,8 +1,10 @@
 """The fuse box of the server: settings to adapters to services; no other file of the server's side names an adapter."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
@@ -29,6 +31,7 @@ from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.audit import Audit
+from tunesmith.services.backup import Backups
 from tunesmith.services.bases import EMBEDDED, Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
@@ -54,6 +57,7 @@ from tunesmith.services.placement import Placement
 from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
 from tunesmith.services.responses import Responses
+from tunesmith.services.restoring import Restored, RestoreRefused, restore
 from tunesmith.services.retention import Retention
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
@@ -61,6 +65,7 @@ from tunesmith.services.samplers import Samplers
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.specs import Specs
 from tunesmith.services.surveys import Surveys
+from tunesmith.services.tracing import Tracing
 from tunesmith.services.trials import Trials
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
@@ -68,6 +73,7 @@ from tunesmith.services.vllm import Vllm
 from tunesmith.services.warmth import Warmth
 from tunesmith.services.webhooks import Webhooks
 from tunesmith.sight.prometheus import Prometheus
+from tunesmith.sight.traces import open_traces
 from tunesmith.store.migrate import NewerDatabase
 from tunesmith.store.session import Database, DatabaseInUse
 
@@ -124,6 +130,7 @@ class Composed:
         self.services.bases.stop()
         self.services.identity.sweep()
         self.services.audit.stop()
+        self.services.traces.close()
         self.db.close()
         self.folder.close()
 
@@ -148,6 +155,38 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
     return composed
 
 
+@contextmanager
+def backups_of(data_dir: Path) -> Generator[Backups]:
+    """Yield what makes backups of a data folder that no server holds; nothing in it is brought up to date.
+
+    Raises:
+        FolderInUse: a server holds it.
+        FolderRefused: it is none, or cannot be used.
+    """
+    if not (data_dir / "VERSION").is_file():
+        raise FolderRefused(f"{data_dir} is no data folder of Tunesmith: name yours with --data-dir.")
+    clock, ids = SystemClock(), Ids()
+    with DataFolder(data_dir) as folder:
+        db = Database(f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
+        try:
+            yield Backups(db=db, folder=folder.path, clock=clock, ids=ids, version=version("tunesmith"))
+        finally:
+            db.close()
+
+
+def restored(source: Path, data_dir: Path) -> Restored:
+    """Make a data folder of a backup.
+
+    Raises:
+        FolderRefused: the source is no backup that can be restored, or the folder is not a new one.
+        OSError: it cannot be written.
+    """
+    try:
+        return restore(source, data_dir, clock=SystemClock(), ids=Ids())
+    except (RestoreRefused, NewerDatabase) as error:
+        raise FolderRefused(str(error)) from error
+
+
 def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:
     settings = settings.model_copy(update={"data_dir": folder.path})
     db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
@@ -164,7 +203,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         threads=settings.training_threads or 1,
         clock=clock,
     )
-    sight = Prometheus()
+    sight, traces = Prometheus(), open_traces(version("tunesmith"))
     executor = LocalExecutor(folder.path / "attempts", spares=spares)
     inference = Resident(folder.run, settings=settings, clock=clock)
     warmth = Warmth(inference, wanted=settings.sampler_warm)
@@ -248,11 +287,13 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         rollouts=Rollouts(db=db, blobs=blobs),
         samplers=Samplers(db=db, bases=bases, inference=inference),
         sight=sight,
+        traces=traces,
         figures=Figures(db, folder.path, bases, inference, sight, clock),
+        backups=Backups(db=db, folder=folder.path, clock=clock, ids=ids, version=version("tunesmith")),
     )
-    sweeping = (identity, files, services.uploads, services.idempotency, services.responses, services.webhooks, services.gc)
-    retention = Retention(*(each.sweep for each in sweeping))
+    retention = Retention(*_sweeps(services))
     deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, sight=sight)
+    deliveries.on_told = Tracing(db, traces).told
     drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
         settings,
@@ -280,6 +321,20 @@ def _identity(db: Database, folder: DataFolder, settings: Settings, clock: Clock
     if settings.needs_keys:
         identity.make_first_key(folder.path)
     return identity
+
+
+def _sweeps(served: Services) -> Iterator[Callable[[], int]]:
+    """Yield what removes what is over."""
+    for each in (
+        served.identity,
+        served.files,
+        served.uploads,
+        served.idempotency,
+        served.responses,
+        served.webhooks,
+        served.gc,
+    ):
+        yield each.sweep
 
 
 def _hosts(said: str | None) -> list[str]:

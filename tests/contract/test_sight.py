@@ -1,6 +1,8 @@
 """What an operator sees: figures for a monitor, and a line of the log for every request."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,7 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from tunesmith.core.ids import Ids
+from tunesmith.domain.identity import Key, hashed, masked
 from tunesmith.domain.sight import COUNTERS, TIMINGS
+from tunesmith.store import outbox
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -108,3 +113,57 @@ def test_what_a_request_logs_holds_its_id_and_its_job(
         served_lines(logs, 1)
     assert [line["event"] for line in logs] == ["job.cancelled", "request.served"]
     assert {(line["job"], line["request"]) for line in logs} == {(job.id, answer.headers["x-request-id"])}
+
+
+def test_on_a_server_with_keys_an_admin_reads_the_figures_and_takes_backups(tmp_path: Path, open_house: Any) -> None:
+    with (
+        open_house(tmp_path / "keyed", auth="on") as served,
+        httpx2.Client(base_url=served.root, trust_env=False) as http,
+    ):
+        admin = {"authorization": f"Bearer {(tmp_path / 'keyed' / 'admin-key').read_text().strip()}"}
+        secret = Ids().key()
+        made = Key(Ids().key_id(), "proj_default", "member", "test", hashed(secret.encode()), masked(secret), 1.0)
+        served.composed.services.identity.add(made)
+        whose = ({}, {"authorization": f"Bearer {secret}"}, admin)
+        assert [http.get("/metrics", headers=headers).status_code for headers in whose] == [401, 403, 200]
+        assert [http.post("/tunesmith/v1/backup", headers=headers).status_code for headers in whose] == [401, 403, 200]
+    with (
+        open_house(tmp_path / "public", auth="on", metrics_public=True) as served,
+        httpx2.Client(base_url=served.root, trust_env=False) as http,
+    ):
+        assert http.get("/metrics").status_code == 200
+        assert http.get("/v1/models").status_code == 401
+
+
+def test_requests_and_jobs_are_traced(
+    tmp_path: Path, open_house: Any, rows: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra tunesmith[otel] is not installed")
+    from far.collector import collecting
+    from tunesmith.sight.traces import planned
+
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with (
+            open_house(tmp_path / "traced") as served,
+            openai.OpenAI(base_url=served.base_url, api_key="any", max_retries=0) as client,
+            capture_logs(processors=[merge_contextvars]) as logs,
+        ):
+            served.composed.deliveries.start()
+            file = client.files.create(file=("rows.jsonl", rows(10)), purpose="fine-tune").id
+            job = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=file).id
+            trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+            headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+            client.fine_tuning.jobs.cancel(job, extra_headers=headers)
+            with served.composed.db.read() as tx:
+                wanted = outbox.untold(tx, served.scope, limit=1)
+            while wanted:
+                time.sleep(0.01)
+                with served.composed.db.read() as tx:
+                    wanted = outbox.untold(tx, served.scope, limit=1)
+    cancel = collector.named("POST /v1/fine_tuning/jobs/{job_id}/cancel")
+    assert cancel.trace_id.hex() == trace
+    assert [line["trace"] for line in logs if line["event"] == "job.cancelled"] == [trace]
+    life = collector.named("fine_tuning.job")
+    assert int.from_bytes(life.trace_id) == planned(job)[0] == int.from_bytes(cancel.links[0].trace_id)
+    assert {each.key: each.value.string_value for each in life.attributes}["tunesmith.status"] == "cancelled"

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunesmith.api import (
     aliases,
     audit,
+    backup,
     bases,
     chat,
     compare,
@@ -87,6 +88,7 @@ def create_routes(services: Services) -> FastAPI:
         webhooks,
         audit,
         retention,
+        backup,
         health,
     ):
         app.include_router(module.router)
@@ -136,6 +138,8 @@ def framed(routes: FastAPI, services: Services) -> ASGIApp:
 
     keyed = settings.needs_keys
     limited = BodyLimit(Vetted(routes, keyed=keyed), clock=services.clock, cap=cap)
-    known = Keyed(limited, identity=services.identity if keyed else None, routes=routes, clock=services.clock)
-    seen = Access(known, clock=services.clock, sight=services.sight)
+    also_open = {"/metrics"} if settings.metrics_public else set[str]()
+    identity = services.identity if keyed else None
+    known = Keyed(limited, identity=identity, routes=routes, clock=services.clock, also_open=also_open)
+    seen = Access(known, clock=services.clock, sight=services.sight, traces=services.traces)
     return Frame(seen, clock=services.clock, ids=services.ids)

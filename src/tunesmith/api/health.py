@@ -1,10 +1,10 @@
 """Whether the server lives (`/healthz`), whether it can serve (`/readyz`), and what a monitor reads of it (`/metrics`)."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from tunesmith.api.deps import Caller, Served, admin
+from tunesmith.api.deps import Caller, Served
 
 router = APIRouter(tags=["Health"])
 
@@ -22,8 +22,10 @@ async def ready(served: Served, caller: Caller) -> Response:
     return JSONResponse({"status": "ready", "sandbox": served.grading.sandbox_level(caller.scope)})
 
 
-@router.get("/metrics", dependencies=[Depends(admin)])
-async def metrics(served: Served) -> Response:
-    """Answer with every figure, in Prometheus's text format."""
+@router.get("/metrics")
+async def metrics(served: Served, caller: Caller) -> Response:
+    """Answer with every figure, in Prometheus's text format; whose projects they are of, an admin may see."""
+    if not served.settings.metrics_public:
+        caller.must_be_admin()
     text, media_type = await served.figures.exposition()
     return Response(text, media_type=media_type)

@@ -1,6 +1,6 @@
 """The layer that says who asks: by the key in `Authorization: Bearer`, or everybody where no keys are needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from re import Pattern
 from typing import Final
@@ -28,8 +28,11 @@ Routes = list[tuple[set[str], Pattern[str]]]
 class Keyed:
     """Finds the principal of a request, and refuses who has no key, or one that may not; before the body is looked at."""
 
-    def __init__(self, app: ASGIApp, *, identity: Identity | None, routes: FastAPI, clock: Clock) -> None:
-        """Take None for `identity` where no keys are needed."""
+    def __init__(
+        self, app: ASGIApp, *, identity: Identity | None, routes: FastAPI, clock: Clock, also_open: Set[str]
+    ) -> None:
+        """Take None for `identity` where no keys are needed, and paths that need none beside `OPEN` for `also_open`."""
+        self._open = OPEN | also_open
         self._app = app
         self._identity = identity
         self._clock = clock
@@ -52,7 +55,7 @@ class Keyed:
         await self._app(scope, receive, send)
 
     def _asking(self, identity: Identity, scope: Scope) -> Principal:
-        if scope["path"] in OPEN:
+        if scope["path"] in self._open:
             return replace(EVERYBODY, role="reader")
         headers = Headers(scope=scope)
         found = identity.authenticate(

@@ -46,10 +46,13 @@ class Client:
         self._http.close()
 
     @contextmanager
-    def download(self, path: str) -> Generator[httpx2.Response]:
-        """Send a GET and yield the answer, whose bytes are still to be read; failures end the command with one line."""
+    def download(self, path: str, body: dict[str, Any] | None = None) -> Generator[httpx2.Response]:
+        """Send a GET, or a POST of a body, and yield the answer, whose bytes are still to be read.
+
+        Failures end the command with one line.
+        """
         try:
-            with self._http.stream("GET", path) as response:
+            with self._http.stream("GET" if body is None else "POST", path, json=body) as response:
                 if response.is_error:
                     response.read()
                     error = response.json()["error"]

@@ -1,27 +1,21 @@
 """`tunesmith models export`: fetches a model from a running server into a folder or a GGUF file, whole or not at all."""
 
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.tars import N_CHUNK_BYTES, temporary, unpack
 from tunesmith.core.machine import readable_bytes
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 #: What takes longer is told about.
 QUIET_S: Final = 2.0
-_N_CHUNK_BYTES: Final = 1024 * 1024
 
 
 class Format(StrEnum):
@@ -65,60 +59,22 @@ def export(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
-            _temporary(output) as unfinished,
+            temporary(output) as unfinished,
             _told(f"Exporting {name}") as told,
             Client(base_url) as client,
             client.download(path) as response,
         ):
             n_bytes = int(response.headers["content-length"])
-            chunks = _counted(response.iter_bytes(_N_CHUNK_BYTES), lambda n_done: told(n_done, n_bytes))
+            chunks = _counted(response.iter_bytes(N_CHUNK_BYTES), lambda n_done: told(n_done, n_bytes))
             if wanted is Format.GGUF:
                 with unfinished.open("xb") as file:
                     file.writelines(chunks)
             else:
-                _unpack(chunks, unfinished)
+                unpack(chunks, unfinished)
             unfinished.rename(output)
     except OSError as error:
         fail(f"{output} cannot be written: {error.strerror or error}.")
     typer.echo(f"{output} is written ({readable_bytes(n_bytes)}).")
-
-
-@contextmanager
-def _temporary(output: Path) -> Generator[Path]:
-    """Yield a path beside the output; whatever is still there at the end is removed."""
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", suffix=".part", dir=output.parent) as folder:
-        yield Path(folder) / output.name
-
-
-class _Stream(RawIOBase):
-    """Chunks as a file that can be read once."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        room = memoryview(buffer).cast("B")
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        n = min(len(room), len(self._rest))
-        room[:n] = self._rest[:n]
-        self._rest = self._rest[n:]
-        return n
-
-
-def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
-    folder.mkdir()
-    with (
-        BufferedReader(_Stream(chunks), _N_CHUNK_BYTES) as stream,
-        tarfile.open(fileobj=stream, mode="r|", bufsize=_N_CHUNK_BYTES) as tar,
-    ):
-        tar.extractall(folder, filter="data")
-        while stream.read(_N_CHUNK_BYTES):  # to the last byte: only then it is known to be whole
-            pass
 
 
 def _counted(chunks: Iterator[bytes], told: Callable[[int], None]) -> Iterator[bytes]:

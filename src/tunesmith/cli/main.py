@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli import audit, grader_env, models, webhooks
+from tunesmith.cli import audit, backup, grader_env, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.flags import load, with_flags
 
@@ -61,6 +61,8 @@ def doctor(flags: dict[str, Any]) -> None:
 
 
 app.command("doctor")(with_flags(doctor))
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 
 
 @app.command()

@@ -17,8 +17,17 @@ VERSION: Final = 1
 SOCKET_FOLDER_BYTES: Final = 70
 
 
+#: What lies in the folder beside the database, the blobs and the bases, and is to be kept: the keys of secrets and the first
+#: admin key.
+KEPT_FILES: Final = ("VERSION", "secrets.key", "admin-key")
+
+
 class FolderRefused(Exception):
     """The folder cannot be used; the text tells why and the way out."""
+
+
+class FolderInUse(FolderRefused):
+    """A server holds the folder."""
 
 
 class DataFolder:
@@ -65,7 +74,7 @@ class DataFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise FolderRefused(
+            raise FolderInUse(
                 f"The data folder {self.path} is in use by another server (process {holder}). Stop that one, or give this "
                 "one a folder of its own with --data-dir."
             ) from error

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """HOST or HOST:PORT, with commas between: where graders may fetch images from although it is no public address."""
     webhook_hosts: str | None = None
     """HOST or HOST:PORT, with commas between: where webhooks may go although it is no public address or not https."""
+    metrics_public: bool = False
+    """Let everybody read `GET /metrics`, where it needs an admin key else."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged; `info` has a line for every request."""
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -7,8 +7,10 @@ from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Spares
 from tunesmith.domain.sight import Sight
+from tunesmith.domain.traces import Traces
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.audit import Audit
+from tunesmith.services.backup import Backups
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat
 from tunesmith.services.completions import Completions
@@ -77,4 +79,6 @@ class Services:
     rollouts: Rollouts
     samplers: Samplers
     sight: Sight
+    traces: Traces
     figures: Figures
+    backups: Backups

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -56,6 +57,8 @@ class Deliveries:
         self._every_s = every_s
         self._first_pause_s = first_pause_s
         self._sight = sight
+        #: Called with the job of every event that was told, once it was.
+        self.on_told: Callable[[str], None] = lambda _: None
         #: Tries under way, by delivery, with their endpoints.
         self._trying: dict[str, str] = {}
         self._ending = threading.Event()
@@ -127,6 +130,8 @@ class Deliveries:
                         webhooks.add_delivery(tx, _EVERYWHERE, delivery)
                 outbox.tell(tx, _EVERYWHERE, event.id)
         failpoint("webhooks.fanned_out")
+        for event in events:
+            self.on_told(event.job_id)
 
     async def _try(self, delivery: Delivery) -> None:
         try:

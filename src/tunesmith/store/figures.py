@@ -1,12 +1,13 @@
 """Queries on how much there is, for whoever watches the server: numbers over all rows, cheap with many of them."""
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import Status
+from tunesmith.domain.traces import Work
 from tunesmith.store.scoping import owned
 from tunesmith.store.session import Transaction
-from tunesmith.store.tables import jobs, webhook_deliveries
+from tunesmith.store.tables import events, jobs, webhook_deliveries
 
 
 def of_jobs(tx: Transaction, scope: Scope) -> list[tuple[str, str, int, int]]:
@@ -27,3 +28,14 @@ def of_deliveries(tx: Transaction, scope: Scope) -> list[tuple[str, int]]:
     """Return status and how many deliveries of webhooks, for each status."""
     query = select(webhook_deliveries.c.status, func.count().label("n")).where(owned(webhook_deliveries, scope))
     return [(str(row["status"]), int(row["n"])) for row in tx.every(query.group_by(webhook_deliveries.c.status))]
+
+
+def of_attempts(tx: Transaction, scope: Scope, job_id: str) -> list[Work]:
+    """Return what each attempt of a job told, oldest first."""
+    told = events.c.created_at
+    steps = func.sum(case((events.c.type == "metrics", 1), else_=0)).label("steps")
+    query = select(events.c.attempt, func.min(told).label("first"), func.max(told).label("last"), steps)
+    query = (
+        query.where(owned(events, scope), events.c.job_id == job_id).group_by(events.c.attempt).order_by(events.c.attempt)
+    )
+    return [Work(row["attempt"], row["first"], row["last"], int(row["steps"])) for row in tx.every(query)]

@@ -1,9 +1,10 @@
 """The database: one write transaction at a time on SQLite (cancel first), plain transactions on PostgreSQL."""
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -168,6 +169,12 @@ class Database:
         """Open a read transaction: everything read in it is of one moment (SQLite) or committed (PostgreSQL)."""
         with _clear(), self._reader.connect() as connection, connection.begin():
             yield Transaction(connection, self._clock, self._ids)
+
+    def copy(self, path: Path) -> None:
+        """Write a copy of a SQLite database, of one moment; whoever writes meanwhile goes on."""
+        with _clear(), self._reader.connect() as connection, closing(sqlite3.connect(path)) as target:
+            source: Any = connection.connection.driver_connection
+            source.backup(target)
 
     def n_bytes(self) -> int:
         """Return what the database takes of its disk."""
