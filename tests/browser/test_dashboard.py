@@ -56,6 +56,8 @@ def test_from_a_file_to_an_answer(browser, server, tmp_path: Path):
     browser.write("n_epochs", "2")
     browser.sees("'n_epochs': 2")
     browser.sees("suffix='seen'")
+    browser.press("Check first")
+    browser.sees("This job can run.")
     browser.picture("new")
     browser.press("Create job")
     browser.until(lambda: "/jobs/ftjob-" in browser.driver.current_url, "the job's page opens")

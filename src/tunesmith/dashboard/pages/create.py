@@ -10,6 +10,7 @@ from nicegui import ui
 from tunesmith.dashboard import snippets
 from tunesmith.dashboard.api import Api, Refused, path_of
 from tunesmith.dashboard.house import House, heading, section, tell, verbatim
+from tunesmith.dashboard.pages import forecast
 from tunesmith.dashboard.pages.files import LOOKED_BYTES, draw_row, upload
 from tunesmith.dashboard.pages.graders import EXAMPLE, code
 from tunesmith.dashboard.rows import first_rows
@@ -203,5 +204,4 @@ class _Form:
         if found is not None:
             self._report.clear()
             with self._report:
-                section("What the server says of it")
-                verbatim(json.dumps(found, indent=2, ensure_ascii=False))
+                forecast.draw(found)
