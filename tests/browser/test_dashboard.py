@@ -2,15 +2,17 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from browser.conftest import LONG, N_POINTS
+from browser.conftest import LONG, N_POINTS, Browser, Server
 
 PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/admin", "/login")
 
+KEY = "sk-admin-of-the-tests-which-nobody-else-has"
 ROWS = "\n".join(
     json.dumps({"messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]})
     for n in range(12)
@@ -154,3 +156,24 @@ def test_those_who_do_not_see_or_use_a_mouse_find_their_way(browser):
             if fault["impact"] in {"serious", "critical"}
         ]
     assert not found, "\n".join(found)
+
+
+def test_where_keys_are_wanted_one_is_asked_for(driver, furnished, tmp_path: Path):
+    folder = tmp_path / "data"
+    shutil.copytree(furnished, folder, ignore=shutil.ignore_patterns("*.sock"))
+    server = Server(folder, auth="on", admin_key=KEY).start()
+    try:
+        browser = Browser(driver, server.url.removesuffix("/v1"))
+        browser.open("/")
+        browser.write("API key", "sk-wrong")
+        browser.press("Log in")
+        browser.sees("Incorrect API key")
+        browser.open("/login")
+        browser.write("API key", f"{KEY}\n")
+        browser.sees("No job here.")
+        browser.press("Log out")
+        browser.find("//*[@aria-label='API key']")
+        browser.open("/models")
+        browser.find("//*[@aria-label='API key']")
+    finally:
+        server.close()
