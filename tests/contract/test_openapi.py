@@ -24,6 +24,7 @@ from openai.types.fine_tuning import (
     SupervisedHyperparametersParam,
     job_create_params,
 )
+from openai.types.fine_tuning.checkpoints import PermissionCreateParams, PermissionListParams
 from openai.types.fine_tuning.jobs import CheckpointListParams
 from starlette.routing import Match
 
@@ -42,6 +43,7 @@ from tunesmith.api.job_schema import (
     Wandb,
 )
 from tunesmith.api.jobs import ListCheckpoints, ListJobs, wire_event
+from tunesmith.api.permissions import CreatePermissions, ListPermissions
 from tunesmith.api.wire import Page
 from tunesmith.domain import events as wording
 from tunesmith.domain.job import Event, NewEvent
@@ -187,6 +189,8 @@ def test_events_of_every_kind_conform(conforms: Callable[[object, str], None]) -
         (JobListParams, ListJobs),
         (JobListEventsParams, Page),
         (CheckpointListParams, ListCheckpoints),
+        (PermissionCreateParams, CreatePermissions),
+        (PermissionListParams, ListPermissions),
         (CompletionListParams, ListCompletions),
         (CompletionUpdateParams, UpdateCompletion),
         (MessageListParams, ListMessages),

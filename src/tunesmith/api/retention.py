@@ -103,6 +103,7 @@ def wire_going(going: Going) -> dict[str, Any]:
         "kind": going.kind,
         "project_id": going.project_id,
         "id": going.id,
+        "name": going.name,
         "key": going.key,
         "bytes": going.bytes,
     }

@@ -24,7 +24,9 @@ def gc(
     with Client(base_url) as client:
         told = client.call("POST", GC, {"dry_run": dry_run})
     for each in told["data"]:
-        typer.echo("\t".join([each["kind"], each["id"], each["project_id"] or "-", readable_bytes(each["bytes"])]))
+        typer.echo(
+            "\t".join([each["kind"], each["name"] or each["id"], each["project_id"] or "-", readable_bytes(each["bytes"])])
+        )
     counted = Counter(each["kind"] for each in told["data"])
     what = ", ".join(f"{n} {kind}" for kind, n in sorted(counted.items())) or "nothing"
     typer.echo(f"{'Would let go' if dry_run else 'Let go'} {what}: {readable_bytes(told['bytes'])}.")

@@ -81,6 +81,8 @@ class Going:
     #: Where its bytes lie.
     key: str
     bytes: int = 0
+    #: The model's, of a checkpoint.
+    name: str | None = None
 
 
 def checkpoints_to_go(

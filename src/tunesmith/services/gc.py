@@ -25,8 +25,8 @@ from tunesmith.store.session import Database
 EVERY_S: Final = 3600.0
 #: Bytes that no row names are left alone for so long: their row may be on its way.
 ORPHAN_S: Final = DAY_S
-#: How much one commit lets go: others wait for it.
-N_AT_ONCE: Final = 200
+#: How much one commit lets go: a cancel may have to wait for it.
+N_AT_ONCE: Final = 25
 #: Of the audit log, for what goes by a policy.
 ACTION: Final = "retention.deleted"
 _EVERYWHERE: Final = Everywhere("retention is the server's own work")
@@ -118,7 +118,7 @@ class Gc:
                 policy.checkpoints, group[0].method, [each.checkpoint for each in group], group[0].final, now
             ):
                 if checkpoint.id not in pinned:
-                    yield Going("checkpoint", policy.project_id, checkpoint.id, checkpoint.key)
+                    yield Going("checkpoint", policy.project_id, checkpoint.id, checkpoint.key, name=checkpoint.model_name)
         for job_id, n_attempts in sampled:
             for key in self._steps(policy.rollouts, job_id, n_attempts):
                 yield Going("rollouts", policy.project_id, job_id, key)
@@ -137,23 +137,21 @@ class Gc:
         """Take rows away in one commit, what is still free of them, and their bytes after it."""
         gone: list[Going] = []
         with self._db.begin() as tx:
-            wanted = [each.id for each in going if each.kind == "checkpoint"]
+            wanted = {each.id: each.name for each in going if each.name is not None}
+            for name in wanted.values():  # whoever creates a job from it now goes first, or fails
+                models.get(tx, scope, name, lock=True)
+            listed = retention.listed(tx, scope, wanted) if wanted else []
+            free = {each.checkpoint.id for each in listed if not each.pinned}
             for each in going:
-                if each.kind == "checkpoint":  # whoever creates a job from it now goes first, or fails
-                    row = checkpoints.get(tx, scope, each.id)
-                    if row is not None:
-                        models.get(tx, scope, row.model_name, lock=True)
-            free = {each.checkpoint.id: each.checkpoint for each in retention.listed(tx, scope, wanted) if not each.pinned}
-            for each in going:
-                if each.kind == "checkpoint":
+                if each.name is not None:
                     if each.id not in free:
                         continue
                     checkpoints.drop(tx, scope, each.id)
-                    models.delete(tx, scope, free[each.id].model_name)
+                    models.delete(tx, scope, each.name)
                 elif each.kind != "rollouts" and files.delete_one(tx, scope, each.id) is None:
                     continue
                 gone.append(each)
-            objects = [free[each.id].model_name if each.id in free else each.id for each in gone]
+            objects = [each.name or each.id for each in gone]
             if gone:
                 audit.tell(tx, scope, ACTION, scope.project_id, list(dict.fromkeys(objects)))
             failpoint("gc.commit")

@@ -89,6 +89,7 @@ jobs = Table(
     Index(None, "status", "queued_at", "created_at", "id", "project_id"),
     Index(None, "status", "waiting_for", "queued_at"),
     Index(None, "released_at", "attempt"),
+    Index(None, "start_adapter"),
     Index(
         "ix_jobs_without_metadata",
         "project_id",
