@@ -1,5 +1,7 @@
 """What an operator sees: figures for a monitor, and a line of the log for every request."""
 
+import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,3 +169,16 @@ def test_requests_and_jobs_are_traced(
     life = collector.named("fine_tuning.job")
     assert int.from_bytes(life.trace_id) == planned(job)[0] == int.from_bytes(cancel.links[0].trace_id)
     assert {each.key: each.value.string_value for each in life.attributes}["tunesmith.status"] == "cancelled"
+
+
+def test_the_dashboard_for_grafana_asks_for_figures_that_there_are(http: httpx2.Client) -> None:
+    board = json.loads((Path(__file__).parents[2] / "deploy" / "grafana.json").read_text())
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"(?:tunesmith|process)_[a-z_]+", target["expr"])
+    }
+    told = set(re.findall(r"^# TYPE (\S+)", http.get("/metrics").text, flags=re.MULTILINE))
+    assert len(asked) > 10
+    assert {re.sub(r"_seconds_(bucket|sum|count)$", "_seconds", name) for name in asked} <= told

@@ -22,6 +22,8 @@ from tunesmith.graders.sandbox.environment import FOLDER, Environment
 from tunesmith.graders.sandbox.pool import Sandbox
 
 PACKAGES: Final = ("torch", "transformers", "peft", "tokenizers", "fastapi", "sqlalchemy", "openai")
+#: OpenTelemetry's own names for where traces go.
+TRACES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 N_MIN_FREE_BYTES: Final = 2 * 10**9
 N_MIN_MEMORY_BYTES: Final = 3 * 10**9
 
@@ -43,6 +45,9 @@ def examine(settings: Settings, flags: dict[str, Any]) -> int:
     typer.echo(f"  {_root(settings):<20} {answer}")
     if spares is not None:
         typer.echo(f"  {'spares':<20} {spares}")
+    typer.echo("Sight")
+    for name, value in _sight(settings):
+        typer.echo(f"  {name:<20} {value}")
     typer.echo("Graders")
     for name, value in _graders(settings):
         typer.echo(f"  {name:<20} {value}")
@@ -60,6 +65,16 @@ def _machine(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "free disk", f"{readable_bytes(free_disk_bytes(settings.data_dir.absolute()))} at {settings.data_dir.absolute()}"
     found = gpus()
     yield "gpus", ", ".join(f"{gpu.name} ({readable_bytes(gpu.memory_bytes)})" for gpu in found) or "none"
+
+
+def _sight(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield where figures, logs and traces of a server with these settings go."""
+    yield "figures", f"{_root(settings)}/metrics, for {'everybody' if settings.metrics_public else 'admins'}"
+    yield "log", f"standard error, level {settings.log_level}, form {settings.log_format}"
+    collector = next((os.environ[name] for name in TRACES if os.environ.get(name)), None)
+    there = _version("opentelemetry-exporter-otlp-proto-http") is not None
+    sent = f"to {collector}" + ("" if there else ", once tunesmith[otel] is installed")
+    yield "traces", sent if collector else f"none ({TRACES[0]} names a collector)"
 
 
 def _graders(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -158,7 +158,11 @@ class SamplerProcess:
             said.pop("timestamp", None)
         except (ValueError, KeyError, TypeError, AttributeError):
             event, level, said = "sampler.said", "warning", {"line": text}  # no line of a log: a library's, or a traceback
-        log.log(logging.getLevelNamesMapping()[level.upper()], event, **{"base": self.base_path, "pid": self.pid, **said})
+        log.log(
+            logging.getLevelNamesMapping().get(str(level).upper(), logging.WARNING),
+            event,
+            **{"base": self.base_path, "pid": self.pid, **said},
+        )
 
     def _end(self, code: int | None, reason: str) -> None:
         with contextlib.suppress(OSError):

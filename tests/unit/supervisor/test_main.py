@@ -1,13 +1,15 @@
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tunesmith.core.channel import Task
 from tunesmith.supervisor.child import NICENESS
-from tunesmith.supervisor.main import LINGER_S
+from tunesmith.supervisor.main import LINGER_S, tell_crashes
 
 WILD_NAMES = ("worker", "session", "grandchild", "daemon")
 
@@ -217,3 +219,13 @@ def test_a_supervisor_is_small(attempt, server, eventually, monkeypatch):
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     resident_kb = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     assert resident_kb < 20 * 1024
+
+
+def test_a_supervisor_that_fails_names_its_attempt(capfd, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    task = Task(kind="train", job="ftjob-a", attempt=3, token="t", socket="s", folder="f", spec={}, silence_limit_s=None)
+    tell_crashes(task)
+    sys.excepthook(ValueError, ValueError("broken"), None)
+    line = json.loads(capfd.readouterr().err)
+    assert (line["event"], line["job"], line["attempt"]) == ("supervisor.crashed", "ftjob-a", 3)
+    assert "ValueError: broken" in line["exception"]
