@@ -15,6 +15,7 @@ from llguidance import LLMatcher
 from tunesmith.data.grammar import answer_grammar, grammar_of
 from tunesmith.data.prompts import PromptRow
 from tunesmith.data.render import Renderer
+from tunesmith.engine import rollouts
 from tunesmith.engine.rollouts import GraderFailing
 from tunesmith.graders.base import Grade, Sample
 from tunesmith.lm import adapter_file
@@ -114,6 +115,16 @@ def test_a_constant_reward_is_warned_of_and_the_run_goes_on(prompts_plan: Any, r
     fresh = LoraModel(load(rig.folder).model).fresh(seed=1)
     unchanged = adapter_file.to_files(fresh, base_name="tiny")[adapter_file.WEIGHTS]
     assert hashlib.sha256(unchanged).hexdigest() == outcome.checkpoint.sha256
+
+
+def test_a_sampler_that_computes_otherwise_than_training_is_warned_of(
+    prompts_plan: Any, rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "WIDEST_GAP", -1.0)
+    news = rig.told()
+    rig.go(prompts_plan(), news)
+    assert "log-probabilities of sampling and of training differ by 0.000 a token" in news.messages[0]
+    assert set(news.keys) == {"sampler-gap"}
 
 
 def test_samples_without_a_grade_are_left_out_and_counted(prompts_plan: Any, rig: Any) -> None:
