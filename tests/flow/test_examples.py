@@ -10,6 +10,7 @@ import pytest
 
 import tunesmith
 
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(tunesmith.__path__[0]).parents[1] / "examples"
 RUNS = sorted(EXAMPLES.glob("*/run.py"))
 N_ROWS = {"training.jsonl": 10, "validation.jsonl": 2, "held_out.jsonl": 2}
