@@ -9,7 +9,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from tunesmith.cli.main import app
 from tunesmith.domain.job import NewEvent
 from tunesmith.domain.states import Status
 from tunesmith.store import events, jobs
@@ -196,3 +198,36 @@ def test_a_client_that_leaves_takes_the_reading_with_it(served: Any, upload: Any
     while reading and time.monotonic() < end:
         time.sleep(0.02)
     assert not reading
+
+
+def test_the_command_uploads_asks_shows_and_deletes(
+    served: Any, client: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TUNESMITH_BASE_URL", served.base_url)
+    good, bad, rule = tmp_path / "good.jsonl", tmp_path / "bad.jsonl", tmp_path / "grader.json"
+    good.write_text("".join(json.dumps(prompt(n)) + "\n" for n in range(10)))
+    bad.write_text("".join(json.dumps(chat(str(n))) + "\n" for n in range(10)) + '{"messages": []}\n')
+    rule.write_text(json.dumps({**GRADER, "reference": "{{ item.answer }}"}))
+    before = {file.id for file in client.files.list()}
+
+    def run(*arguments: object, code: int) -> str:
+        result = CliRunner().invoke(app, ["preflight", *map(str, arguments)])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    flags = ("--model", MODEL, "--training-file", good, "--validation-file", good, "--set", "n_epochs=2")
+    words = run(*flags, "--grader", rule, code=0)
+    assert "A job of this would pass its validation." in words
+    assert "n_epochs 2" in words
+    assert "item.answer" in words
+    assert {file.id for file in client.files.list()} == before
+    words = run("--model", MODEL, "--training-file", bad, "--keep", code=1)
+    assert "training file line 11: Example 11: messages must be a list of at least one message" in words
+    (kept,) = {file.id for file in client.files.list()} - before
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"model": MODEL, "training_file": kept}))
+    words = run(body, "--json", code=1)  # the server's log is on the same screen
+    told, _ = json.JSONDecoder().raw_decode(words, words.index("{\n"))
+    assert told["error"]["code"] == "invalid_training_file"
+    assert "there is no file" in run("--training-file", tmp_path / "none", code=2)

@@ -6,6 +6,7 @@ Exit codes of every verb: 0 done, 1 the server or the machine said no, 2 wrong u
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
 
 import httpx2
@@ -68,10 +69,19 @@ class Client:
             f"No server answers at {self.root}. Start one with `tunesmith serve`, or name yours with --base-url.", NO_SERVER
         )
 
+    def upload(self, path: Path, purpose: str = "fine-tune") -> str:
+        """Send a file and return its id; failures end the command with one line."""
+        with path.open("rb") as file:
+            answer = self._send("POST", "/v1/files", data={"purpose": purpose}, files={"file": (path.name, file)})
+        return str(answer["id"])
+
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request and return the JSON object of the answer; anything else ends the command with one line."""
+        return self._send(method, path, json=body)
+
+    def _send(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, **content)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol):
             self._unreachable()
         except httpx2.HTTPError as error:

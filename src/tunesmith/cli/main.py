@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli import audit, backup, grader_env, models, webhooks
+from tunesmith.cli import audit, backup, files, grader_env, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.flags import load, with_flags
+from tunesmith.cli.preflight import preflight
 
 app = typer.Typer(
     help="A self-hosted, drop-in replacement for OpenAI's fine-tuning service on open-weight models.",
@@ -19,6 +20,8 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(files.app, name="files")
+app.command()(preflight)
 app.add_typer(grader_env.app, name="grader-env")
 app.add_typer(letting_go.app, name="retention")
 app.command("gc")(letting_go.gc)

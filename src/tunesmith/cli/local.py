@@ -1,0 +1,56 @@
+"""Local training files as the commands open them: what is no JSONL file ends the command with one line that says why."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from tunesmith.cli.client import fail
+from tunesmith.data.arrays import is_array
+
+#: Longest line that is read; the server's own limit unless it was set.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+@contextmanager
+def opened(path: Path, *, arrays: bool = False) -> Generator[BinaryIO]:
+    """Open a file of rows; with `arrays` it may be one JSON array."""
+    try:
+        stream = path.open("rb")
+    except IsADirectoryError:
+        fail(f"{path} is a folder, not a JSONL file.", 2)
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror or error}.", 2)
+    with stream:
+        start = stream.read(4096)
+        stream.seek(0)
+        if not start:
+            fail(f"{path} is empty.")
+        if not arrays and is_array(start):
+            fail(
+                f"{path} is one JSON array, and JSONL has an object on each line: `tunesmith files convert {path}` writes "
+                "its rows so."
+            )
+        yield stream
+
+
+@contextmanager
+def made(path: Path) -> Generator[IO[bytes]]:
+    """Make a file, whole or not at all; one that is there is not overwritten."""
+    part = path.with_name(f"{path.name}.part")
+    if path.exists():
+        fail(f"{path} is there already, and nothing is overwritten: name another, or remove it.", 2)
+    try:
+        stream = part.open("xb")
+    except FileExistsError:
+        fail(f"{part} is there, of another command or one that broke off: remove it.", 2)
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror or error}.")
+    try:
+        with stream:
+            yield stream
+        if path.exists():
+            fail(f"{path} was made meanwhile, and nothing is overwritten.", 2)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
