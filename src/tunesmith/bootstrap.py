@@ -29,6 +29,7 @@ from tunesmith.inference.upstream import HttpUpstreams
 from tunesmith.notify.webhooks import GuardedWebhooks
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
+from tunesmith.services.asking import Asking
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.audit import Audit
 from tunesmith.services.backup import Backups
@@ -51,6 +52,7 @@ from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.models import Models
 from tunesmith.services.passing import Passing
+from tunesmith.services.passing_texts import PassingTexts
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.permissions import Permissions
 from tunesmith.services.placement import Placement
@@ -233,7 +235,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     embeddings = Embeddings(bases, servers, embedders, clock)
     vllm = Vllm(servers, folder.path / "blobs", n_most=settings.vllm_adapters)
-    passing = Passing(servers, pictures, clock, ids, vllm)
+    asking = Asking(servers, vllm)
+    passing = Passing(asking, pictures, clock, ids)
     chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids, sight=sight)
 
     def tools(scope: Project) -> Tools:
@@ -278,7 +281,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         chat=chat,
         embeddings=embeddings,
         completions=KeptCompletions(db=db),
-        bare=Completions(chat),
+        bare=Completions(chat, PassingTexts(asking, clock, ids)),
         responses=Responses(db=db, chat=chat, clock=clock, ids=ids, settings=settings),
         idempotency=Idempotency(db=db, clock=clock, ids=ids),
         spares=spares,

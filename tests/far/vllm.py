@@ -81,6 +81,8 @@ class _Answer(BaseHTTPRequestHandler):
             self._unload(body)
         elif self.path == "/v1/chat/completions":
             self._chat(body)
+        elif self.path == "/v1/completions":
+            self._go_on(body)
         else:
             self.error(404, "Not Found", "Not Found")
 
@@ -136,19 +138,42 @@ class _Answer(BaseHTTPRequestHandler):
             text = json.dumps({"letter": "q"} if form["name"] == "letter" else {"steps": steps, "result": 0.25})
         self._say(body, model, text)
 
+    def _go_on(self, body: dict[str, Any]) -> None:
+        model, prompt = body["model"], body["prompt"]
+        self.server.asked.append(body)
+        if model != MODEL and model not in self.server.adapters:
+            self.error(404, f"The model `{model}` does not exist.", "NotFoundError")
+            return
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        n = body.get("n", 1)
+        self._begin()
+        for number in range(len(texts) * n):
+            said = f"{texts[number // n]}{model}" if body.get("echo") else model
+            self._event({"id": "cmpl-1", "model": model, "choices": [scored(number, said, body.get("logprobs"))]})
+            end = {"index": number, "text": "", "logprobs": None, "finish_reason": "length"}
+            self._event({"id": "cmpl-1", "model": model, "choices": [end]})
+        self._event({"id": "cmpl-1", "choices": [], "usage": USAGE})
+        self.wfile.write(b"data: [DONE]\n\n")
+
     def _say(self, body: dict[str, Any], model: str, text: str) -> None:
         told = {"id": "chatcmpl-1", "model": model}
         if not body.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             self.send(200, {**told, "object": "chat.completion", "choices": [choice], "usage": USAGE})
             return
+        self._begin()
+        for chunk in [*said(text), {"choices": [], "usage": USAGE}]:
+            self._event({**told, **chunk})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _begin(self) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.end_headers()
         self.close_connection = True
-        for chunk in [*said(text), {"choices": [], "usage": USAGE}]:
-            self.wfile.write(f"data: {json.dumps({**told, **chunk})}\n\n".encode())
-        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _event(self, chunk: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
 
     def _knows_key(self) -> bool:
         if self.server.key is None or self.headers.get("authorization") == f"Bearer {self.server.key}":
@@ -166,6 +191,18 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+def scored(number: int, text: str, logprobs: int | None) -> dict[str, Any]:
+    """Return a choice's text, and the halves of it as its tokens: of the first one nothing is known."""
+    middle = len(text) // 2
+    told = {
+        "tokens": [text[:middle], text[middle:]],
+        "token_logprobs": [None, -0.5],
+        "top_logprobs": [None, {text[middle:]: -0.5, " €": -2.0}],
+        "text_offset": [0, middle],
+    }
+    return {"index": number, "text": text, "logprobs": None if logprobs is None else told, "finish_reason": None}
 
 
 @contextmanager

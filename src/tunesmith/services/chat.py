@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
 from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.answers import Assembler, Delta
@@ -174,7 +174,7 @@ class Chat:
             InvalidRequest: the base is not in order, the messages cannot be rendered, or they do not fit the context.
         """
         began = self.clock.monotonic()
-        base, adapter = await to_thread.run_sync(self._named, scope, request.model)
+        base, adapter = await to_thread.run_sync(self.named, scope, request.model)
         if base.upstream is None:
             answer = await self._here(scope, base, request, adapter)
         else:
@@ -256,29 +256,33 @@ class Chat:
 
     async def check(self, scope: Project, name: str) -> None:
         """Raise what `answer` would of the model, without asking it for anything."""
-        base, _ = await to_thread.run_sync(self._named, scope, name)
+        base, _ = await to_thread.run_sync(self.named, scope, name)
         if base.upstream is None:
             await to_thread.run_sync(self._renderer, base)
 
-    def served(self, scope: Project, name: str, what: str = "a bare completion") -> Served:
+    def served(self, scope: Project, name: str, what: str) -> Served:
         """Return what a name stands for, with its tokenizer; raises what `answer` would of it.
 
         Raises:
             NotAvailable: it is a model upstream, whose tokenizer is not here; `what` says what it is needed for.
         """
-        base, adapter = self._named(scope, name)
+        base, adapter = self.named(scope, name)
         if base.upstream is not None:
             raise NotAvailable(
                 f"{name} is a model of the server {base.url}: {what} is not passed on to it in this release. Use chat "
                 "completions, or ask that server itself.",
                 param="model",
             )
+        return self.here(base, adapter)
+
+    def here(self, base: Base, adapter: Adapter | None) -> Served:
+        """Return a base of this server, and what was tuned on it, with its tokenizer; raises what `answer` would of it."""
         return Served(base, adapter, self._renderer(base))
 
     def _prepare(self, base: Base, adapter: Adapter | None, request: ChatRequest) -> tuple[Served, _Prompt]:
         from tunesmith.data.render import RenderError  # noqa: PLC0415 - as in _renderer
 
-        served = Served(base, adapter, self._renderer(base))
+        served = self.here(base, adapter)
         served.check_biases(request.logit_bias)
         refuse_images(request.model, request.messages)
         thinks = switched(served.renderer, request.model, request.reasoning_effort)
@@ -299,8 +303,13 @@ class Chat:
         )
         return served, _Prompt(tokens, grammar, thought)
 
-    def _named(self, scope: Project, name: str) -> tuple[Base, Adapter | None]:
-        """Return what a name stands for: a base that is in order, and the adapter on it."""
+    def named(self, scope: Project, name: str) -> tuple[Base, Adapter | None]:
+        """Return what a name stands for: a base that is in order, and the adapter on it.
+
+        Raises:
+            UnknownModel: no such model in this project.
+            InvalidRequest: the base is not in order, or does not chat.
+        """
         with self.db.read() as tx:
             tuned = models.find(tx, scope, name)
         if tuned is None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from anyio import to_thread
 
@@ -12,7 +12,8 @@ from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.merging import merged
 from tunesmith.data.answers import Assembler, Delta
 from tunesmith.data.vocabulary import TokenLogprob
-from tunesmith.domain.ports import PROMPT, GenerateRequest, Sampled
+from tunesmith.domain.model import Base
+from tunesmith.domain.ports import PROMPT, Adapter, GenerateRequest, Sampled
 from tunesmith.domain.scope import Project
 from tunesmith.services.chat import Answer, Chat, Served
 from tunesmith.services.watching import watched
@@ -34,8 +35,9 @@ class CompletionRequest:
     #: So many are sampled, and those told that are the likeliest by the token.
     best_of: int = 1
     max_tokens: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
+    #: None as in a request that leaves them out: 1 here, its own for a model upstream.
+    temperature: float | None = None
+    top_p: float | None = None
     stops: tuple[str, ...] = ()
     seed: int | None = None
     presence_penalty: float = 0.0
@@ -56,11 +58,24 @@ class _Prompt:
     n_added: int
 
 
+class ElsewhereToo(Protocol):
+    """Bare completions of models upstream."""
+
+    def answer(self, base: Base, request: CompletionRequest, adapter: Adapter | None) -> Answer:
+        """Return the answer of a model upstream, or of an adapter on it, which nobody has asked for yet.
+
+        Raises:
+            InvalidRequest: it asks for what does not pass on.
+        """
+        ...
+
+
 @dataclass(slots=True)
 class Completions:
     """Goes on from texts, with every model that chat answers for."""
 
     chat: Chat
+    elsewhere: ElsewhereToo
 
     async def answer(self, scope: Project, request: CompletionRequest) -> Answer:
         """Resolve the model, read the prompts and return the answer, which nobody has started to compute yet.
@@ -70,7 +85,12 @@ class Completions:
             InvalidRequest: the base is not in order, or a prompt cannot be read or does not fit the context.
         """
         began = self.chat.clock.monotonic()
-        served, prompts = await to_thread.run_sync(self._prepare, scope, request)
+        base, adapter = await to_thread.run_sync(self.chat.named, scope, request.model)
+        if base.upstream is not None:
+            answer = self.elsewhere.answer(base, request, adapter)
+            answer.deltas = watched(answer.deltas, answer, self.chat.sight, self.chat.clock, base=base.name, began=began)
+            return answer
+        served, prompts = await to_thread.run_sync(self._prepare, base, adapter, request)
         answer = Answer(
             id=self.chat.ids.completion(),
             created_at=self.chat.clock.now(),
@@ -85,8 +105,8 @@ class Completions:
         answer.deltas = watched(deltas, answer, self.chat.sight, self.chat.clock, base=served.base.name, began=began)
         return answer
 
-    def _prepare(self, scope: Project, request: CompletionRequest) -> tuple[Served, list[_Prompt]]:
-        served = self.chat.served(scope, request.model)
+    def _prepare(self, base: Base, adapter: Adapter | None, request: CompletionRequest) -> tuple[Served, list[_Prompt]]:
+        served = self.chat.here(base, adapter)
         served.check_biases(request.logit_bias)
         several = len(request.prompts) > 1
         prompts: list[_Prompt] = []
@@ -262,8 +282,8 @@ def _generate(scope: Project, request: CompletionRequest, served: Served, tokens
         prompt=tokens,
         n=n if request.max_tokens else 1,
         max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
         seed=request.seed,
         stop_ids=served.renderer.stop_ids,
         adapter=served.adapter,

@@ -9,22 +9,20 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import BadGateway, InvalidRequest, Unavailable
+from tunesmith.core.errors import BadGateway, InvalidRequest
 from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO
 from tunesmith.data.answers import Delta
 from tunesmith.data.calls import CallPart
-from tunesmith.data.thinking import thinking
 from tunesmith.data.vocabulary import TokenLogprob
 from tunesmith.domain.model import Base
-from tunesmith.domain.ports import Adapter, Endpoint, PictureRefused, Pictures, UpstreamFailed, Upstreams
+from tunesmith.domain.ports import Adapter, PictureRefused, Pictures, UpstreamFailed
+from tunesmith.services.asking import Asking, Number, Told
 from tunesmith.services.chat import Answer, ChatRequest
 from tunesmith.services.images import has_images, with_images
-from tunesmith.services.upstreams import KeyMissing, again, endpoint, failed, unable, what
-from tunesmith.services.vllm import Vllm
+from tunesmith.services.upstreams import again, failed, unable, what
 
 PATH: Final = "chat/completions"
-_NOT_FOUND: Final = 404
 FINISHES: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 #: Fields of a part of a message that steer OpenAI's own operation, and that other servers may not know.
 _OPENAIS_OWN: Final = "prompt_cache_breakpoint"
@@ -67,29 +65,15 @@ class _Logprobs(BaseModel):
 class _Part(BaseModel):
     """What a chunk adds to a choice; a server that does not stream sends one chunk, and calls this `message`."""
 
-    index: int = Field(default=0, ge=0)
+    index: Number = 0
     delta: _Said | None = None
     message: _Said | None = None
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
 
 
-class _Details(BaseModel):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-
-class _Chunk(BaseModel):
+class _Chunk(Told):
     choices: list[_Part] | None = None
-    usage: _Usage | None = None
-    system_fingerprint: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,11 +88,10 @@ class _Choice:
 class Passing:
     """What `Chat` needs of models upstream."""
 
-    servers: Upstreams
+    asking: Asking
     pictures: Pictures
     clock: Clock
     ids: Ids
-    vllm: Vllm
 
     async def answer(self, base: Base, request: ChatRequest, adapter: Adapter | None = None) -> Answer:
         """Return the answer of a model upstream, or of an adapter on it, which nobody has asked for yet.
@@ -120,30 +103,23 @@ class Passing:
         there = base.upstream
         assert there is not None
         _refuse_unable(base, request)
-        try:
-            at = endpoint(base.url, there.key_env)
-        except KeyMissing as missing:
-            raise Unavailable(f"{base.name} cannot be asked. {missing}") from missing
+        at = self.asking.place(base)
         try:
             messages = await with_images(self.pictures, request.messages)
         except PictureRefused as refused:
             raise InvalidRequest(f"{refused}.", param="messages") from refused
         body = {"model": there.model, "messages": [_plain(message) for message in messages], **_wishes(request, there.limit)}
-        if request.reasoning_effort in there.efforts:
-            body["reasoning_effort"] = request.reasoning_effort
         if base.tunable:  # as the bases of this server do; vLLM would take what the model's folder recommends
             body = {"temperature": 1.0, "top_p": 1.0, **body}
-        tuned = "" if adapter is None else f" {adapter.sha256}"
-        whose = hashlib.sha256(f"{base.url} {there.model}{tuned}".encode()).hexdigest()
         answer = Answer(
             id=self.ids.chat(),
             created_at=self.clock.now(),
             model=request.model,
             n_prompt_tokens=0,
-            fingerprint=f"fp_{whose[:10]}",
+            fingerprint=fingerprint_of(base, adapter),
             deltas=_nothing(),
         )
-        answer.deltas = self._deltas(base, self._chunks(base, at, body, adapter), request.n, answer)
+        answer.deltas = self._deltas(base, self.asking.chunks(base, at, PATH, body, adapter), request.n, answer)
         return answer
 
     async def _deltas(
@@ -154,7 +130,7 @@ class Passing:
             async with aclosing(said) as chunks:
                 async for raw in chunks:
                     chunk = _Chunk.model_validate(raw)
-                    _count(chunk, answer)
+                    chunk.note(answer)
                     for part in chunk.choices or []:
                         for delta in self._read(part, choices[part.index]):
                             yield delta
@@ -164,43 +140,6 @@ class Passing:
             raise BadGateway(f"The server of {base.name} answers what is no chunk of a chat completion.") from error
         if not all(choice.ended for choice in choices):
             raise BadGateway(f"The server of {base.name} ended its answer in the middle. Send the request again.")
-
-    async def _chunks(
-        self, base: Base, at: Endpoint, body: Mapping[str, Any], adapter: Adapter | None
-    ) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the chunks of an answer; an adapter that its server has forgotten is loaded again, once."""
-        if adapter is None:
-            async with aclosing(self._asked(at, body)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-            return
-        said = again = False
-        while True:
-            async with self.vllm.loaded(base, at, adapter) as name:
-                try:
-                    async with aclosing(self._asked(at, {**body, "model": name})) as chunks:
-                        async for chunk in chunks:
-                            said = True
-                            yield chunk
-                    return
-                except UpstreamFailed as failure:
-                    if failure.status != _NOT_FOUND or said or again:
-                        raise
-                    again = True
-                    self.vllm.lost(at, name)
-
-    async def _asked(self, at: Endpoint, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the chunks of a stream that tells its usage, if the server takes that."""
-        for told in ({"stream_options": {"include_usage": True}}, {}):
-            try:
-                async with aclosing(self.servers.stream(at, PATH, {**body, "stream": True, **told})) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-            except UpstreamFailed as failure:
-                if not told or "stream_options" not in f"{failure.param} {failure.reason}":
-                    raise
-            else:
-                return
 
     def _read(self, part: _Part, choice: _Choice) -> Iterator[Delta]:
         said = part.delta or part.message or _Said()
@@ -242,14 +181,6 @@ def _refuse_unable(base: Base, request: ChatRequest) -> None:
             f"{again(base)}",
             param="reasoning_effort",
         )
-    efforts = base.upstream.efforts if base.upstream is not None else ()
-    effort = request.reasoning_effort
-    if effort is not None and effort not in efforts and (efforts or thinking(effort)):
-        raise InvalidRequest(
-            f"{base.name} was found not to know the reasoning effort '{effort}'; it takes: "
-            f"{', '.join(efforts) or 'none at all'}. Leave 'reasoning_effort' out, or ask for one of these.",
-            param="reasoning_effort",
-        )
 
 
 def _wishes(request: ChatRequest, limit: str) -> dict[str, Any]:
@@ -288,15 +219,11 @@ def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**message, "content": [{key: part[key] for key in part if key != _OPENAIS_OWN} for part in content]}
 
 
-def _count(chunk: _Chunk, answer: Answer) -> None:
-    """Note what a chunk tells of the whole answer."""
-    if chunk.system_fingerprint:
-        answer.fingerprint = chunk.system_fingerprint
-    if chunk.usage is not None:
-        usage = chunk.usage
-        answer.n_prompt_tokens, answer.n_completion_tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        answer.n_cached_tokens = (usage.prompt_tokens_details or _Details()).cached_tokens or 0
-        answer.n_reasoning_tokens = (usage.completion_tokens_details or _Details()).reasoning_tokens or 0
+def fingerprint_of(base: Base, adapter: Adapter | None) -> str:
+    """Return what changes with the server, the model and the adapter, of a server that tells no fingerprint."""
+    assert base.upstream is not None
+    tuned = "" if adapter is None else f" {adapter.sha256}"
+    return f"fp_{hashlib.sha256(f'{base.url} {base.upstream.model}{tuned}'.encode()).hexdigest()[:10]}"
 
 
 async def _nothing() -> AsyncGenerator[Delta]:

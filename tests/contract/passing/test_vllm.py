@@ -219,10 +219,28 @@ def test_responses_comparisons_and_judges_ask_it_too(client: openai.OpenAI, ther
     assert [body["model"] for body in there.asked[-2:]] == [MODEL, name]
 
 
-def test_no_bare_completions_and_an_export_as_ever(client: openai.OpenAI, http: httpx2.Client) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model=TUNED.format("one"), prompt="Hello")
-    assert caught.value.code == "not_available"
+def test_bare_completions_are_asked_of_it(client: openai.OpenAI, there: VllmServer, conforms: Callable[..., None]) -> None:
+    name = says(client, "one")
+    there.restart()
+    asked = {"model": TUNED.format("one"), "prompt": ["Hello", "Bye"], "n": 2, "logprobs": 2, "echo": True, "seed": 3}
+    answer = client.completions.create(**asked, max_tokens=4)
+    conforms(answer, "CreateCompletionResponse")
+    assert (answer.model, answer.object) == (TUNED.format("one"), "text_completion")
+    assert [choice.text for choice in answer.choices] == [f"{said}{name}" for said in ("Hello", "Hello", "Bye", "Bye")]
+    assert {choice.finish_reason for choice in answer.choices} == {"length"}
+    told = answer.choices[2].logprobs
+    assert "".join(told.tokens) == f"Bye{name}"
+    assert (told.token_logprobs, told.text_offset) == ([None, -0.5], [0, len(told.tokens[0])])
+    assert told.top_logprobs == [None, {told.tokens[1]: -0.5, " €": -2.0}]
+    assert answer.usage.prompt_tokens == 11
+    options = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 1.0, "top_p": 1.0}
+    assert there.asked[-1] == {**asked, **options, "model": name, "max_tokens": 4}
+    chunks = list(client.completions.create(model="qwen", prompt="Hello", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == MODEL
+    assert there.asked[-1] == {"model": MODEL, "prompt": "Hello", "max_tokens": 16, **options}
+
+
+def test_an_export_is_as_ever(client: openai.OpenAI, http: httpx2.Client) -> None:
     export = http.get(f"{MODELS}/{TUNED.format('one')}/export", params={"format": "adapter"})
     assert export.status_code == 200
 
