@@ -16,6 +16,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain.embedding import Embedders
 from tunesmith.domain.ports import Inference
 from tunesmith.domain.scope import DEFAULT_ORGANIZATION, Project
+from tunesmith.domain.serving import OwnServers
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.executors.spares import LocalSpares
 from tunesmith.graders.base import Tools
@@ -26,6 +27,7 @@ from tunesmith.inference.embedders import ResidentEmbedders
 from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
+from tunesmith.inference.vllm import VllmServers
 from tunesmith.notify.webhooks import GuardedWebhooks
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
@@ -95,6 +97,7 @@ class Composed:
     drain: Drain
     inference: Inference
     embedders: Embedders
+    own: OwnServers
     warmth: Warmth
     retention: Retention
     deliveries: Deliveries
@@ -129,6 +132,7 @@ class Composed:
         self.services.preflights.close()
         await self.inference.close()
         await self.embedders.close()
+        await self.own.close()
         self.services.bases.stop()
         self.services.identity.sweep()
         self.services.audit.stop()
@@ -224,17 +228,22 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     )
     scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
     wake.call = scheduler.wake
-    bases = Bases(db=db, clock=clock, settings=settings, on_removed=inference.unload)
+    embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
+    own = VllmServers(settings=settings, clock=clock)
+
+    def unload(path: str) -> None:
+        for keeper in (inference, embedders, own):
+            keeper.unload(path)
+
+    bases = Bases(db=db, clock=clock, settings=settings, on_removed=unload)
     jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake, sight=sight)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
     pictures = GuardedPictures(hosts=_hosts(settings.image_hosts))
     sender = GuardedWebhooks(hosts=_hosts(settings.webhook_hosts))
-
-    embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     embeddings = Embeddings(bases, servers, embedders, clock)
-    vllm = Vllm(servers, folder.path / "blobs", n_most=settings.vllm_adapters)
+    vllm = Vllm(servers, own, folder.path / "blobs", n_most=settings.vllm_adapters)
     asking = Asking(servers, vllm)
     passing = Passing(asking, pictures, clock, ids)
     chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids, sight=sight)
@@ -276,7 +285,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         gc=Gc(db=db, blobs=blobs, files=files, clock=clock),
         exports=Exports(db=db, bases=bases, blobs=blobs, chat=chat),
         bases=bases,
-        upstreams=UpstreamModels(db=db, bases=bases, servers=servers, clock=clock),
+        upstreams=UpstreamModels(db=db, bases=bases, servers=servers, own=own, clock=clock),
         vllm=vllm,
         chat=chat,
         embeddings=embeddings,
@@ -288,7 +297,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         grading=grading,
         rewards=rewards,
         rollouts=Rollouts(db=db, blobs=blobs),
-        samplers=Samplers(db=db, bases=bases, inference=inference),
+        samplers=Samplers(db=db, bases=bases, inference=inference, embedders=embedders, own=own),
         sight=sight,
         traces=traces,
         figures=Figures(db, folder.path, bases, inference, sight, clock),
@@ -308,6 +317,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         drain,
         inference,
         embedders,
+        own,
         warmth,
         retention,
         deliveries,

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from tunesmith.inference import resident
+from tunesmith.inference import keeper
 
 MODEL = "tunesmith-nano"
 SAID: list[Any] = [{"role": "user", "content": "Hello there"}]
@@ -55,7 +55,7 @@ def pid(served: Any) -> int:
 def test_a_killed_sampler_is_one_error_to_each_and_the_next_request_is_answered(
     slow: Any, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, restart_after_s: float
 ) -> None:
-    monkeypatch.setattr(resident, "RESTART_AFTER_S", restart_after_s)
+    monkeypatch.setattr(keeper, "RESTART_AFTER_S", restart_after_s)
     expected = text(ask(client))
     first = pid(slow)
     came: list[openai.APIError] = []

@@ -1,6 +1,10 @@
 """A vLLM server played by the tests: adapters loaded and unloaded at run time as its documentation has it, and forgotten."""
 
+import argparse
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +24,9 @@ class VllmServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+    def __init__(self, *, port: int = 0, model: str = MODEL) -> None:
+        super().__init__(("127.0.0.1", port), _Answer)
+        self.model = model
         self.key: str | None = None
         self.clear()
 
@@ -64,9 +69,10 @@ class _Answer(BaseHTTPRequestHandler):
         elif not self._knows_key():
             return
         elif self.path == "/v1/models":
-            rows = [{"id": MODEL, "object": "model", "owned_by": "vllm", "root": MODEL, "parent": None}]
+            base = self.server.model
+            rows = [{"id": base, "object": "model", "owned_by": "vllm", "root": base, "parent": None}]
             loaded = self.server.adapters.items()
-            rows += [{"id": name, "object": "model", "root": at, "parent": MODEL} for name, at in loaded]
+            rows += [{"id": name, "object": "model", "root": at, "parent": base} for name, at in loaded]
             self.send(200, {"object": "list", "data": rows})
         else:
             self.error(404, "Not Found", "Not Found")
@@ -94,7 +100,8 @@ class _Answer(BaseHTTPRequestHandler):
             return
         self.server.told.append(("load", name))
         if name in self.server.adapters:
-            self.error(400, f"The lora adapter '{name}' has already been loaded.", "InvalidUserInput")
+            in_place = "If you want to load the adapter in place, set 'load_inplace' to True."
+            self.error(400, f"The lora adapter '{name}' has already been loaded. {in_place}", "InvalidUserInput")
             return
         config = self.server.seen(path) / "adapter_config.json"
         if not config.is_file():
@@ -103,7 +110,7 @@ class _Answer(BaseHTTPRequestHandler):
         told = json.loads(config.read_text())
         if told["r"] > self.server.max_lora_rank:
             reason = f"LoRA rank {told['r']} is greater than max_lora_rank {self.server.max_lora_rank}."
-            self.error(400, reason, "BadRequestError")
+            self.error(500, f"Call to add_lora method failed: Worker failed with error '{reason}'", "InternalServerError")
         elif told.get("modules_to_save") or told.get("use_dora") or told.get("bias", "none") != "none":
             self.error(400, "vLLM does not support this adapter.", "BadRequestError")
         else:
@@ -122,8 +129,8 @@ class _Answer(BaseHTTPRequestHandler):
         model = body["model"]
         self.server.asked.append(body)
         kinds = {part["type"] for said in body["messages"] if isinstance(said["content"], list) for part in said["content"]}
-        if model != MODEL and model not in self.server.adapters:
-            self.error(404, f"The model `{model}` does not exist.", "NotFoundError")
+        if model != self.server.model and model not in self.server.adapters:
+            self.error(404, f"The model `{model}` does not exist. Valid aliases: {self.server.model}.", "NotFoundError")
             return
         if kinds - {"text"}:
             self.error(400, f"{MODEL} is not a multimodal model", "BadRequestError")
@@ -141,8 +148,8 @@ class _Answer(BaseHTTPRequestHandler):
     def _go_on(self, body: dict[str, Any]) -> None:
         model, prompt = body["model"], body["prompt"]
         self.server.asked.append(body)
-        if model != MODEL and model not in self.server.adapters:
-            self.error(404, f"The model `{model}` does not exist.", "NotFoundError")
+        if model != self.server.model and model not in self.server.adapters:
+            self.error(404, f"The model `{model}` does not exist. Valid aliases: {self.server.model}.", "NotFoundError")
             return
         texts = [prompt] if isinstance(prompt, str) else prompt
         n = body.get("n", 1)
@@ -218,3 +225,44 @@ def vllm_server() -> Iterator[VllmServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+#: A Python that has vLLM, as the setting `vllm_python` names one: it runs this file.
+PYTHON = """#!/bin/sh
+[ "$1 $2" = "-m vllm.entrypoints.openai.api_server" ] || exit 9
+shift 2
+PYTHONPATH={tests} exec {python} -m far.vllm "$@"
+"""
+
+
+def vllm_python(folder: Path) -> Path:
+    """Write a Python that has this vLLM."""
+    file = folder / "python"
+    file.write_text(PYTHON.format(tests=Path(__file__).parent.parent, python=sys.executable))
+    file.chmod(0o755)
+    return file
+
+
+def main() -> None:
+    """Serve as vLLM does that is started by its command line; it needs a child, and is said to break by a flag of ours."""
+    flags = argparse.ArgumentParser()
+    for name in ("model", "served-model-name", "host", "uvicorn-log-level", "tool-call-parser"):
+        flags.add_argument(f"--{name}")
+    for name in ("port", "max-lora-rank", "max-loras", "max-cpu-loras", "max-model-len"):
+        flags.add_argument(f"--{name}", type=int)
+    for name in ("enable-lora", "enable-auto-tool-choice", "broken"):
+        flags.add_argument(f"--{name}", action="store_true")
+    told = flags.parse_args()
+    if told.broken:
+        sys.exit("ValueError: no device has room for the model")
+    assert (Path(told.model) / "config.json").is_file()
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # as the engine's own process
+    server = VllmServer(port=told.port, model=told.served_model_name)
+    server.key = os.environ["VLLM_API_KEY"]
+    server.updating = told.enable_lora and os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING") == "True"
+    server.max_lora_rank = told.max_lora_rank
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -50,9 +50,11 @@ class WireUpstream(BaseModel):
 
 
 class WireServing(BaseModel):
-    """How the vLLM server of a base is; `adapters` is the number that it has loaded, null where it does not say."""
+    """How the vLLM server of a base is; `url` is null for one of this server's own that is not started, `adapters` the
+    number that it has loaded, null where it does not say.
+    """
 
-    url: str
+    url: str | None
     healthy: bool
     detail: str | None
     adapters: int | None
@@ -103,13 +105,15 @@ async def add_base(body: AddBase, served: Served) -> WireBase:
             )
         return _wire(await served.embeddings.add(body.name, body.source, body.aliases))
     if body.kind == "vllm":
-        if there is None or body.source is None:
-            left = "upstream" if there is None else "source"
+        if body.source is None:
             raise InvalidRequest(
-                "A model of kind 'vllm' is tuned from a folder, its 'source', and served by a server, its 'upstream': say "
-                f"both - '{left}'",
-                param=left,
+                "A model of kind 'vllm' is tuned from a folder, its 'source', and served by a server, its 'upstream', or by "
+                "one that is started here: say the folder - 'source'",
+                param="source",
             )
+        if there is None:
+            added = await served.upstreams.add_own(body.name, body.source, body.aliases)
+            return _wire(added, await served.vllm.seen(added))
     elif there is not None and there.adapters_dir is not None:
         raise InvalidRequest(
             "Only a model of kind 'vllm' is given adapters: leave it out - 'upstream.adapters_dir'",

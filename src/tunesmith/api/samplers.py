@@ -15,6 +15,8 @@ class WireSampler(BaseModel):
 
     object: Literal["tunesmith.sampler"] = "tunesmith.sampler"
     base: str
+    #: `sampler`, `embedding` or `vllm`; of the last, what its server holds is not told.
+    kind: str
     status: str
     pid: int | None
     rows: int
@@ -42,6 +44,7 @@ async def list_samplers(served: Served, caller: Caller) -> WireSamplers:
         data=[
             WireSampler(
                 base=base,
+                kind=sampler.kind,
                 status=sampler.status,
                 pid=sampler.pid,
                 rows=sampler.rows,

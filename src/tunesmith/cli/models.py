@@ -47,7 +47,7 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
         str | None,
         typer.Option(
             help="embedding: the folder is a model that makes embeddings, and is not tuned. vllm: the folder is tuned here, "
-            "and the vLLM server --upstream answers for it."
+            "and the vLLM server --upstream answers for it, or one that the server starts (its setting vllm_python)."
         ),
     ] = None,
     adapters_dir: Annotated[
@@ -173,7 +173,8 @@ def _describe(base: dict[str, Any]) -> str:
     there, serving = base["upstream"], base["serving"]
     if serving is not None:
         how = f"{serving['adapters'] or 0} adapters" if serving["healthy"] else f"not healthy: {serving['detail']}"
-        return f"{_facts(base)}; {there['model']} of vLLM at {serving['url']}, {how}"
+        where = f"at {serving['url']}" if serving["url"] else "that starts with the first request"
+        return f"{_facts(base)}; {there['model']} of vLLM {where}, {how}"
     if there is not None:
         efforts = ", ".join(there["reasoning_efforts"])
         can = [ability.replace("_", " ") for ability in there["abilities"]]

@@ -91,6 +91,10 @@ class Settings(BaseSettings):
     """Seconds for one answer of a server upstream, with all retries; in chat for its first word, then for each next one."""
     vllm_adapters: int = Field(default=16, ge=1)
     """Adapters that one vLLM server keeps loaded for this server; the least used one beyond that is unloaded."""
+    vllm_python: Path | None = None
+    """Python of an environment that has vLLM, for bases whose vLLM server is started here; None starts none."""
+    vllm_flags: str = ""
+    """Further flags of vLLM servers that are started here, as on a command line, such as `--gpu-memory-utilization 0.5`."""
     preflight_seconds: float = Field(default=30.0, gt=0, le=600)
     """Seconds for which a dry run of a job reads its files, and tries its grader; what is left then is reckoned."""
     training_price: float | None = Field(default=None, ge=0)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunesmith.domain.sampler import Sampler
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -18,6 +20,10 @@ class Embedders(Protocol):
 
     async def embed(self, path: str, inputs: Sequence[str | list[int]], *, project: str = "") -> Embedded:
         """Return the vectors of texts, or of tokens; raises `Unavailable`, `RateLimited` and `InvalidRequest`."""
+        ...
+
+    async def samplers(self) -> Sequence[Sampler]:
+        """Return every process there is, those too that are being loaded."""
         ...
 
     def unload(self, base_path: str) -> None:

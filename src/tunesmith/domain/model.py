@@ -31,8 +31,8 @@ class Upstream:
     efforts: list[str] = field(default_factory=list[str])
     #: What its server calls the most tokens that an answer may have.
     limit: str = "max_completion_tokens"
-    #: Of a base that is tuned here and served there: the server's base URL, and the path under which it sees our blobs,
-    #: where that is another than ours.
+    #: Of a base that is tuned here and served there: the server's base URL, empty where it is one that we start, and the
+    #: path under which it sees our blobs, where that is another than ours.
     url: str = ""
     adapters_dir: str | None = None
 
@@ -73,6 +73,11 @@ class Base:
     def tunable(self) -> bool:
         """Whether jobs can stand on it."""
         return self.kind not in ("upstream", "embedding")
+
+    @property
+    def served_here(self) -> bool:
+        """Whether a vLLM server that this server starts answers for it."""
+        return self.kind == "vllm" and self.upstream is not None and not self.upstream.url
 
     @property
     def url(self) -> str:

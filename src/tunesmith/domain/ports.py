@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from tunesmith.core.channel import Report, Task
+from tunesmith.domain.sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,24 +324,6 @@ class Pictures(Protocol):
             PictureRefused: it is not fetched, or it is no image of a known format.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sampler:
-    """A process that keeps a base in memory."""
-
-    base_path: str
-    #: `loading`, `ready`, or `silent` where it does not say what it is at.
-    status: str
-    pid: int | None
-    #: Answers that are computed, and requests that wait for that.
-    rows: int
-    waiting: int
-    #: Resident beside the base, the least recently used first.
-    adapters: tuple[str, ...]
-    #: What it holds of answers under way, and what the process holds in all, the weights included.
-    cache_bytes: int
-    memory_bytes: int
 
 
 class Inference(Protocol):

@@ -1,4 +1,4 @@
-"""One sampler process: started, waited for, and known to be gone as soon as it is, whichever event loop asks.
+"""One process that answers for a base: started, waited for, known to be gone as soon as it is, whichever event loop asks.
 
 A process is told by the kernel when the *thread* that started it ends, so all of them are started by one thread that
 lives as long as their keeper (`Starter`); a thread of each process's own waits for its first line and for its end.
@@ -57,21 +57,13 @@ class Starter:
             order()
 
 
-class SamplerProcess:
-    """A process that samples from one base; `ready` resolves when it serves, `gone` when it is no more."""
+class KeptProcess:
+    """A process that answers for one base; `ready` resolves when it serves, `gone` when it is no more."""
 
-    def __init__(
-        self,
-        base_path: str,
-        socket: Path,
-        *,
-        threads: int,
-        queue: int,
-        on_gone: Callable[["SamplerProcess"], None],
-        embedding: bool = False,
-    ) -> None:
+    _stdin = subprocess.DEVNULL
+
+    def __init__(self, base_path: str, *, on_gone: Callable[[Any], None]) -> None:
         self.base_path = base_path
-        self.socket = socket
         self.ready: Future[None] = Future()
         self.gone: Future[int | None] = Future()
         self.pid: int | None = None
@@ -81,28 +73,36 @@ class SamplerProcess:
         self.used_at = 0.0
         #: Who waits for it to serve, by project.
         self.n_loading: Counter[str] = Counter()
-        self._threads = threads
-        self._queue = queue
         self._on_gone = on_gone
-        self._embedding = embedding
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = threading.Event()
         self._last_words = ""
+
+    def _command(self) -> list[str]:
+        """Return what is started: it prints `ready` when it serves, or one line `{"error": …}`, and logs to stderr."""
+        raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment that it is started in."""
+        raise NotImplementedError
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process that was started, at once."""
+        process.kill()
+
+    def _left(self) -> None:
+        """Tidy up behind a process that is gone."""
 
     def start(self) -> None:
         """Start the process; to be called on the thread whose end is to be its end."""
         try:
             failpoint("sampler.spawn")
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "tunesmith.sampler", "--base", self.base_path),
-                    *("--socket", str(self.socket), "--parent", str(os.getpid()), "--threads", str(self._threads)),
-                    *("--queue", str(self._queue), *(["--embedding"] * self._embedding)),
-                ],
-                stdin=subprocess.DEVNULL,
+                self._command(),
+                stdin=self._stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**passed_on(), "OMP_NUM_THREADS": str(self._threads), "TUNESMITH_ROLE": ROLE},
+                env=self._environment(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -110,14 +110,14 @@ class SamplerProcess:
             return
         self.pid = self._process.pid
         if self._killed.is_set():
-            self._process.kill()
+            self._stop(self._process)
         threading.Thread(target=self._watch, args=(self._process,), name=f"sampler-{self.pid}", daemon=True).start()
 
     def kill(self) -> None:
         """End the process at once; `gone` tells when it has ended."""
         self._killed.set()
         if self._process is not None:
-            self._process.kill()
+            self._stop(self._process)
 
     @property
     def killed(self) -> bool:
@@ -125,7 +125,7 @@ class SamplerProcess:
         return self._killed.is_set()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        limit = threading.Timer(LOADING_LIMIT_S, process.kill)
+        limit = threading.Timer(LOADING_LIMIT_S, self._stop, [process])
         limit.daemon = True
         limit.start()
         assert process.stdout is not None
@@ -165,13 +165,46 @@ class SamplerProcess:
         )
 
     def _end(self, code: int | None, reason: str) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.unlink(missing_ok=True)
+        self._left()
         if not self.ready.done():
             what = "it was stopped" if self.killed else reason
             self.ready.set_exception(Unavailable(f"The base model in {self.base_path} could not be loaded: {what}."))
         self.gone.set_result(code)
         self._on_gone(self)
+
+
+class SamplerProcess(KeptProcess):
+    """A process of ours that samples from one base, or makes embeddings with it."""
+
+    def __init__(
+        self,
+        base_path: str,
+        socket: Path,
+        *,
+        threads: int,
+        queue: int,
+        on_gone: Callable[["SamplerProcess"], None],
+        embedding: bool = False,
+    ) -> None:
+        super().__init__(base_path, on_gone=on_gone)
+        self.socket = socket
+        self._threads = threads
+        self._queue = queue
+        self.embedding = embedding
+
+    def _command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "tunesmith.sampler", "--base", self.base_path),
+            *("--socket", str(self.socket), "--parent", str(os.getpid()), "--threads", str(self._threads)),
+            *("--queue", str(self._queue), *(["--embedding"] * self.embedding)),
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        return {**passed_on(), "OMP_NUM_THREADS": str(self._threads), "TUNESMITH_ROLE": ROLE}
+
+    def _left(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.unlink(missing_ok=True)
 
 
 def _reason(said: bytes) -> str | None:

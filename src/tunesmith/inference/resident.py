@@ -1,64 +1,44 @@
-"""Sampler processes on this machine: one per resident base, started on demand, replaced when dead, unloaded when idle."""
+"""Sampler processes on this machine, asked over their sockets: one for each resident base."""
 
 import asyncio
 import contextlib
 import json
 import os
-import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import structlog
 
 from tunesmith.core.channel import PROTOCOL
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, RateLimited, Unavailable
 from tunesmith.core.machine import n_cores, process_bytes
 from tunesmith.core.settings import Settings
-from tunesmith.data.folder import BrokenFolder, fingerprint
-from tunesmith.domain.ports import GenerateRequest, Sampled, Sampler
-from tunesmith.inference.process import SamplerProcess, Starter
-
-log = structlog.get_logger()
+from tunesmith.domain.ports import GenerateRequest, Sampled
+from tunesmith.domain.sampler import Sampler
+from tunesmith.inference.keeper import Keeper
+from tunesmith.inference.process import SamplerProcess
 
 _N_MAX_LINE_BYTES: Final = 1024 * 1024
-#: How long a process that broke off its answers may take to be gone: closing a large memory is not done at once.
-_BURIAL_S: Final = 5.0
-#: One that dies sooner than this after its last start is not started again before somebody asks for it.
-RESTART_AFTER_S: Final = 5.0
-#: What a client is asked to wait at most while a base is loaded.
-LONGEST_PAUSE_S: Final = 60
 #: One that takes longer to tell what it is at is called silent.
 _STATUS_S: Final = 5.0
 
 
-@dataclass(slots=True)
-class _Place:
-    """The sampler of a base, for the files that the base had when it was started."""
-
-    sampler: SamplerProcess
-    fingerprint: str
-
-
-class Resident:
-    """The `Inference` port over sampler processes; `folder` holds their sockets. Any event loop may call it."""
+class Resident(Keeper[SamplerProcess]):
+    """The `Inference` port over sampler processes; `folder` holds their sockets."""
 
     def __init__(self, folder: Path, *, settings: Settings, clock: Clock, embedding: bool = False) -> None:
+        super().__init__(settings=settings, clock=clock)
         self._folder = folder
         self._threads = settings.sampler_threads or max(1, n_cores() // 2)
-        self._idle_s = settings.sampler_idle_s
-        self._queue = settings.sampler_queue
-        self._clock = clock
         self._embedding = embedding
-        self._lock = threading.RLock()
-        self._places: dict[str, _Place] = {}
-        self._starter = Starter()
-        self._n_started = 0
-        self._closed = threading.Event()
-        self._unloader: threading.Thread | None = None
+
+    def _made(self, base_path: str) -> SamplerProcess:
+        role = "embedder" if self._embedding else "sampler"
+        socket = self._folder / f"{role}-{os.getpid()}-{self._n_started}.sock"
+        return SamplerProcess(
+            base_path, socket, threads=self._threads, queue=self._queue, on_gone=self._left, embedding=self._embedding
+        )
 
     async def stream(self, base_path: str, request: GenerateRequest) -> AsyncGenerator[Sampled]:
         """Sample tokens as they are computed; closing the iterator stops the generation at the next token.
@@ -81,18 +61,10 @@ class Resident:
                 await self._bury(sampler)
                 raise died(base_path) from error
 
-    async def warm(self, base_path: str) -> None:
-        """Make the base resident ahead of the first request."""
-        sampler = self._take(base_path)
-        try:
-            await _shielded(sampler)
-        finally:
-            self._give_back(sampler)
-
     async def forget(self, adapter_name: str) -> None:
         """Drop an adapter wherever it is loaded."""
         with self._lock:
-            samplers = [place.sampler for place in self._places.values() if place.sampler.ready.done()]
+            samplers = [place.process for place in self._places.values() if place.process.ready.done()]
         for sampler in samplers:
             # A sampler that is gone holds no adapter.
             with contextlib.suppress(OSError):
@@ -101,16 +73,10 @@ class Resident:
                 await writer.drain()
                 writer.close()
 
-    def unload(self, base_path: str) -> None:
-        """Let no new request use a base's process; it ends with its last answer."""
-        with self._lock:
-            if base_path in self._places:
-                self._retire(base_path)
-
     async def status(self) -> dict[str, dict[str, Any]]:
         """Return what each sampler that serves is at, by the path of its base, with its `pid`."""
         with self._lock:
-            samplers = [place.sampler for place in self._places.values() if place.sampler.ready.done()]
+            samplers = [place.process for place in self._places.values() if place.process.ready.done()]
         told = await asyncio.gather(*(_asked_for_status(sampler) for sampler in samplers))
         pairs = zip(samplers, told, strict=True)
         return {sampler.base_path: {**status, "pid": sampler.pid} for sampler, status in pairs if status is not None}
@@ -118,22 +84,10 @@ class Resident:
     async def samplers(self) -> list[Sampler]:
         """Return every sampler there is, those too that are being loaded."""
         with self._lock:
-            samplers = [place.sampler for place in self._places.values()]
+            samplers = [place.process for place in self._places.values()]
             loading = {id(sampler): sum(sampler.n_loading.values()) for sampler in samplers if not sampler.ready.done()}
         told = await self.status()
         return [_seen(sampler, told.get(sampler.base_path), loading.get(id(sampler))) for sampler in samplers]
-
-    async def close(self) -> None:
-        """Stop every sampler process."""
-        self._closed.set()
-        with self._lock:
-            samplers = [place.sampler for place in self._places.values()]
-            self._places.clear()
-        for sampler in samplers:
-            sampler.kill()
-        for sampler in samplers:
-            await asyncio.wrap_future(sampler.gone)
-        self._starter.close()
 
     @asynccontextmanager
     async def _connected(
@@ -162,104 +116,6 @@ class Resident:
             finally:
                 self._give_back(sampler)
 
-    async def _loaded(self, sampler: SamplerProcess, project: str) -> None:
-        """Wait until a sampler serves; no more of a project's requests do than may wait for one that serves."""
-        with self._lock:
-            if not sampler.ready.done() and sampler.n_loading[project] >= self._queue:
-                seconds = self._clock.monotonic() - sampler.started_at
-                raise RateLimited(
-                    f"The model is being loaded, and {self._queue} requests wait for it, which are as many as may "
-                    "(`sampler_queue`). Please try again later.",
-                    retry_after_s=max(1, min(LONGEST_PAUSE_S, round(seconds))),
-                )
-            sampler.n_loading[project] += 1
-        try:
-            await _shielded(sampler)
-        finally:
-            with self._lock:
-                sampler.n_loading[project] -= 1
-
-    async def _bury(self, sampler: SamplerProcess) -> None:
-        """Wait until a sampler that broke off is gone, so that the next request meets another one."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(sampler.gone)), _BURIAL_S)
-            self._left(sampler)
-
-    def _take(self, base_path: str) -> SamplerProcess:
-        """Return the base's sampler, started by this call where there is none for the files as they are now."""
-        try:
-            seen = fingerprint(Path(base_path))
-        except BrokenFolder as error:
-            raise Unavailable(f"The base model in {base_path} could not be loaded: {error}") from error
-        with self._lock:
-            if self._closed.is_set():
-                raise Unavailable("The server is shutting down.")
-            place = self._places.get(base_path)
-            if place is None or place.fingerprint != seen:
-                if place is not None:
-                    self._retire(base_path)
-                place = self._start(base_path, seen)
-            place.sampler.n_answering += 1
-            return place.sampler
-
-    def _give_back(self, sampler: SamplerProcess) -> None:
-        with self._lock:
-            sampler.n_answering -= 1
-            sampler.used_at = self._clock.monotonic()
-            place = self._places.get(sampler.base_path)
-            if (place is None or place.sampler is not sampler) and sampler.n_answering == 0:
-                sampler.kill()
-
-    def _start(self, base_path: str, seen: str) -> _Place:
-        self._n_started += 1
-        role = "embedder" if self._embedding else "sampler"
-        socket = self._folder / f"{role}-{os.getpid()}-{self._n_started}.sock"
-        sampler = SamplerProcess(
-            base_path, socket, threads=self._threads, queue=self._queue, on_gone=self._left, embedding=self._embedding
-        )
-        sampler.started_at = sampler.used_at = self._clock.monotonic()
-        self._places[base_path] = _Place(sampler, seen)
-        self._starter.run(sampler.start)
-        if self._idle_s is not None and self._unloader is None:
-            self._unloader = threading.Thread(target=self._unload, args=(self._idle_s,), name="unloader", daemon=True)
-            self._unloader.start()
-        return self._places[base_path]
-
-    def _retire(self, base_path: str) -> None:
-        """Let nobody new use a base's sampler; it ends with its last answer."""
-        sampler = self._places.pop(base_path).sampler
-        if sampler.n_answering == 0:
-            sampler.kill()
-
-    def _left(self, sampler: SamplerProcess) -> None:
-        """Note that a process is gone; one that served and was not stopped is started again."""
-        with self._lock:
-            place = self._places.get(sampler.base_path)
-            if place is None or place.sampler is not sampler:
-                return
-            del self._places[sampler.base_path]
-            lived_s = self._clock.monotonic() - sampler.started_at
-            served = sampler.ready.exception() is None
-            log.warning("sampler.died", base=sampler.base_path, pid=sampler.pid, exit_code=sampler.gone.result())
-            if served and not sampler.killed and lived_s >= RESTART_AFTER_S and not self._closed.is_set():
-                self._start(sampler.base_path, place.fingerprint)
-
-    def _unload(self, idle_s: float) -> None:
-        """Stop samplers that nobody has used for a while; the next request starts another."""
-        while not self._closed.wait(min(idle_s / 4, 10.0)):
-            with self._lock:
-                for base_path, place in list(self._places.items()):
-                    sampler = place.sampler
-                    unused_s = self._clock.monotonic() - sampler.used_at
-                    if sampler.ready.done() and sampler.n_answering == 0 and unused_s >= idle_s:
-                        self._retire(base_path)
-                        log.info("sampler.unloaded", base=base_path, pid=sampler.pid)
-
-
-async def _shielded(sampler: SamplerProcess) -> None:
-    """Wait until the process serves; a caller that leaves takes nobody else's sampler away."""
-    await asyncio.shield(asyncio.wrap_future(sampler.ready))
-
 
 async def _asked_for_status(sampler: SamplerProcess) -> dict[str, Any] | None:
     """Return what a sampler says that it is at; None when it does not say."""
@@ -276,6 +132,7 @@ def _seen(sampler: SamplerProcess, told: dict[str, Any] | None, n_loading: int |
     told = told or {}
     return Sampler(
         base_path=sampler.base_path,
+        kind="embedding" if sampler.embedding else "sampler",
         status="loading" if n_loading is not None else "ready" if told else "silent",
         pid=sampler.pid,
         rows=told.get("rows", 0),

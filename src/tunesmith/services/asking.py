@@ -11,7 +11,7 @@ from tunesmith.core.errors import Unavailable
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Adapter, Endpoint, UpstreamFailed, Upstreams
 from tunesmith.services.chat import Answer
-from tunesmith.services.upstreams import KeyMissing, endpoint
+from tunesmith.services.upstreams import KeyMissing
 from tunesmith.services.vllm import Vllm
 
 _NOT_FOUND: Final = 404
@@ -56,19 +56,31 @@ class Asking:
     servers: Upstreams
     vllm: Vllm
 
-    def place(self, base: Base) -> Endpoint:
-        """Return where a model is asked.
+    async def chunks(
+        self, base: Base, path: str, body: Mapping[str, Any], adapter: Adapter | None
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the chunks of an answer; a server of ours that is found dead is replaced at once.
 
         Raises:
-            Unavailable: its key is not there.
+            UpstreamFailed: the server refuses, fails, falls silent, or breaks off.
+            Unavailable: the model's key is not there, or a server of ours does not come to serve.
         """
-        assert base.upstream is not None
-        try:
-            return endpoint(base.url, base.upstream.key_env)
-        except KeyMissing as missing:
-            raise Unavailable(f"{base.name} cannot be asked. {missing}") from missing
+        for attempt in (1, 2):
+            said, at = False, None
+            try:
+                async with self.vllm.place(base) as at, aclosing(self._chunks(base, at, path, body, adapter)) as chunks:
+                    async for chunk in chunks:
+                        said = True
+                        yield chunk
+                return
+            except KeyMissing as missing:
+                raise Unavailable(f"{base.name} cannot be asked. {missing}") from missing
+            except UpstreamFailed as failure:
+                if said or failure.status or attempt == 2 or at is None or not base.served_here:
+                    raise
+            await self.vllm.bury(base, at)
 
-    async def chunks(
+    async def _chunks(
         self, base: Base, at: Endpoint, path: str, body: Mapping[str, Any], adapter: Adapter | None
     ) -> AsyncGenerator[dict[str, Any]]:
         """Yield the chunks of an answer; an adapter that its server has forgotten is loaded again, once."""
@@ -90,7 +102,7 @@ class Asking:
                     if failure.status != _NOT_FOUND or said or again:
                         raise
                     again = True
-                    self.vllm.lost(at, name)
+                    self.vllm.lost(base, name)
 
     async def _asked(self, at: Endpoint, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Yield the chunks of a stream that tells its usage, if the server takes that."""

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotFound
+from tunesmith.core.errors import InvalidRequest, ModelNotFound, NotAvailable, NotFound
 from tunesmith.core.ids import Ids
 from tunesmith.core.tool_choice import AUTO, ToolChoice
 from tunesmith.data.answers import Assembler, Delta

@@ -98,12 +98,10 @@ class Passing:
 
         Raises:
             InvalidRequest: the model was found not to do what is asked for, or an image is not fetched.
-            Unavailable: its key is not there.
         """
         there = base.upstream
         assert there is not None
         _refuse_unable(base, request)
-        at = self.asking.place(base)
         try:
             messages = await with_images(self.pictures, request.messages)
         except PictureRefused as refused:
@@ -119,7 +117,7 @@ class Passing:
             fingerprint=fingerprint_of(base, adapter),
             deltas=_nothing(),
         )
-        answer.deltas = self._deltas(base, self.asking.chunks(base, at, PATH, body, adapter), request.n, answer)
+        answer.deltas = self._deltas(base, self.asking.chunks(base, PATH, body, adapter), request.n, answer)
         return answer
 
     async def _deltas(

@@ -67,7 +67,6 @@ class PassingTexts:
 
         Raises:
             NotAvailable: `best_of` asks for more than is told, which servers pass over in silence.
-            Unavailable: the model's key is not there.
         """
         there = base.upstream
         assert there is not None
@@ -77,7 +76,6 @@ class PassingTexts:
                 f"{request.model} in this release: ask for 'n' {request.best_of} with 'logprobs', and take the best.",
                 param="best_of",
             )
-        at = self.asking.place(base)
         body = {"model": there.model, "prompt": _prompt(request), **_wishes(request)}
         if base.tunable:  # as the bases of this server do; vLLM would take what the model's folder recommends
             body = {"temperature": 1.0, "top_p": 1.0, **body}
@@ -89,7 +87,7 @@ class PassingTexts:
             fingerprint=fingerprint_of(base, adapter),
             deltas=_nothing(),
         )
-        chunks = self.asking.chunks(base, at, PATH, body, adapter)
+        chunks = self.asking.chunks(base, PATH, body, adapter)
         answer.deltas = _deltas(base, chunks, len(request.prompts) * request.n, answer)
         return answer
 

@@ -14,8 +14,10 @@ from anyio import to_thread
 
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import ApiError, BadGateway, InvalidRequest, ModelNotFound, RateLimited, Unavailable
+from tunesmith.data.folder import chat_template
 from tunesmith.domain.model import Base, Upstream, vetted_names
 from tunesmith.domain.ports import Endpoint, UpstreamFailed, Upstreams
+from tunesmith.domain.serving import OWN_MODEL, OwnServers
 from tunesmith.services.abilities import Probe, served_models
 from tunesmith.services.bases import SERVER, Bases
 from tunesmith.services.inspection import folder_of
@@ -74,7 +76,7 @@ def again(base: Base) -> str:
 
 def _command(base: Base) -> str:
     served = f" {base.source} --kind vllm" if base.tunable else ""
-    return f"tunesmith models add {base.name}{served} --upstream {base.url}"
+    return f"tunesmith models add {base.name}{served}" + ("" if base.served_here else f" --upstream {base.url}")
 
 
 def failed(base: Base, failure: UpstreamFailed) -> ApiError:
@@ -102,10 +104,11 @@ def failed(base: Base, failure: UpstreamFailed) -> ApiError:
 class UpstreamModels:
     """Registers models of servers upstream."""
 
-    def __init__(self, *, db: Database, bases: Bases, servers: Upstreams, clock: Clock) -> None:
+    def __init__(self, *, db: Database, bases: Bases, servers: Upstreams, own: OwnServers, clock: Clock) -> None:
         self._db = db
         self._bases = bases
         self._servers = servers
+        self._own = own
         self._clock = clock
 
     async def add(
@@ -144,12 +147,50 @@ class UpstreamModels:
             at = endpoint(url, key_env)
             model = await self._model(at, name, model if known is None or model else _model_of(known))
             found = await Probe(self._servers, at, model).found()
-            upstream = Upstream(model, key_env, **found, url="" if folder is None else url, adapters_dir=adapters_dir)
+            if folder is None:
+                upstream = Upstream(model, key_env, **found)
+            else:
+                upstream = Upstream(model, key_env, **_heeded(found, source), url=url, adapters_dir=adapters_dir)
         except KeyMissing as missing:
             raise InvalidRequest(f"{missing} - 'upstream.key_env'", param="upstream.key_env") from missing
         except UpstreamFailed as failure:
             raise InvalidRequest(f"{name} cannot be added: {failure} - 'upstream.url'", param="upstream.url") from failure
-        return await to_thread.run_sync(self._written, names, source, upstream)
+        if folder is None:
+            return await to_thread.run_sync(self._written, names, source, upstream)
+        looked = await to_thread.run_sync(self._looked_at, known, names, source)
+        added = await to_thread.run_sync(self._written, names, source, upstream, looked)
+        self._own.unload(source)  # which may have served it before
+        return added
+
+    async def add_own(self, name: str, folder: str, aliases: Sequence[str] = ()) -> Base:
+        """Register a base that is tuned here from a folder, and served by a vLLM that this server starts.
+
+        Raises:
+            InvalidRequest: a name or the folder cannot be taken, there is no vLLM, or it does not come to serve.
+        """
+        if not self._own.available:
+            raise InvalidRequest(
+                "Without an 'upstream' a model of kind 'vllm' is served by a vLLM that this server starts, and it knows of "
+                "none: say which Python has it (the setting `vllm_python`), or where a server runs - 'upstream'",
+                param="upstream",
+            )
+        names = vetted_names(name, aliases)
+        source = str(_folder(folder))
+        known = await to_thread.run_sync(self._known, names, source)
+        # a folder that is no base need not be tried
+        looked = await to_thread.run_sync(self._looked_at, known, names, source)
+        try:
+            async with self._own.serving(source) as at:
+                found = await Probe(self._servers, at, OWN_MODEL).found()
+        except (Unavailable, UpstreamFailed) as failure:
+            if known is None:
+                self._own.unload(source)
+            raise InvalidRequest(f"{name} cannot be added: {failure} - 'source'", param="source") from failure
+        return await to_thread.run_sync(self._written, names, source, Upstream(OWN_MODEL, **_heeded(found, source)), looked)
+
+    def _looked_at(self, known: Base | None, names: Sequence[str], folder: str) -> Base | None:
+        """Return the base that a folder makes, None where it is registered already; raises `InvalidRequest`."""
+        return None if known is not None else self._bases.from_folder(names[0], "vllm", Path(folder), names[1:])
 
     async def _model(self, at: Endpoint, name: str, wanted: str | None) -> str:
         """Return the model's name at its server: the one that is wanted, or this server's, or the only one there is."""
@@ -181,12 +222,12 @@ class UpstreamModels:
             )
         return known
 
-    def _written(self, names: Sequence[str], source: str, upstream: Upstream) -> Base:
+    def _written(self, names: Sequence[str], source: str, upstream: Upstream, looked: Base | None = None) -> Base:
+        """Write a model down; `looked` is the base that its folder makes, of one that is tuned here."""
         name, *aliases = names
         if self._known(names, source) is None:
-            if upstream.url:
-                folder = self._bases.from_folder(name, "vllm", Path(source), aliases)
-                return self._bases.register(replace(folder, upstream=upstream))
+            if looked is not None:
+                return self._bases.register(replace(looked, upstream=upstream))
             base = Base(
                 name=name,
                 kind="upstream",
@@ -210,6 +251,12 @@ class UpstreamModels:
             raise ModelNotFound(name)
         log.info("base.looked_at_again", base=name, source=source)
         return changed
+
+
+def _heeded(found: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return what a vLLM server was found to do, without efforts that the template never hears of: vLLM takes any."""
+    hears = "reasoning_effort" in (chat_template(Path(folder)) or "")
+    return found if hears else {**found, "efforts": []}
 
 
 def _model_of(base: Base) -> str | None:

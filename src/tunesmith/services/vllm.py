@@ -13,6 +13,7 @@ import structlog
 from tunesmith.core.errors import ApiError, BadGateway
 from tunesmith.domain.model import Base
 from tunesmith.domain.ports import Adapter, Endpoint, UpstreamFailed, Upstreams
+from tunesmith.domain.serving import OwnServers
 from tunesmith.services.upstreams import KeyMissing, endpoint, failed
 
 log = structlog.get_logger()
@@ -34,7 +35,8 @@ _RANK: Final = re.compile(r"max_lora_rank|lora rank", re.IGNORECASE)
 class Serving:
     """How the server of a base is."""
 
-    url: str
+    #: None where it is one of ours that is not started.
+    url: str | None
     healthy: bool
     #: Why it is not.
     detail: str | None = None
@@ -47,6 +49,8 @@ class _Slot:
     """An adapter at a server: one load or unload of it at a time."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Where it was loaded: a server of ours that is started again is at another place.
+    url: str = ""
     is_loaded: bool = False
     n_users: int = 0
 
@@ -54,39 +58,60 @@ class _Slot:
 class Vllm:
     """What the vLLM servers have loaded of ours. Names there are of their content: nothing is ever loaded in place."""
 
-    def __init__(self, servers: Upstreams, blobs: Path, *, n_most: int) -> None:
+    def __init__(self, servers: Upstreams, own: OwnServers, blobs: Path, *, n_most: int) -> None:
         self._servers = servers
+        self._own = own
         self._blobs = blobs
         self._n_most = n_most
-        #: By URL and name there, the least recently used first.
+        #: By server and name there, the least recently used first.
         self._slots: dict[tuple[str, str], _Slot] = {}
+
+    @asynccontextmanager
+    async def place(self, base: Base) -> AsyncGenerator[Endpoint]:
+        """Tell where a model upstream is asked; a server of ours serves for the length of the block.
+
+        Raises:
+            KeyMissing: the key is not there.
+            Unavailable: a server of ours does not come to serve.
+        """
+        assert base.upstream is not None
+        if base.served_here:
+            async with self._own.serving(base.path) as at:
+                yield at
+        else:
+            yield endpoint(base.url, base.upstream.key_env)
+
+    async def bury(self, base: Base, at: Endpoint) -> None:
+        """Let a server of ours that does not answer be replaced by the next who asks."""
+        await self._own.bury(base.path, at)
 
     @asynccontextmanager
     async def loaded(self, base: Base, at: Endpoint, adapter: Adapter) -> AsyncGenerator[str]:
         """Have an adapter loaded for the length of a block, which gets its name there.
 
         Raises:
-            ApiError: the server does not take it, or cannot be asked.
+            ApiError: the server does not take it.
+            UpstreamFailed: it cannot be asked.
         """
         name = name_there(adapter.name, adapter.sha256)
-        key = (at.url, name)
+        key = (base.url, name)
         slot = self._slots.pop(key, None) or _Slot()
         self._slots[key] = slot
         slot.n_users += 1
         try:
             async with slot.lock:
-                if not slot.is_loaded:
+                if not slot.is_loaded or slot.url != at.url:
                     await self._load(base, at, adapter, name)
-                    slot.is_loaded = True
-            await self._shrink(at)
+                    slot.is_loaded, slot.url = True, at.url
+            await self._shrink(base.url, at)
             yield name
         finally:
             slot.n_users -= 1
             self._drop(key)
 
-    def lost(self, at: Endpoint, name: str) -> None:
+    def lost(self, base: Base, name: str) -> None:
         """Note that a server has forgotten an adapter."""
-        slot = self._slots.get((at.url, name))
+        slot = self._slots.get((base.url, name))
         if slot is not None:
             slot.is_loaded = False
 
@@ -94,18 +119,23 @@ class Vllm:
         """Unload the adapter of a model that was deleted; answers under way go on. A server that is away keeps it."""
         assert base.upstream is not None
         try:
-            at = endpoint(base.url, base.upstream.key_env)
+            at = self._running(base)
         except KeyMissing as missing:
             log.warning("vllm.not_unloaded", model=tuned, reason=str(missing))
             return
-        await self._unload(at, name_there(tuned, sha256))
+        if at is not None:
+            await self._unload(base.url, at, name_there(tuned, sha256))
 
     async def seen(self, base: Base) -> Serving | None:
         """Return how the server of a base is, None for a base that no vLLM serves."""
         if base.upstream is None or not base.tunable:
             return None
         try:
-            at = endpoint(base.url, base.upstream.key_env)
+            at = self._running(base)
+            if at is None:
+                return Serving(None, healthy=True, detail="It is started by the first request for it.", n_adapters=0)
+            if base.served_here and not self._is_ready(base):
+                return Serving(at.url, healthy=False, detail="It is being started.")
             root = Endpoint(at.url.removesuffix("/v1"), at.key)
             await self._servers.tell(root, "health", timeout_s=LOOK_S)
             answer = await self._servers.call(at, "models", n_tries=1, timeout_s=LOOK_S)
@@ -113,29 +143,45 @@ class Vllm:
             return Serving(base.url, healthy=False, detail=str(failure))
         rows: Any = answer.get("data")
         if not isinstance(rows, list):
-            return Serving(base.url, healthy=True)
+            return Serving(at.url, healthy=True)
         told = [cast("dict[str, Any]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
-        return Serving(base.url, healthy=True, n_adapters=sum(row.get("parent") == base.upstream.model for row in told))
+        return Serving(at.url, healthy=True, n_adapters=sum(row.get("parent") == base.upstream.model for row in told))
+
+    def _running(self, base: Base) -> Endpoint | None:
+        """Return where a base's server is asked; None where it is one of ours that is not started."""
+        assert base.upstream is not None
+        if not base.served_here:
+            return endpoint(base.url, base.upstream.key_env)
+        own = self._own.seen(base.path)
+        return None if own is None else own.at
+
+    def _is_ready(self, base: Base) -> bool:
+        own = self._own.seen(base.path)
+        return own is not None and own.ready
 
     async def _load(self, base: Base, at: Endpoint, adapter: Adapter, name: str) -> None:
         path = self._path_there(base, adapter)
         try:
             await self._servers.tell(at, "load_lora_adapter", {"lora_name": name, "lora_path": path})
         except UpstreamFailed as failure:
+            if not failure.status:
+                raise
             if not _HAS_IT.search(failure.reason):
                 raise self._refused(base, adapter, path, failure) from failure
         log.info("vllm.loaded", model=adapter.name, url=at.url, name=name)
 
-    async def _shrink(self, at: Endpoint) -> None:
+    async def _shrink(self, server: str, at: Endpoint) -> None:
         """Unload what is beyond the bound and nobody is asking."""
-        there = [(key, slot) for key, slot in self._slots.items() if key[0] == at.url and slot.is_loaded]
+        there = [
+            (key, slot) for key, slot in self._slots.items() if key[0] == server and slot.is_loaded and slot.url == at.url
+        ]
         n_over = len(there) - self._n_most
         idle = [key for key, slot in there if not slot.n_users and not slot.lock.locked()]
         for _, name in idle[: max(0, n_over)]:
-            await self._unload(at, name)
+            await self._unload(server, at, name)
 
-    async def _unload(self, at: Endpoint, name: str) -> None:
-        key = (at.url, name)
+    async def _unload(self, server: str, at: Endpoint, name: str) -> None:
+        key = (server, name)
         slot = self._slots.setdefault(key, _Slot())
         async with slot.lock:  # who asks for it now waits, and loads it again
             slot.is_loaded = False
@@ -177,7 +223,7 @@ class Vllm:
             way_out = (
                 "Start it with a --max-lora-rank that is no less than the rank of the adapter, or tune with a lower rank."
             )
-        elif failure.passing or not failure.status:
+        elif failure.passing:
             return failed(base, failure)
         else:
             way_out = "What it takes stands in the documentation of vLLM's LoRA adapters."

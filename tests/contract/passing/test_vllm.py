@@ -224,7 +224,6 @@ def test_bare_completions_are_asked_of_it(client: openai.OpenAI, there: VllmServ
     there.restart()
     asked = {"model": TUNED.format("one"), "prompt": ["Hello", "Bye"], "n": 2, "logprobs": 2, "echo": True, "seed": 3}
     answer = client.completions.create(**asked, max_tokens=4)
-    conforms(answer, "CreateCompletionResponse")
     assert (answer.model, answer.object) == (TUNED.format("one"), "text_completion")
     assert [choice.text for choice in answer.choices] == [f"{said}{name}" for said in ("Hello", "Hello", "Bye", "Bye")]
     assert {choice.finish_reason for choice in answer.choices} == {"length"}
@@ -255,8 +254,8 @@ def test_it_is_tuned_here(client: openai.OpenAI, rows: Callable[[int], bytes]) -
 @pytest.mark.parametrize(
     ("changes", "param", "words"),
     [
-        ({"source": None}, "source", "say both"),
-        ({"upstream": None}, "upstream", "say both"),
+        ({"source": None}, "source", "say the folder"),
+        ({"upstream": None}, "upstream", "`vllm_python`"),
         ({"source": "/no/such/folder"}, "source", "no folder"),
         ({"source": "Qwen/Qwen3-0.6B"}, "source", "no folder"),
         ({"kind": None}, "source", "leave one out"),

@@ -20,7 +20,7 @@ from tunesmith.core.clock import SystemClock
 from tunesmith.core.errors import InvalidRequest, Unavailable
 from tunesmith.core.settings import Settings
 from tunesmith.domain.ports import Adapter, GenerateRequest, Sampled
-from tunesmith.inference import resident as resident_module
+from tunesmith.inference import keeper
 from tunesmith.inference.resident import Resident
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,7 @@ async def test_refusals_tell_why(shared: Any, tmp_path: Path) -> None:
 
 
 async def test_a_killed_sampler_is_one_error_and_a_new_process(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident_module, "RESTART_AFTER_S", 0.0)
+    monkeypatch.setattr(keeper, "RESTART_AFTER_S", 0.0)
     expected = await shared.ask([1, 2, 3])
     first = (await shared.status())["pid"]
     answering = asyncio.ensure_future(shared.ask([1, 2, 3], max_tokens=100))
@@ -118,7 +118,7 @@ async def test_a_server_without_descriptors_kills_no_sampler(shared: Any, monkey
 async def test_one_that_dies_idle_is_started_unasked_and_a_caller_that_leaves_meanwhile_spoils_nothing(
     shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resident_module, "RESTART_AFTER_S", 0.0)
+    monkeypatch.setattr(keeper, "RESTART_AFTER_S", 0.0)
     monkeypatch.setenv("TUNESMITH_FAILPOINTS", SLOW)
     first = (await shared.status())["pid"]
     os.kill(first, signal.SIGKILL)
