@@ -230,12 +230,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     wake.call = scheduler.wake
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     own = VllmServers(settings=settings, clock=clock)
-
-    def unload(path: str) -> None:
-        for keeper in (inference, embedders, own):
-            keeper.unload(path)
-
-    bases = Bases(db=db, clock=clock, settings=settings, on_removed=unload)
+    bases = Bases(db=db, clock=clock, settings=settings, on_removed=_each(inference.unload, embedders.unload, own.unload))
     jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake, sight=sight)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
@@ -348,6 +343,14 @@ def _sweeps(served: Services) -> Iterator[Callable[[], int]]:
         served.gc,
     ):
         yield each.sweep
+
+
+def _each(*calls: Callable[[str], None]) -> Callable[[str], None]:
+    def call(path: str) -> None:
+        for each in calls:
+            each(path)
+
+    return call
 
 
 def _hosts(said: str | None) -> list[str]:

@@ -8,6 +8,7 @@ import jsonschema
 import openai
 import pytest
 
+from far.judging import SCORE, flags, run
 from tiny import TEMPLATE, base_of, build
 from tunesmith.domain.scope import Everywhere
 from tunesmith.store import models
@@ -138,3 +139,18 @@ def test_a_thought_is_taken_back_as_it_was_given(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, "always", messages=[*SAID, {**message, "reasoning_content": 3}, *SAID])
     assert refused.value.param == "messages[1].reasoning_content"
+
+
+def test_a_judge_of_this_server_thinks_where_its_base_does(client: openai.OpenAI) -> None:
+    def grader(model: str, effort: str) -> Any:
+        return {**SCORE, "model": model, "sampling_params": {"reasoning_effort": effort, "max_completions_tokens": 40}}
+
+    graders = client.fine_tuning.alpha.graders
+    for model, effort in (("switch", "low"), ("switch", "none"), ("always", "high"), ("tunesmith-nano", "none")):
+        graders.validate(grader=grader(model, effort))
+    for model, effort in (("always", "none"), ("tunesmith-nano", "low")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            graders.validate(grader=grader(model, effort))
+        assert str(caught.value.param).endswith("sampling_params.reasoning_effort")
+    answer = run(client, grader("always", "low"))
+    assert list(flags(answer)) == ["model_grader_exceeded_max_tokens_error"], "40 tokens do not hold thought and form"

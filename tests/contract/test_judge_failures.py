@@ -119,8 +119,8 @@ AUDIO: Any = [{"role": "user", "content": [{"type": "input_audio", "input_audio"
         (
             {**SCORE, "model": "tunesmith-nano", "sampling_params": {"reasoning_effort": "low"}},
             "sampling_params.reasoning_effort",
-            "not_available",
-            "in this release",
+            None,
+            "has no such mode",
         ),
         ({**SCORE, "model": "blind", "input": IMAGE}, "input", None, "images"),
         ({**LABEL, "model": "blind", "input": AUDIO}, "input", None, "audio"),

@@ -80,10 +80,18 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
 
 @app.command("list")
 def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
-    """List the models of the server: bases, and models upstream with what they can do."""
+    """List the models of the server: bases, models upstream with what they can do, and what was tuned on them."""
     with Client(base_url) as client:
         bases: list[dict[str, Any]] = client.call("GET", PATH)["data"]
+        aliases: list[dict[str, Any]] = client.call("GET", ALIASES)["data"]
+        served: list[dict[str, Any]] = client.call("GET", "/v1/models")["data"]
     rows = [[base["name"], ", ".join(base["aliases"]), _state(base), _describe(base), base["source"]] for base in bases]
+    others = {each["alias"] for each in aliases} | {base["name"] for base in bases}
+    for model in served:
+        if model["id"] not in others:
+            also = [each["alias"] for each in aliases if each["model"] == model["id"]]
+            since = time.strftime("%Y-%m-%d %H:%M", time.localtime(model["created"]))
+            rows.append([model["id"], ", ".join(also), "ready", f"tuned, {since}", model["id"].split(":")[1]])
     headings = ["name", "aliases", "status", "model", "source"]
     if not sys.stdout.isatty():
         for row in [headings, *rows]:

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     """Adapters that one vLLM server keeps loaded for this server; the least used one beyond that is unloaded."""
     vllm_python: Path | None = None
     """Python of an environment that has vLLM, for bases whose vLLM server is started here; None starts none."""
-    vllm_flags: str = ""
+    vllm_flags: str | None = None
     """Further flags of vLLM servers that are started here, as on a command line, such as `--gpu-memory-utilization 0.5`."""
     preflight_seconds: float = Field(default=30.0, gt=0, le=600)
     """Seconds for which a dry run of a job reads its files, and tries its grader; what is left then is reckoned."""

@@ -60,7 +60,7 @@ class VllmProcess(KeptProcess):
             *("--enable-lora", "--max-lora-rank", str(MAX_RANK), "--max-loras", str(N_IN_BATCH)),
             *("--max-cpu-loras", str(max(N_IN_BATCH, self._settings.vllm_adapters)), "--uvicorn-log-level", "warning"),
             *(["--enable-auto-tool-choice", "--tool-call-parser", "hermes"] * with_calls),
-            *shlex.split(self._settings.vllm_flags),
+            *shlex.split(self._settings.vllm_flags or ""),
         ]
 
     def _environment(self) -> dict[str, str]:

@@ -254,11 +254,11 @@ class Chat:
                 error.error_param = "tools"  # the sampler does not know whose schema it cannot keep to
             raise
 
-    async def check(self, scope: Project, name: str) -> None:
-        """Raise what `answer` would of the model, without asking it for anything."""
+    async def check(self, scope: Project, name: str, effort: str | None = None) -> None:
+        """Raise what `answer` would of the model, and of how much it is to think, without asking it for anything."""
         base, _ = await to_thread.run_sync(self.named, scope, name)
         if base.upstream is None:
-            await to_thread.run_sync(self._renderer, base)
+            switched(await to_thread.run_sync(self._renderer, base), name, effort)
 
     def served(self, scope: Project, name: str, what: str) -> Served:
         """Return what a name stands for, with its tokenizer; raises what `answer` would of it.

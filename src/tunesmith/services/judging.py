@@ -128,7 +128,6 @@ class Judging:
         for field, wanted, words in (
             ("input", needs.images, "an image"),
             ("input", needs.audio, "audio"),
-            ("sampling_params.reasoning_effort", needs.effort not in (None, "none"), "a reasoning effort"),
         ):
             if wanted:
                 raise GraderNotAvailable(
@@ -137,9 +136,10 @@ class Judging:
                     "`tunesmith models add NAME --upstream URL` adds a judge of another server.",
                 )
         try:
-            await self.chat.check(self.scope, model)
+            await self.chat.check(self.scope, model, needs.effort)
         except ApiError as error:
-            raise GraderRefused("model", f"{model} cannot be asked. {error.message}") from error
+            field = "sampling_params.reasoning_effort" if error.error_param == "reasoning_effort" else "model"
+            raise GraderRefused(field, f"{model} cannot be asked. {error.message}") from error
 
     async def _ask_here(self, question: Question) -> Verdict:
         """Ask a model of this server, as chat completions would.
@@ -156,6 +156,7 @@ class Judging:
             temperature=sampling.get("temperature", 1.0),
             top_p=sampling.get("top_p", 1.0),
             seed=_seed(sampling.get("seed")),
+            reasoning_effort=sampling.get("reasoning_effort"),
             schema=_within(question.schema),
         )
         text, end = "", None

@@ -1,4 +1,4 @@
-"""The chapters on preferences and on rewards: a short job of dpo and one of reinforcement, each asked before and after."""
+"""The chapters on preferences and on rewards: a short job of dpo and one of reinforcement, each asked beside the base."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,9 +35,8 @@ def preferences(desk: Desk) -> Outcome:
     questions = make_questions()
     asked = questions.held_out
     desk.screen.chapter(f"Preferences: {len(questions.training)} pairs of a polite answer and one without manners (dpo)")
-    base = desk.ask(BASE, asked, _manners)
     job = desk.tune("manners", desk.upload("preferences", questions), {"type": "dpo", "dpo": {"hyperparameters": DPO}})
-    tuned = desk.ask(job.fine_tuned_model or "", asked, _manners)
+    base, tuned = desk.compare((BASE, job.fine_tuned_model or ""), asked, _manners)
     desk.show(asked[:N_SHOWN], base, tuned)
     shares: list[tuple[float, float]] = []
     for given in (base, tuned):
@@ -66,7 +65,6 @@ def rewards(desk: Desk) -> Outcome:
         return f"reward {told.reward:.2f}"
 
     desk.screen.chapter(f"Rewards: a grader, and {len(sums.training)} sums without answers (reinforcement)")
-    base = desk.ask(BASE, asked, reward)
     job = desk.tune(
         "sums",
         desk.upload("reinforcement", sums),
@@ -75,7 +73,7 @@ def rewards(desk: Desk) -> Outcome:
             "reinforcement": {"grader": GRADER, "hyperparameters": REINFORCEMENT},
         },
     )
-    tuned = desk.ask(job.fine_tuned_model or "", asked, reward)
+    base, tuned = desk.compare((BASE, job.fine_tuned_model or ""), asked, reward)
     desk.show(asked[:N_SHOWN], base, tuned)
     means: list[float] = []
     for given in (base, tuned):

@@ -127,6 +127,21 @@ class Desk:
             told = list(pool.map(one, asked))
         return Answers(model, tuple(text for text, _ in told), tuple(mark for _, mark in told))
 
+    def compare(self, models: Sequence[str], asked: Sequence[Asked], mark: Callable[[str, Any], str]) -> tuple[Answers, ...]:
+        """Ask several models everything, each question of all of them by one call; otherwise as `ask`."""
+        url = f"{self.house.base_url.removesuffix('/v1')}/tunesmith/v1/compare"
+
+        def one(each: Asked) -> list[tuple[str, str]]:
+            body = {"models": list(models), "messages": each.prompt(), "temperature": 0, "max_tokens": 40}
+            told = self.client.post(url, cast_to=dict[str, Any], body=body)["data"]
+            texts = [given["completion"]["choices"][0]["message"]["content"] or "" for given in told]
+            return [(text, mark(text, each)) for text in texts]
+
+        with ThreadPoolExecutor(N_AT_ONCE) as pool:
+            rows = list(pool.map(one, asked))
+        columns = zip(models, zip(*rows, strict=True), strict=True)
+        return tuple(Answers(model, tuple(text for text, _ in told), tuple(m for _, m in told)) for model, told in columns)
+
     def show(self, asked: Sequence[Asked], *answers: Answers) -> None:
         """Show the answers of one model, or of several side by side, to what is asked."""
         for index, each in enumerate(asked):
