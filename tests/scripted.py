@@ -58,6 +58,9 @@ class Script:
     async def forget(self, adapter_name: str) -> None:
         """Hold no adapter."""
 
+    def unload(self, base_path: str) -> None:
+        """Hold no base."""
+
     async def close(self) -> None:
         """Hold no process."""
 

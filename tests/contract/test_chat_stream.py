@@ -1,19 +1,15 @@
 """Answers told token by token, so that each has a known text: tool calls, broken answers, several choices, both clients."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from tokenizers import Tokenizer
 
-from tunesmith.core.errors import Unavailable
-from tunesmith.domain.ports import GenerateRequest, Sampled
+from scripted import MODEL, Script, scripted
 
-MODEL = "tunesmith-nano"
 SAID: list[Any] = [{"role": "user", "content": "What is the weather?"}]
 FUNCTION = {"name": "weather", "description": "Look outside.", "parameters": {"type": "object", "properties": {}}}
 TOOLS: list[Any] = [{"type": "function", "function": FUNCTION}]
@@ -23,46 +19,9 @@ CALLS = (
 )
 
 
-class Script:
-    """An `Inference` that says what it was told, sample after sample, and may break off after some tokens."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self.texts = ["Fine."]
-        self.breaks_after: int | None = None
-        self.requests: list[GenerateRequest] = []
-
-    async def stream(self, base_path: str, request: GenerateRequest) -> AsyncGenerator[Sampled]:
-        self.requests.append(request)
-        n_said = 0
-        for index in range(request.n):
-            ids = self._tokenizer.encode(self.texts[index % len(self.texts)], add_special_tokens=False).ids
-            for token in ids:
-                if n_said == self.breaks_after:
-                    raise Unavailable("The sampler stopped while it answered.")
-                n_said += 1
-                yield Sampled(index, token, 0.0)
-            yield Sampled(index, min(request.stop_ids), 0.0, "stop")
-
-    async def warm(self, base_path: str) -> None:
-        """Be warm."""
-
-    async def forget(self, adapter_name: str) -> None:
-        """Hold no adapter."""
-
-    def unload(self, base_path: str) -> None:
-        """Hold no base."""
-
-    async def close(self) -> None:
-        """Hold no process."""
-
-
 @pytest.fixture(scope="module")
 def script(served: Any) -> Script:
-    path = served.composed.services.bases.find(MODEL).path
-    made = Script(Tokenizer.from_file(str(Path(path) / "tokenizer.json")))
-    served.composed.services.chat.inference = made
-    return made
+    return scripted(served)
 
 
 @pytest.fixture(autouse=True)

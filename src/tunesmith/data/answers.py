@@ -4,12 +4,12 @@ One `Assembler` a sample, and one `Said` for what its deltas make together; noth
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tunesmith.core.ids import Ids
-from tunesmith.data.calls import CALL, CALLED, CallPart, CallReader, ToolCall, n_begun
+from tunesmith.data.calls import CALL, CALLED, BareCall, CallPart, CallReader, ToolCall, n_begun
 from tunesmith.data.thinking import THINK, THOUGHT, Thought
 from tunesmith.data.vocabulary import TokenLogprob
 
@@ -68,7 +68,7 @@ class Said:
 class Assembler:
     """Turns one sample's tokens into deltas."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a way in which answers differ
         self,
         index: int,
         text: "TextStream",
@@ -79,8 +79,13 @@ class Assembler:
         one_call: bool = False,
         named: bool = False,
         thought: Thought = Thought.NO,
+        bare: Collection[str] = (),
     ) -> None:
-        """`one_call`: the first call ends the answer; `named`: so it does, and with `stop`, as the caller knows of it."""
+        """`one_call`: the first call ends the answer; `named`: so it does, and with `stop`, as the caller knows of it.
+
+        `bare`: functions that a whole answer calls which is such a JSON object, without a mark; it is held back for so long
+        as it may be one.
+        """
         self._index = index
         self._text = text
         self._stops = tuple(stops)
@@ -89,6 +94,7 @@ class Assembler:
         self._named = named
         self._thought = thought
         self._has_thought = False
+        self._bare = BareCall(bare) if bare else None
         self._ids = ids
         self._held = ""
         self._n_calls = 0
@@ -135,7 +141,9 @@ class Assembler:
 
     def _release(self, *, last: bool) -> list[Delta]:
         deltas = [] if self._thought is Thought.NO else self._release_thought(last=last)
-        while not self.finished and self._thought is Thought.NO:
+        if self._bare is not None and self._thought is Thought.NO:
+            deltas += self._release_bare(self._bare, last=last)
+        while not self.finished and self._thought is Thought.NO and self._bare is None:
             before = len(self._held), self._call
             deltas += self._release_text(last=last) if self._call is None else self._release_call(self._call, last=last)
             if (len(self._held), self._call) == before or not (self._held or self._call):
@@ -161,6 +169,19 @@ class Assembler:
             text = text.lstrip()
         self._has_thought = self._has_thought or bool(text)
         return [Delta(self._index, reasoning=text)] if text else []
+
+    def _release_bare(self, bare: BareCall, *, last: bool) -> list[Delta]:
+        """Hold an answer back that may be a call without a mark; give the call out at the end."""
+        if not last and bare.may_be(self._held):
+            return []
+        self._bare = None
+        stopped = any(stop in self._held for stop in self._stops)
+        call = None if stopped else bare.parsed(self._held)
+        if call is None:
+            return []
+        self._held, self._n_calls = "", 1
+        begun = CallPart(0, "", self._ids.tool_call(), call[0])
+        return [Delta(self._index, tool_call=part) for part in (begun, CallPart(0, call[1]))]
 
     def _release_text(self, *, last: bool) -> list[Delta]:
         """Give out the text up to a stop string, to a tool call, or to what may yet become one of them."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -118,6 +118,39 @@ class CallReader:
         elif last:
             self.rest = before.lstrip().removeprefix("}")
         return [CallPart(self._index, said)]
+
+
+class BareCall:
+    """Tells whether an answer may be one JSON object that calls a function, as some templates, such as Llama's, write it."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._heads = [
+            f'{{{kind}"name":{json.dumps(name)},"{arguments}":{{'
+            for name in names
+            for kind in ("", '"type":"function",')
+            for arguments in ("parameters", "arguments")
+        ]
+        self._names = frozenset(names)
+        #: The arguments, once they have begun, and the character to which they were read.
+        self._value: _Value | None = None
+        self._read = 0
+
+    def may_be(self, text: str) -> bool:
+        """Say whether the whole text so far may become such a call."""
+        if self._value is None:
+            compact = "".join(text.split())
+            if not any(map(compact.startswith, self._heads)):
+                return any(head.startswith(compact) for head in self._heads)
+            self._value, self._read = _Value(), text.index("{", text.index("{") + 1)
+        self._read += self._value.read(text[self._read :])
+        if self._value.broken:
+            return False
+        return not self._value.over or "".join(text[self._read :].split()) in ("", "}")
+
+    def parsed(self, text: str) -> tuple[str, str] | None:
+        """Return name and arguments of the call that a whole answer is, or None."""
+        call = _parse(text) if self.may_be(text) else None
+        return call if call is not None and call[0] in self._names else None
 
 
 class _Value:

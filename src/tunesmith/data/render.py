@@ -18,7 +18,8 @@ from tokenizers.decoders import DecodeStream
 
 from tunesmith.core.chat import Message, Tool
 from tunesmith.core.clock import Clock, SystemClock
-from tunesmith.data.calls import CallForm
+from tunesmith.core.tool_choice import AUTO, ToolChoice
+from tunesmith.data.calls import CALL, CallForm
 from tunesmith.data.control import ControlTokens, Encoded
 from tunesmith.data.folder import TOKENIZER, TOKENIZER_CONFIG, BrokenFolder, chat_template
 from tunesmith.data.spans import Conversations, Draft, RenderError
@@ -152,6 +153,12 @@ class Renderer:
     def call_form(self) -> CallForm:
         """How the template writes tool calls."""
         return self._conversations.call_form
+
+    def bare_calls(self, tools: Sequence[Tool] | None, choice: ToolChoice = AUTO) -> list[str]:
+        """Return the functions that an answer may call without a mark, as the template writes calls."""
+        if CALL in self.template.source or choice.mode != "auto":
+            return []
+        return [name for tool in tools or () if choice.allows(name := tool["function"]["name"])]
 
     def token_id(self, text: str) -> int | None:
         """Return the id of the one token that a text is, None where it is several."""

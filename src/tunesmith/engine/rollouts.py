@@ -198,7 +198,7 @@ class Rollouts:
             number = own[drawn.ask]
             row = told_rows[number]
             seed = seeds[number] + drawn.sample
-            answer = read(drawn, row, self._renderer, thought=thoughts[number], seed=seed)
+            answer = read(drawn, row, self._renderer, thought=thoughts[number], seed=seed, as_json=self._plan.as_json)
             place = number, drawn.sample
             answers[place] = drawn, answer
             grades[place] = self._grade(told(answer, row, as_json=self._plan.as_json))

@@ -33,7 +33,7 @@ class Answer:
         return said | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
 
 
-def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thought: Thought, seed: int) -> Answer:
+def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thought: Thought, seed: int, as_json: bool = False) -> Answer:
     """Return a sample as chat completions would; ids of tool calls follow from `seed`."""
     assembler = Assembler(
         drawn.sample,
@@ -42,6 +42,7 @@ def read(drawn: Drawn, row: PromptRow, renderer: Renderer, *, thought: Thought, 
         with_tools=bool(row.tools),
         one_call=row.parallel_tool_calls is False,
         thought=thought,
+        bare=() if as_json else renderer.bare_calls(row.tools),
         ids=Ids(random.Random(seed)),
     )
     said = Said(finish_reason=drawn.finish)

@@ -226,6 +226,7 @@ class Chat:
                 with_tools=with_tools,
                 one_call=request.parallel_tool_calls is False,
                 named=request.tool_choice.named,
+                bare=() if request.schema is not None else served.renderer.bare_calls(request.tools, request.tool_choice),
                 thought=thought,
                 ids=self.ids,
             )

@@ -8,8 +8,10 @@ printed. What the server prints goes to the standard error.
 import http.client
 import os
 import select
+import shutil
 import signal
 import sys
+import tempfile
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,7 +27,8 @@ def main() -> int:
     """Start the server and stay until it ends, or until nobody holds our input; return its exit code."""
     url, *command = sys.argv[1:]
     tree.adopt_orphans()
-    server = _start(command)
+    scratch = tempfile.mkdtemp(prefix="leash-")  # what a killed server leaves there goes with it
+    server = _start(command, scratch)
     ready, code = False, None
     while code is None:
         if select.select([0], [], [], _LOOK_S)[0] and not os.read(0, 1):
@@ -36,10 +39,11 @@ def main() -> int:
             print("ready", flush=True)  # noqa: T201 - the parent waits for this line
             os.dup2(2, 1)
     tree.kill_descendants()
+    shutil.rmtree(scratch, ignore_errors=True)
     return 0 if code is None else code
 
 
-def _start(command: list[str]) -> int:
+def _start(command: list[str], scratch: str) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -49,7 +53,7 @@ def _start(command: list[str]) -> int:
             os.dup2(2, 1)
             # what our interpreter is told to load is nothing for another one
             environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            os.execve(command[0], command, environment)
+            os.execve(command[0], command, {**environment, "TMPDIR": scratch})
         except OSError as error:
             os.write(2, f"{command[0]} does not start: {error}\n".encode())
         finally:

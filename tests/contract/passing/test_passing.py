@@ -159,6 +159,33 @@ def test_one_that_knows_no_stream_options_is_asked_without(chat: openai.OpenAI, 
     assert [("stream_options" in asked["body"]) for asked in other.asked] == [True, False]
 
 
+def test_responses_are_answered_by_it_too(chat: openai.OpenAI, other: FarServer, conforms: Callable[..., None]) -> None:
+    other.acts.append(says("Hello there"))
+    answer = chat.responses.create(model="my-m", input="Hello", instructions="Be kind.", max_output_tokens=16)
+    conforms(answer, "Response")
+    assert (answer.model, answer.status, answer.output_text) == ("my-m", "completed", "Hello there")
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (N_PROMPT, N_COMPLETION)
+    body = other.asked[-1]["body"]
+    assert [message["content"] for message in body["messages"]] == ["Be kind.", "Hello"]
+    assert body["max_completion_tokens"] == 16
+    call = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"a": 1}'}}
+    parts = [{"tool_calls": [call]}, {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}]
+    chunks = [{"choices": [{"index": 0, "delta": part, "finish_reason": None}]} for part in parts]
+    other.acts.append(streams(*chunks, {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}))
+    tools: Any = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}, "strict": False}]
+    asked: Any = {"model": "my-m", "input": "And now?", "previous_response_id": answer.id, "tools": tools}
+    events = list(chat.responses.create(**asked, stream=True))
+    (item,) = events[-1].response.output
+    assert (events[-1].type, item.type, item.name, item.arguments) == (
+        "response.completed", "function_call", "look", '{"a": 1}',
+    )  # fmt: skip
+    said_there = [message["content"] for message in other.asked[-1]["body"]["messages"]]
+    assert said_there == ["Hello", "Hello there", "And now?"]
+    other.acts.append(status(400, "too long", param="messages"))
+    with pytest.raises(openai.BadRequestError, match="too long"):
+        chat.responses.create(model="my-m", input="Hello")
+
+
 def test_pictures_are_fetched_here(chat: openai.OpenAI, other: FarServer, gallery: Gallery) -> None:
     def look(model: str, url: str) -> str | None:
         content: Any = [{"type": "image_url", "image_url": {"url": url, "detail": "low"}}]

@@ -1,5 +1,6 @@
 """Sampled tokens become text, stop strings and tool calls, whatever way the text is cut into tokens."""
 
+import json
 import random
 from dataclasses import dataclass
 from itertools import pairwise
@@ -231,3 +232,45 @@ def test_what_looked_like_a_call_is_told_with_its_tokens() -> None:
     deltas = scored(pieces, tools=True)
     assert text(deltas) == "".join(pieces)
     assert [token.text for delta in deltas for token in delta.logprobs] == pieces
+
+
+BARE = '{"name": "look", "parameters": {"city": "Köln", "at": {"x": [1]}}}'
+
+
+@given(places=st.lists(st.integers(0, 80)), before=st.sampled_from(["", "\n ", "\n"]))
+@pytest.mark.parametrize("kind", ["", '"type": "function", '])
+def test_a_whole_answer_is_a_call_without_a_mark(places: list[int], before: str, kind: str) -> None:
+    deltas = told(cut(before + BARE.replace('{"name', f'{{{kind}"name') + "\n", places), tools=True, bare=["other", "look"])
+    (call,) = calls(deltas)
+    assert (call.name, json.loads(call.arguments)) == ("look", {"city": "Köln", "at": {"x": [1]}})
+    assert (text(deltas), reason(deltas)) == ("", "tool_calls")
+
+
+@given(places=st.lists(st.integers(0, 80)))
+@pytest.mark.parametrize(
+    "whole",
+    [
+        BARE[:-1],
+        BARE + " so be it",
+        BARE + BARE,
+        "Call " + BARE,
+        BARE.replace("look", "fly"),
+        BARE.replace("parameters", "values"),
+        '{"name": "look", "parameters": "none"}',
+        '{"names": []}',
+        "{",
+        "",
+    ],
+)
+def test_what_is_no_such_call_is_text(whole: str, places: list[int]) -> None:
+    deltas = told(cut(whole, places), tools=True, bare=["look"])
+    assert calls(deltas) == []
+    assert text(deltas) == whole
+    assert reason(deltas) == "stop"
+
+
+def test_it_is_held_back_only_for_so_long_as_it_may_be_one() -> None:
+    given = told(["{", '"name": "look"', ', "values": 1', ', "more": 2}'], tools=True, bare=["look"])
+    assert [delta.text for delta in given if delta.text] == ['{"name": "look", "values": 1', ', "more": 2}']
+    stopped = told([BARE[:20], BARE[20:], "END", " more"], ("END",), tools=True, bare=["look"])
+    assert (text(stopped), calls(stopped)) == (BARE, [])
