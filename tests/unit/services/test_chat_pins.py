@@ -20,7 +20,9 @@ from tunesmith.domain.states import Status
 from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
+from tunesmith.inference.vllm import VllmServers
 from tunesmith.lm.inspect import inspect
+from tunesmith.services.asking import Asking
 from tunesmith.services.bases import Bases
 from tunesmith.services.chat import Chat, ChatRequest
 from tunesmith.services.passing import Passing
@@ -55,14 +57,14 @@ def make_chat(database: Database, folder: Path, tmp_path: Path) -> Callable[[], 
         tuned = (TUNED, SCOPE.project_id, SCOPE.organization_id, JOB.id, "tiny", 1.0, "jobs/key", "0" * 64, base.pins)
         models.add(tx, SCOPE, TunedModel(*tuned))
 
+    servers = HttpUpstreams(clock=clock)
+    vllm = Vllm(servers, VllmServers(settings=settings, clock=clock), tmp_path / "blobs", n_most=1)
+
     def make() -> Chat:
         return Chat(
             db=database, bases=bases, blobs=LocalBlobs(tmp_path / "blobs"), clock=clock, ids=Ids(random.Random(1)),
             inference=Resident(tmp_path, settings=settings, clock=clock),
-            elsewhere=Passing(
-                HttpUpstreams(clock=clock), GuardedPictures(), clock, Ids(),
-                Vllm(HttpUpstreams(clock=clock), tmp_path / "blobs", n_most=1),
-            ),
+            elsewhere=Passing(Asking(servers, vllm), GuardedPictures(), clock, Ids()),
         )  # fmt: skip
 
     return make

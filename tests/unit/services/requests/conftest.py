@@ -20,6 +20,7 @@ from tunesmith.domain.ports import Handle
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
+from tunesmith.inference.vllm import VllmServers
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
 from tunesmith.services.idempotency import Idempotency
@@ -129,7 +130,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         db=db,
         blobs=blobs,
         inference=Resident(tmp_path, settings=settings, clock=clock),
-        vllm=Vllm(HttpUpstreams(clock=clock), tmp_path / "blobs", n_most=1),
+        vllm=Vllm(HttpUpstreams(clock=clock), VllmServers(settings=settings, clock=clock), tmp_path / "blobs", n_most=1),
         settings=settings,
     )
     kept = Idempotency(db=db, clock=clock, ids=ids)
