@@ -195,9 +195,7 @@ def restored(source: Path, data_dir: Path) -> Restored:
 
 def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:
     settings = settings.model_copy(update={"data_dir": folder.path})
-    db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
-    db.hold()
-    db.migrate()
+    db = _database(folder, settings, clock, ids)
     identity = _identity(db, folder, settings, clock, ids)
     blobs = LocalBlobs(folder.path / "blobs", ids=ids)
     for prefix in ("files", "uploads"):
@@ -320,6 +318,14 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         sandbox,
         tools,
     )
+
+
+def _database(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Database:
+    """Return the database, held and up to date."""
+    db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
+    db.hold()
+    db.migrate()
+    return db
 
 
 def _identity(db: Database, folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Identity:
