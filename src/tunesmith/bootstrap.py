@@ -227,7 +227,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
     wake.call = scheduler.wake
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
-    own = VllmServers(settings=settings, clock=clock)
+    own = VllmServers(folder.run, settings=settings, clock=clock)
     bases = Bases(db=db, clock=clock, settings=settings, on_removed=_each(inference.unload, embedders.unload, own.unload))
     jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake, sight=sight)
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)

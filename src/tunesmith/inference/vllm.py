@@ -40,8 +40,11 @@ class VllmProcess(KeptProcess):
 
     _stdin = subprocess.PIPE
 
-    def __init__(self, base_path: str, settings: Settings, *, on_gone: Callable[["VllmProcess"], None]) -> None:
+    def __init__(
+        self, base_path: str, scratch: Path, settings: Settings, *, on_gone: Callable[["VllmProcess"], None]
+    ) -> None:
         super().__init__(base_path, on_gone=on_gone)
+        self._scratch = scratch
         self._settings = settings
         self._port = _free_port()
         self._key = secrets.token_urlsafe(32)
@@ -54,7 +57,13 @@ class VllmProcess(KeptProcess):
     def _command(self) -> list[str]:
         with_calls = CALL in (chat_template(Path(self.base_path)) or "")
         return [
-            *(sys.executable, "-m", "tunesmith.supervisor.leash", f"http://127.0.0.1:{self._port}/health"),
+            *(
+                sys.executable,
+                "-m",
+                "tunesmith.supervisor.leash",
+                f"http://127.0.0.1:{self._port}/health",
+                str(self._scratch),
+            ),
             *(str(self._settings.vllm_python), "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", self.base_path, "--served-model-name", OWN_MODEL, "--host", "127.0.0.1", "--port", str(self._port)),
             *("--enable-lora", "--max-lora-rank", str(MAX_RANK), "--max-loras", str(N_IN_BATCH)),
@@ -78,10 +87,11 @@ class VllmProcess(KeptProcess):
 
 
 class VllmServers(Keeper[VllmProcess]):
-    """The `OwnServers` port: a vLLM server for each base that is served so."""
+    """The `OwnServers` port: a vLLM server for each base that is served so; `folder` holds their temporary files."""
 
-    def __init__(self, *, settings: Settings, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, settings: Settings, clock: Clock) -> None:
         super().__init__(settings=settings, clock=clock)
+        self._folder = folder
         self._settings = settings
 
     @property
@@ -114,7 +124,8 @@ class VllmServers(Keeper[VllmProcess]):
             return None if place is None else OwnServer(place.process.at, place.process.ready.done())
 
     def _made(self, base_path: str) -> VllmProcess:
-        return VllmProcess(base_path, self._settings, on_gone=self._left)
+        scratch = self._folder / f"vllm-{os.getpid()}-{self._n_started}"
+        return VllmProcess(base_path, scratch, self._settings, on_gone=self._left)
 
     async def samplers(self) -> list[Sampler]:
         """Return every server there is, those too that are being started."""

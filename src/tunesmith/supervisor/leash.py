@@ -1,8 +1,8 @@
 """Another project's server on a leash: said to be ready when it is healthy, and ended, with all its processes, when our end
 of the standard input is closed, as it is when we end.
 
-`python -m tunesmith.supervisor.leash URL COMMAND…`: URL is asked for its health until it answers 200, then `ready` is
-printed. What the server prints goes to the standard error.
+`python -m tunesmith.supervisor.leash URL SCRATCH COMMAND…`: URL is asked for its health until it answers 200, then `ready`
+is printed. What the server prints goes to the standard error, its temporary files into SCRATCH, removed at the end.
 """
 
 import http.client
@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import sys
-import tempfile
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,9 +24,9 @@ _OK: Final = 200
 
 def main() -> int:
     """Start the server and stay until it ends, or until nobody holds our input; return its exit code."""
-    url, *command = sys.argv[1:]
+    url, scratch, *command = sys.argv[1:]
     tree.adopt_orphans()
-    scratch = tempfile.mkdtemp(prefix="leash-")  # what a killed server leaves there goes with it
+    os.makedirs(scratch, exist_ok=True)  # noqa: PTH103 - as in tree.py
     server = _start(command, scratch)
     ready, code = False, None
     while code is None:

@@ -58,7 +58,7 @@ def make_chat(database: Database, folder: Path, tmp_path: Path) -> Callable[[], 
         models.add(tx, SCOPE, TunedModel(*tuned))
 
     servers = HttpUpstreams(clock=clock)
-    vllm = Vllm(servers, VllmServers(settings=settings, clock=clock), tmp_path / "blobs", n_most=1)
+    vllm = Vllm(servers, VllmServers(tmp_path, settings=settings, clock=clock), tmp_path / "blobs", n_most=1)
 
     def make() -> Chat:
         return Chat(

@@ -130,7 +130,9 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         db=db,
         blobs=blobs,
         inference=Resident(tmp_path, settings=settings, clock=clock),
-        vllm=Vllm(HttpUpstreams(clock=clock), VllmServers(settings=settings, clock=clock), tmp_path / "blobs", n_most=1),
+        vllm=Vllm(
+            HttpUpstreams(clock=clock), VllmServers(tmp_path, settings=settings, clock=clock), tmp_path / "blobs", n_most=1
+        ),
         settings=settings,
     )
     kept = Idempotency(db=db, clock=clock, ids=ids)
