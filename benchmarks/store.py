@@ -19,6 +19,7 @@ from tunesmith.domain.scope import Project
 from tunesmith.executors.local import LocalExecutor
 from tunesmith.services.bases import Bases
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.limits import Limits
 from tunesmith.store.session import Database
 from tunesmith.store.tables import events, job_metadata, jobs
 
@@ -49,7 +50,7 @@ def _measure(folder: Path, n_jobs: int) -> float:
         bases=Bases(db=db, clock=clock, settings=settings),
         clock=clock,
         ids=ids,
-        settings=settings,
+        limits=Limits(db=db, clock=clock, settings=settings),
         executor=LocalExecutor(folder / "attempts"),
         on_change=lambda: None,
     )

@@ -52,6 +52,7 @@ from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.identity import AdminKeyRefused, Identity
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.judging import Embedding, Judging
+from tunesmith.services.limits import Limits
 from tunesmith.services.models import Models
 from tunesmith.services.passing import Passing
 from tunesmith.services.passing_texts import PassingTexts
@@ -213,24 +214,26 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     warmth = Warmth(inference, wanted=settings.sampler_warm)
     sandbox = Sandbox(Environment(folder.path / GRADER_ENV), reduced=settings.sandbox_reduced)
     wake = _Later()
+    limits = Limits(db=db, clock=clock, settings=settings)
+    limits.load()
     attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake, sight=sight)
     placement = Placement(
         db=db,
         attempts=attempts,
         clock=clock,
         ids=ids,
-        settings=settings,
+        limits=limits,
         blobs_url=blobs.url,
         socket=folder.run / "channel.sock",
         on_train=warmth.ask,
     )
-    scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock, settings=settings)
+    scheduler = Scheduler(placement=placement, attempts=attempts, executor=executor, clock=clock)
     wake.call = scheduler.wake
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     own = VllmServers(folder.run, settings=settings, clock=clock)
     bases = Bases(db=db, clock=clock, settings=settings, on_removed=_each(inference.unload, embedders.unload, own.unload))
-    jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, settings=settings, executor=executor, on_change=wake, sight=sight)
-    files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs)
+    jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, limits=limits, executor=executor, on_change=wake, sight=sight)
+    files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs, limits=limits)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
     pictures = GuardedPictures(hosts=_hosts(settings.image_hosts))
@@ -270,7 +273,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         details=Details(db),
         pauses=pauses,
         preflights=preflights,
-        queue=Queue(db=db, clock=clock, settings=settings),
+        queue=Queue(db=db, clock=clock, limits=limits),
+        limits=limits,
         models=Models(db=db, blobs=blobs, inference=inference, vllm=vllm, settings=settings),
         aliases=Aliases(db=db, bases=bases, clock=clock),
         permissions=Permissions(db=db, clock=clock, ids=ids),

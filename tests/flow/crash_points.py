@@ -42,6 +42,7 @@ from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
 from tunesmith.services.gc import Gc
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.limits import Limits
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.permissions import Permissions
 from tunesmith.services.placement import Placement
@@ -130,14 +131,14 @@ class Server:
         self.machine: Any = Machine()
         common: dict[str, Any] = {"db": self.db, "clock": clock, "ids": ids, "settings": settings}
         self.attempts = Attempts(blobs=self.blobs, on_change=lambda: None, **common)
-        placement = Placement(attempts=self.attempts, blobs_url=self.blobs.url, socket=folder / "c.sock", **common)
-        self.scheduler = Scheduler(
-            placement=placement, attempts=self.attempts, executor=self.machine, clock=clock, settings=settings
-        )
+        limits = Limits(db=self.db, clock=clock, settings=settings)
+        own: dict[str, Any] = {"db": self.db, "clock": clock, "ids": ids, "limits": limits}
+        placement = Placement(attempts=self.attempts, blobs_url=self.blobs.url, socket=folder / "c.sock", **own)
+        self.scheduler = Scheduler(placement=placement, attempts=self.attempts, executor=self.machine, clock=clock)
         bases = Bases(db=self.db, clock=clock, settings=settings)
-        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **common)
+        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **own)
         self.pauses = Pauses(db=self.db, jobs=self.jobs, clock=clock, on_change=lambda _=0.0, /: None)
-        self.files = Files(blobs=self.blobs, jobs=self.jobs, **common)
+        self.files = Files(blobs=self.blobs, jobs=self.jobs, limits=limits, **common)
         self.permissions = Permissions(db=self.db, clock=clock, ids=ids)
         self.gc = Gc(db=self.db, blobs=self.blobs, files=self.files, clock=clock)
         self.gc_tomorrow = Gc(db=self.db, blobs=self.blobs, files=self.files, clock=Tomorrow())

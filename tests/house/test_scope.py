@@ -21,8 +21,9 @@ from tunesmith.domain.file import File
 from tunesmith.domain.idempotency import Record
 from tunesmith.domain.identity import Key, NamedProject
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
+from tunesmith.domain.limits import ProjectLimits
 from tunesmith.domain.model import Alias, TunedModel
-from tunesmith.domain.queue import Load
+from tunesmith.domain.queue import Limits, Load
 from tunesmith.domain.response import StoredResponse
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
@@ -36,6 +37,7 @@ from tunesmith.store import (
     idempotency,
     identity,
     jobs,
+    limits,
     metrics,
     models,
     outbox,
@@ -52,6 +54,7 @@ JOB, FILE, CHECKPOINT, MODEL = "ftjob-theirs", "file-theirs", "ftckpt_theirs", "
 COMPLETION, RESPONSE = "chatcmpl-theirs", "resp_theirs"
 UPLOAD = "upload_theirs"
 KEY = "key_theirs"
+LIMITS = Limits(training_slots=1, validation_slots=1, max_attempts=3, training_slots_per_project=1)
 ENDPOINT, DELIVERY, EVENT, OUTBOX = "whep_theirs", "wh_theirs", "evt_theirs", "evt_next"
 
 #: The store's files that hold no queries of their own.
@@ -115,6 +118,7 @@ def tx(template: Database) -> Iterator[Transaction]:
         identity.add_project(open_tx, Everywhere("a test"), NamedProject("proj_b", "org-b", "B", 1.0))
         identity.add_key(open_tx, OTHER, _key(KEY))
         shared_rows.lay_out(open_tx, OTHER)
+        limits.keep(open_tx, OTHER, ProjectLimits("proj_b"))
         yield open_tx
         raise _Undo
 
@@ -201,7 +205,7 @@ def _key(name: str) -> Key:
     return Key(name, "proj_b", "member", "theirs", name, "sk-…", 1.0, account_id=name)
 
 
-INSERTS = (".add", ".add_alias", ".add_endpoint", ".add_delivery", ".add_key")
+INSERTS = (".add", ".add_alias", ".add_endpoint", ".add_delivery", ".add_key", ".keep")
 #: How each function is asked for the other project's rows. Functions that insert what they are handed refuse it.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.add": ((_job(),), {}),
@@ -213,8 +217,8 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.drained": ((), {}),
     "jobs.untold": ((), {"limit": 9}),
     "queue.load": ((), {}),
-    "queue.place": ((JOB,), {"now": 9.0, "per_project": 1}),
-    "queue.page": ((), {"now": 9.0, "per_project": 1}),
+    "queue.place": ((JOB,), {"now": 9.0, "limits": LIMITS}),
+    "queue.page": ((), {"now": 9.0, "limits": LIMITS}),
     "jobs.waiting": ((Status.VALIDATING_FILES,), {"now": 9.0, "limit": 9}),
     "jobs.using_file": ((FILE,), {}),
     "jobs.starting_from": (("jobs/k",), {}),
@@ -255,6 +259,11 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "identity.change_key": ((KEY,), {"role": "admin"}),
     "identity.delete_key": ((KEY,), {}),
     **shared_rows.ASKED,
+    "limits.every": ((), {}),
+    "limits.keep": ((ProjectLimits("proj_b", {"files": 1}),), {}),
+    "limits.n_waiting": ((), {}),
+    "limits.n_files": ((), {}),
+    "limits.n_bytes": ((), {}),
     "files.add": ((_file(),), {}),
     "files.get": ((FILE,), {}),
     "files.retained": ((FILE,), {}),

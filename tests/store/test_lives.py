@@ -34,6 +34,7 @@ from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.attempts import Attempts, Fenced, WrongToken
 from tunesmith.services.bases import Bases
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.limits import Limits
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.placement import Placement
 from tunesmith.services.scheduler import Scheduler
@@ -176,12 +177,12 @@ class Lives(RuleBasedStateMachine):
         common: dict[str, Any] = {"db": self.db, "clock": self.watch, "ids": self.ids, "settings": chosen}
         blobs = LocalBlobs(self.folder / "blobs")
         self.attempts = Attempts(blobs=blobs, on_change=lambda: None, **common)
-        placement = Placement(attempts=self.attempts, blobs_url=blobs.url, socket=self.folder / "c.sock", **common)
-        self.scheduler = Scheduler(
-            placement=placement, attempts=self.attempts, executor=self.machine, clock=self.watch, settings=chosen
-        )
+        limits = Limits(db=self.db, clock=self.watch, settings=chosen)
+        own: dict[str, Any] = {"db": self.db, "clock": self.watch, "ids": self.ids, "limits": limits}
+        placement = Placement(attempts=self.attempts, blobs_url=blobs.url, socket=self.folder / "c.sock", **own)
+        self.scheduler = Scheduler(placement=placement, attempts=self.attempts, executor=self.machine, clock=self.watch)
         bases = Bases(db=self.db, clock=self.watch, settings=chosen)
-        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **common)
+        self.jobs = Jobs(bases=bases, executor=self.machine, on_change=lambda _=0.0, /: None, **own)
         self.pauses = Pauses(db=self.db, jobs=self.jobs, clock=self.watch, on_change=lambda _=0.0, /: None)
 
     @rule(seconds=st.floats(0.1, 100))

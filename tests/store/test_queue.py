@@ -7,7 +7,7 @@ import pytest
 
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.job import Job
-from tunesmith.domain.queue import Load, waits
+from tunesmith.domain.queue import Limits, Load, waits
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Desired, Status
 from tunesmith.store import jobs, queue
@@ -41,10 +41,10 @@ def first(db: Database, *, limit: int, room: Callable[[str], int] | None = None)
 def line(db: Database, scope: Project, per_project: int | None = None, **page: Any) -> dict[str, int]:
     """Return the scope's waiting jobs in order with the number before each, after asking for each by itself as well."""
     with db.read() as tx:
-        found, _ = queue.page(tx, scope, now=NOW, per_project=per_project, **page)
+        found, _ = queue.page(tx, scope, now=NOW, limits=Limits(1, 1, 3, per_project), **page)
         for job, n_ahead in found:
             assert waits(job)
-            assert queue.place(tx, scope, job.id, now=NOW, per_project=per_project) == (job, n_ahead)
+            assert queue.place(tx, scope, job.id, now=NOW, limits=Limits(1, 1, 3, per_project)) == (job, n_ahead)
     return {job.id: n_ahead for job, n_ahead in found}
 
 
@@ -91,7 +91,7 @@ def test_others_jobs_are_counted_and_not_shown(db: Database, put: Put) -> None:
     assert line(db, OTHER) == {"b1": 1, "b2": 2}
     assert line(db, THIRD) == {}
     with db.read() as tx:
-        assert queue.place(tx, OWN, "b1", now=NOW, per_project=None) is None
+        assert queue.place(tx, OWN, "b1", now=NOW, limits=Limits(1, 1, 3)) is None
 
 
 def test_who_is_in_backoff_is_passed_over_and_keeps_its_place(db: Database, put: Put) -> None:
@@ -132,12 +132,12 @@ def test_pages_follow_one_another_also_past_a_job_that_waits_no_more(db: Databas
     assert line(db, OWN, after="q1", limit=3) == {"q2": 2, "v0": 0, "v1": 1}
     with db.begin() as tx:
         jobs.swap(tx, OWN, "q1", expect_status={Status.QUEUED}, status=Status.RUNNING, attempt=2, released_at=None)
-        _, more = queue.page(tx, OWN, now=NOW, per_project=None, limit=5)
+        _, more = queue.page(tx, OWN, now=NOW, limits=Limits(1, 1, 3), limit=5)
         assert not more
-        _, more = queue.page(tx, OWN, now=NOW, per_project=None, limit=4)
+        _, more = queue.page(tx, OWN, now=NOW, limits=Limits(1, 1, 3), limit=4)
         assert more
         with pytest.raises(InvalidRequest, match="no object with id 'q1'"):
-            queue.page(tx, OTHER, now=NOW, per_project=None, after="q1")
+            queue.page(tx, OTHER, now=NOW, limits=Limits(1, 1, 3), after="q1")
 
 
 def test_the_load_is_counted_by_kind_for_all_and_for_the_project(db: Database, put: Put) -> None:

@@ -62,7 +62,7 @@ def list_queue(query: Annotated[Page, Query()], served: Served, caller: Caller) 
             running=load.training,
             running_in_project=load.training_of_project,
             limit=limits.training_slots,
-            limit_per_project=limits.training_slots_per_project,
+            limit_per_project=limits.of_project(caller.project_id),
         ),
         validation=WireSlots(
             running=load.validating,

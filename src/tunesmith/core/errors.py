@@ -4,6 +4,7 @@ Raise them from any floor. To add one, subclass `ApiError` and write the message
 way out. Errors that never reach a client do not belong here.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -140,9 +141,38 @@ class RateLimited(Unavailable):
     type = "requests"
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Take how long to wait, and what else the answer's headers tell of it."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+
+
+class TokensLimited(RateLimited):
+    """Too many tokens are asked for in a minute (429)."""
+
+    type = "tokens"
+
+
+class RequestTooLarge(RateLimited):
+    """One request asks for more than a minute's worth, so that waiting is no use (429, which is not to be sent again)."""
+
+    def __init__(self, message: str, *, kind: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message, headers={**headers, "x-should-retry": "false"})
+        self.kind = kind
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """Return the body, of the type whose limit it is over."""
+        return {"error": {**super().body()["error"], "type": self.kind}}
+
+
+class OverQuota(ApiError):
+    """The project has as much as it may (429, which is not to be sent again: something has to be done first)."""
+
+    status = 429
+    type = "insufficient_quota"
 
 
 class InternalError(ApiError):

@@ -43,6 +43,16 @@ class Settings(BaseSettings):
     """Training attempts that run at the same time."""
     training_slots_per_project: int | None = Field(default=None, ge=1)
     """Of those, the most that one project may have; None sets no such limit."""
+    queued_jobs_per_project: int | None = Field(default=None, ge=0)
+    """Jobs of one project that may wait for their validation or training; None sets no such limit."""
+    files_per_project: int | None = Field(default=None, ge=0)
+    """Files that one project may have; None sets no such limit."""
+    file_bytes_per_project: int | None = Field(default=None, ge=0)
+    """Bytes that all files of one project may have together; None sets no such limit."""
+    requests_per_minute: int | None = Field(default=None, ge=0)
+    """Requests that one project may ask of one base model, and all that is tuned on it, in a minute; None sets no limit."""
+    tokens_per_minute: int | None = Field(default=None, ge=0)
+    """Tokens, read and written, that one project may ask of one base model in a minute; None sets no limit."""
     validation_slots: int = Field(default=2, ge=1)
     """Validations that run at the same time; they take no training slot."""
     training_threads: int | None = Field(default=None, ge=1)

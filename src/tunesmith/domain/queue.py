@@ -1,7 +1,8 @@
 """The queue, pure: which jobs wait, what each of them waits for, and how that is said."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +31,12 @@ class Limits:
     max_attempts: int
     #: None: no limit beside `training_slots`.
     training_slots_per_project: int | None = None
+    #: The same for projects that have a limit of their own.
+    training_slots_of: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
+
+    def of_project(self, project_id: str) -> int | None:
+        """Return how many trainings a project may have at the same time."""
+        return self.training_slots_of.get(project_id, self.training_slots_per_project)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,8 @@ def reason(job: Job, load: Load, limits: Limits, now: float) -> Reason | None:
     if job.status is Status.VALIDATING_FILES:
         return Reason.VALIDATION_SLOTS if load.validating >= limits.validation_slots else None
     # the project's own limit comes first: waiting for others' jobs to end would not help
-    if limits.training_slots_per_project is not None and load.training_of_project >= limits.training_slots_per_project:
+    most = limits.of_project(job.project_id)
+    if most is not None and load.training_of_project >= most:
         return Reason.PROJECT_LIMIT
     return Reason.TRAINING_SLOTS if load.training >= limits.training_slots else None
 
@@ -97,7 +105,7 @@ def sentence(job: Job, why: Reason | None, n_ahead: int, limits: Limits, now: fl
             wait_s = max(1, math.ceil(job.not_before - now))
             cause = f"its last worker was lost, and it starts again in {wait_s} s at the earliest"
         case Reason.PROJECT_LIMIT:
-            cause = f"its project has {_many(limits.training_slots_per_project or 0, 'running job')}, its limit"
+            cause = f"its project has {_many(limits.of_project(job.project_id) or 0, 'running job')}, its limit"
         case Reason.TRAINING_SLOTS:
             cause = _all_in_use(limits.training_slots, "training slot")
         case Reason.VALIDATION_SLOTS:

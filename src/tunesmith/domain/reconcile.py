@@ -325,7 +325,8 @@ def _within_limits(waiting: Iterable[Job], seen: Seen) -> Iterable[Job]:
         if not _ready(job, seen):
             continue
         n_of_project[job.project_id] += 1
-        if n_of_project[job.project_id] <= (seen.limits.training_slots_per_project or math.inf):
+        most = seen.limits.of_project(job.project_id)
+        if most is None or n_of_project[job.project_id] <= most:
             yield job
 
 

@@ -25,6 +25,7 @@ from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.identity import Identity
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.limits import Limits
 from tunesmith.services.models import Models
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.permissions import Permissions
@@ -57,6 +58,7 @@ class Services:
     pauses: Pauses
     preflights: Preflights
     queue: Queue
+    limits: Limits
     models: Models
     aliases: Aliases
     permissions: Permissions

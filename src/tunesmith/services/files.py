@@ -6,7 +6,7 @@ from typing import BinaryIO, Final, Literal
 import structlog
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import FileNotFound, InvalidRequest, StateConflict, StorageFull, TooLarge
+from tunesmith.core.errors import FileNotFound, InvalidRequest, OverQuota, StateConflict, StorageFull, TooLarge
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
@@ -16,6 +16,7 @@ from tunesmith.domain.ports import Blobs
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.services.idempotency import Also
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.limits import Limits
 from tunesmith.store import files
 from tunesmith.store.session import Database
 
@@ -31,13 +32,16 @@ log = structlog.get_logger()
 class Files:
     """The files of every project."""
 
-    def __init__(self, *, db: Database, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, jobs: Jobs) -> None:
+    def __init__(
+        self, *, db: Database, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, jobs: Jobs, limits: Limits
+    ) -> None:
         self._db = db
         self._blobs = blobs
         self._clock = clock
         self._ids = ids
         self._settings = settings
         self._jobs = jobs
+        self._limits = limits
 
     def create(
         self,
@@ -58,10 +62,12 @@ class Files:
             InvalidRequest: the purpose is not one that uploads have, the file is empty, or it is not JSONL but should be.
             TooLarge: the file is over the limit.
             StorageFull: the disk is full.
+            OverQuota: the project has as many files, or bytes in them, as it may.
             StateConflict: `also` found that there shall be no file.
         """
         if purpose not in PURPOSES:
             raise InvalidRequest(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", param="purpose")
+        self.check_room(scope, 0)
         file_id = self._ids.file()
         key = f"files/{file_id}"
         try:
@@ -86,14 +92,24 @@ class Files:
         failpoint("files.stored")
         try:
             with self._db.begin() as tx:
+                self._limits.check_file(tx, scope, file.bytes)
                 files.add(tx, scope, file)
                 if also is not None:
                     also(tx, file)
-        except (StorageFull, StateConflict):
+        except (StorageFull, StateConflict, OverQuota):
             self._blobs.delete(key)
             raise
         log.info("file.created", file=file.id, purpose=purpose, bytes=file.bytes)
         return file
+
+    def check_room(self, scope: Project, n_bytes: int) -> None:
+        """Refuse a file of so many bytes before they come.
+
+        Raises:
+            OverQuota: the project has as many files, or bytes in them, as it may.
+        """
+        with self._db.read() as tx:
+            self._limits.check_file(tx, scope, n_bytes)
 
     def get(self, scope: Project, file_id: str) -> File:
         """Return a file's row.

@@ -9,7 +9,6 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, JobNotFound, NotAvailable, StateConflict
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
-from tunesmith.core.settings import Settings
 from tunesmith.domain import events as wording
 from tunesmith.domain.file import File
 from tunesmith.domain.job import Checkpoint, CreateJob, Event, Job, NewEvent
@@ -21,6 +20,7 @@ from tunesmith.domain.sight import CANCEL, UNSEEN, Sight
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.bases import Bases, ModelNotAvailable
 from tunesmith.services.idempotency import Also
+from tunesmith.services.limits import Limits
 from tunesmith.store import audit, checkpoints, events, files, jobs, models, outbox
 from tunesmith.store.session import Database, Transaction
 
@@ -60,7 +60,7 @@ class Jobs:
         bases: Bases,
         clock: Clock,
         ids: Ids,
-        settings: Settings,
+        limits: Limits,
         executor: Executor,
         on_change: Wake,
         sight: Sight = UNSEEN,
@@ -69,7 +69,7 @@ class Jobs:
         self._bases = bases
         self._clock = clock
         self._ids = ids
-        self._settings = settings
+        self._limits = limits
         self._executor = executor
         self._on_change = on_change
         self._sight = sight
@@ -80,6 +80,7 @@ class Jobs:
         Raises:
             InvalidRequest: a file or the model cannot be used; files are looked at before the model, as OpenAI does.
             NotAvailable: an integration comes with another release.
+            OverQuota: as many jobs of the project as may wait do so already.
         """
         job, tuned = self._prepared(scope, request)
         with self._db.begin() as tx:
@@ -87,6 +88,7 @@ class Jobs:
             usable_files(tx, scope, request)
             if tuned is not None and models.usable(tx, scope, tuned.name, lock=True) is None:
                 raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
+            self._limits.check_job(tx, scope)
             stored = jobs.add(tx, scope, job, [wording.created(job)])
             if also is not None:
                 also(tx, stored)

@@ -11,17 +11,17 @@ from tunesmith.core.channel import Task
 from tunesmith.core.clock import Clock
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
-from tunesmith.core.settings import Settings
 from tunesmith.domain import events as wording
 from tunesmith.domain import reconcile
 from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.ports import Handle
+from tunesmith.domain.queue import Limits as Allowed
 from tunesmith.domain.queue import sentence
 from tunesmith.domain.scope import Everywhere, Project, Scope
 from tunesmith.domain.sight import GONE, QUEUED
 from tunesmith.domain.states import Desired, Status
 from tunesmith.services.attempts import Attempts, token_sha256
-from tunesmith.services.queue import limits
+from tunesmith.services.limits import Limits
 from tunesmith.services.specs import Gone, Specs, newest_checkpoint
 from tunesmith.store import events, jobs, models, queue
 from tunesmith.store.session import Database, Transaction
@@ -43,7 +43,7 @@ class Placement:
         attempts: Attempts,
         clock: Clock,
         ids: Ids,
-        settings: Settings,
+        limits: Limits,
         blobs_url: str,
         socket: Path,
         on_train: Callable[[str], None] | None = None,
@@ -52,13 +52,18 @@ class Placement:
         self._attempts = attempts
         self._clock = clock
         self._ids = ids
-        self._settings = settings
-        self._specs = Specs(settings, blobs_url)
+        self._settings = limits.settings
+        self._specs = Specs(limits.settings, blobs_url)
         self._socket = socket
         #: The rows of the last look; they are read again only when their version has changed.
         self._seen: dict[str, Job] = {}
         self._on_train = on_train
         self._sight = attempts.sight
+        self._limits = limits
+
+    def limits(self) -> Allowed:
+        """Return what may be done at the same time."""
+        return self._limits.of_queue()
 
     def look(self, n_waiting: int) -> tuple[list[Job], list[Job], list[Job]]:
         """Return the occupied jobs, and the first `n_waiting` that wait for validation and for training."""
@@ -74,13 +79,14 @@ class Placement:
 
     def _to_train(self, tx: Transaction, occupied: list[Job], now: float, n_waiting: int) -> list[Job]:
         """Return the first that wait for training; of each project as many as it may start, or one that cannot."""
-        most = self._settings.training_slots_per_project
-        if most is None:
+        allowed = self.limits()
+        if allowed.training_slots_per_project is None and not allowed.training_slots_of:
             return jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=n_waiting)
         n_of_project = reconcile.n_trainings(occupied)
 
         def room(project_id: str) -> int:
-            return max(1, most - n_of_project[project_id])
+            most = allowed.of_project(project_id)
+            return n_waiting if most is None else max(1, most - n_of_project[project_id])
 
         # no more projects than slots are at their limit, and of each of them one job may stand before those that can start
         return jobs.waiting(tx, _SCOPE, Status.QUEUED, now=now, limit=2 * n_waiting, room=room)
@@ -92,9 +98,9 @@ class Placement:
 
     def tell(self, tell: reconcile.Tell) -> None:
         """Write down why a job waits, and behind how many."""
-        now, allowed = self._clock.now(), limits(self._settings)
+        now, allowed = self._clock.now(), self.limits()
         with self._db.read() as tx:
-            found = queue.place(tx, _SCOPE, tell.job_id, now=now, per_project=allowed.training_slots_per_project)
+            found = queue.place(tx, _SCOPE, tell.job_id, now=now, limits=allowed)
         if found is None:
             return
         job, n_ahead = found

@@ -8,7 +8,6 @@ from typing import Final
 import structlog
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.settings import Settings
 from tunesmith.domain import reconcile
 from tunesmith.domain.job import Job
 from tunesmith.domain.ports import Executor, Handle, Outcome
@@ -29,7 +28,6 @@ from tunesmith.domain.reconcile import (
 )
 from tunesmith.services.attempts import Attempts
 from tunesmith.services.placement import Placement
-from tunesmith.services.queue import limits
 
 log = structlog.get_logger()
 
@@ -46,13 +44,12 @@ class Scheduler:
         attempts: Attempts,
         executor: Executor,
         clock: Clock,
-        settings: Settings,
     ) -> None:
         self._placement = placement
         self._attempts = attempts
         self._executor = executor
         self._clock = clock
-        self._limits = limits(settings)
+        self._open = True
         self._state = State()
         self._changed = threading.Condition()
         self._due = 0.0
@@ -73,7 +70,7 @@ class Scheduler:
 
     def start_no_more(self) -> None:
         """Start no job from here on; what runs is still looked after."""
-        self._limits = replace(self._limits, training_slots=0, validation_slots=0)
+        self._open = False
 
     def stop(self, *, timeout_s: float = 5.0) -> None:
         """Stop scheduling; what runs goes on, and the next server takes it over."""
@@ -121,9 +118,10 @@ class Scheduler:
         return reconcile.CALM_S if failed else reconcile.rest_s(self._state, effects, seen.monotonic)
 
     def _look(self) -> Seen:
-        occupied, to_validate, to_train = self._placement.look(
-            max(self._limits.training_slots, self._limits.validation_slots)
-        )
+        limits = self._placement.limits()
+        if not self._open:
+            limits = replace(limits, training_slots=0, validation_slots=0)
+        occupied, to_validate, to_train = self._placement.look(max(limits.training_slots, limits.validation_slots))
         alive = frozenset(job.id for job in occupied if job.handle is not None and self._executor.alive(_handle(job)))
         dead = [job for job in occupied if job.id not in alive]
         strays = frozenset(job_id for job_id, _ in self._executor.strays()) if dead else frozenset[str]()
@@ -137,7 +135,7 @@ class Scheduler:
             strays=strays,
             unnoted=self._unnoted(dead),
             outcomes=self._outcomes(dead),
-            limits=self._limits,
+            limits=limits,
             untold=tuple(self._placement.untold(reconcile.N_TOLD)),
         )
 

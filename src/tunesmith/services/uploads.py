@@ -58,12 +58,14 @@ class Uploads:
         Raises:
             InvalidRequest: the purpose is not one that uploads have.
             TooLarge: it is to be larger than the limit.
+            OverQuota: the project has as many files, or bytes in them, as it may.
         """
         if purpose not in PURPOSES:
             raise InvalidRequest(f"'{purpose}' is not one of {list(PURPOSES)} - 'purpose'", param="purpose")
         most = self._settings.max_upload_bytes
         if n_bytes > most:
             raise TooLarge(f"'bytes' {n_bytes} is larger than the limit of {most} bytes for an upload.", param="bytes")
+        self._files.check_room(scope, n_bytes)
         now = self._clock.now()
         upload = Upload(
             id=self._ids.upload(),

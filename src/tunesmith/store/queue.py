@@ -6,11 +6,11 @@ A project's jobs stand among those of all the others, of which only numbers are 
 from dataclasses import fields
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, case, false, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, and_, case, false, func, literal, or_, select, tuple_
 
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.domain.job import Job
-from tunesmith.domain.queue import Load
+from tunesmith.domain.queue import Limits, Load
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.states import Desired, Status
 from tunesmith.store.scoping import due, owned
@@ -56,10 +56,10 @@ def load(tx: Transaction, scope: Scope) -> Load:
     return Load(*(int(number) for number in counted))
 
 
-def place(tx: Transaction, scope: Scope, job_id: str, *, now: float, per_project: int | None) -> tuple[Job, int] | None:
+def place(tx: Transaction, scope: Scope, job_id: str, *, now: float, limits: Limits) -> tuple[Job, int] | None:
     """Return a job and how many have their turn before it, should it wait; None where the scope has no such job.
 
-    Those in backoff and those of other projects at their limit of `per_project` are passed over, so they do not count.
+    Those in backoff and those of other projects at their limit are passed over, so they do not count.
     """
     row = tx.one(select(*_COLUMNS).where(jobs.c.id == job_id, owned(jobs, scope)))
     if row is None:
@@ -74,14 +74,14 @@ def place(tx: Transaction, scope: Scope, job_id: str, *, now: float, per_project
             jobs.c.status == job.status,
             due(now),
             tuple_(*_ORDER) < mine,
-            or_(jobs.c.project_id == job.project_id, ~_held(per_project)),
+            or_(jobs.c.project_id == job.project_id, ~_held(limits)),
         )
     ).scalar_one()
     return job, n_ahead
 
 
 def page(
-    tx: Transaction, scope: Scope, *, now: float, per_project: int | None, after: str | None = None, limit: int = 20
+    tx: Transaction, scope: Scope, *, now: float, limits: Limits, after: str | None = None, limit: int = 20
 ) -> tuple[list[tuple[Job, int]], bool]:
     """Return the waiting jobs in order, each with how many have their turn before it, and whether there are more.
 
@@ -89,9 +89,9 @@ def page(
         InvalidRequest: `after` names no job of the scope.
     """
     counts = due(now)
-    held = _held(per_project)
+    held = _held(limits)
     n_ahead = _n_before(and_(counts, ~held), _QUEUE)
-    if per_project is not None:
+    if _limited(limits):
         n_ahead += _n_before(and_(counts, held), _QUEUE, jobs.c.project_id)
     line = select(jobs.c.id, n_ahead.label("n_ahead")).where(_WAITS).subquery()
     query: Select[Any] = select(*_COLUMNS, line.c.n_ahead).join(line, line.c.id == jobs.c.id).where(owned(jobs, scope))
@@ -105,11 +105,19 @@ def page(
     return list(zip(map(_job, rows[:limit]), aheads, strict=False)), len(rows) > limit
 
 
-def _held(per_project: int | None) -> ColumnElement[bool]:
+def _limited(limits: Limits) -> bool:
+    return any(most is not None for most in (limits.training_slots_per_project, *limits.training_slots_of.values()))
+
+
+def _held(limits: Limits) -> ColumnElement[bool]:
     """Return the condition that a job waits because its project is at its limit."""
-    if per_project is None:
+    if not _limited(limits):
         return false()
-    full = _TRAINING_PROJECTS.having(func.count() >= per_project)
+    most: Any = literal(limits.training_slots_per_project, Integer)
+    if limits.training_slots_of:
+        own = {project_id: literal(slots, Integer) for project_id, slots in limits.training_slots_of.items()}
+        most = case(own, value=_other.c.project_id, else_=most)
+    full = _TRAINING_PROJECTS.having(func.count() >= most)
     return and_(jobs.c.status == Status.QUEUED, jobs.c.project_id.in_(full))
 
 

@@ -27,6 +27,7 @@ from tunesmith.domain.ports import Handle, Outcome
 from tunesmith.domain.scope import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.services.attempts import Attempts
+from tunesmith.services.limits import Limits
 from tunesmith.services.placement import Placement
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.store import events, files, jobs, models
@@ -229,10 +230,10 @@ class Rig:
         """Begin with nothing in memory, as a server does."""
         common = {"db": self.db, "clock": self.clock, "ids": self.ids, "settings": self.settings}
         self.attempts = Attempts(blobs=self.blobs, on_change=lambda: None, **common)
-        placement = Placement(attempts=self.attempts, blobs_url=self.blobs.url, socket=self.socket, **common)
-        self.scheduler = Scheduler(
-            placement=placement, attempts=self.attempts, executor=self.machine, clock=self.clock, settings=self.settings
-        )
+        self.limits = Limits(db=self.db, clock=self.clock, settings=self.settings)
+        own = {"db": self.db, "clock": self.clock, "ids": self.ids, "limits": self.limits}
+        placement = Placement(attempts=self.attempts, blobs_url=self.blobs.url, socket=self.socket, **own)
+        self.scheduler = Scheduler(placement=placement, attempts=self.attempts, executor=self.machine, clock=self.clock)
 
     def file(self, name: str, project: str = DEFAULT_PROJECT) -> str:
         with self.db.begin() as tx:

@@ -28,9 +28,7 @@ def pauses(rig: Any) -> Pauses:
         rig.then()
 
     rig.wakes, rig.then = 0, lambda: None
-    made = Jobs(
-        db=rig.db, bases=None, clock=rig.clock, ids=rig.ids, settings=rig.settings, executor=rig.machine, on_change=wake
-    )  # type: ignore[arg-type]
+    made = Jobs(db=rig.db, bases=None, clock=rig.clock, ids=rig.ids, limits=rig.limits, executor=rig.machine, on_change=wake)  # type: ignore[arg-type]
     return Pauses(db=rig.db, jobs=made, clock=rig.clock, on_change=wake)
 
 

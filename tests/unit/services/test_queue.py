@@ -37,14 +37,14 @@ def others(rig: Any, name: str, **changes: Any) -> str:
 
 
 def service(rig: Any) -> Queue:
-    return Queue(db=rig.db, clock=rig.clock, settings=rig.settings)
+    return Queue(db=rig.db, clock=rig.clock, limits=rig.limits)
 
 
 def pauses(rig: Any) -> Pauses:
     def wake(after_s: float = 0.0, /) -> None:
         del after_s
 
-    common = {"db": rig.db, "clock": rig.clock, "ids": rig.ids, "settings": rig.settings}
+    common = {"db": rig.db, "clock": rig.clock, "ids": rig.ids, "limits": rig.limits}
     made = Jobs(bases=None, executor=rig.machine, on_change=wake, **common)
     return Pauses(db=rig.db, jobs=made, clock=rig.clock, on_change=wake)
 

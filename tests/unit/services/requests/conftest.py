@@ -25,6 +25,7 @@ from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs
+from tunesmith.services.limits import Limits
 from tunesmith.services.models import Models
 from tunesmith.services.vllm import Vllm
 from tunesmith.store import models
@@ -121,11 +122,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         bases=bases,
         clock=clock,
         ids=ids,
-        settings=settings,
+        limits=(limits := Limits(db=db, clock=clock, settings=settings)),
         executor=executor,
         on_change=lambda _=0.0, /: wakes.append(1),
     )  # type: ignore[arg-type]
-    file_service = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=job_service)
+    file_service = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=job_service, limits=limits)
     model_service = Models(
         db=db,
         blobs=blobs,
