@@ -215,7 +215,6 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     sandbox = Sandbox(Environment(folder.path / GRADER_ENV), reduced=settings.sandbox_reduced)
     wake = _Later()
     limits = Limits(db=db, clock=clock, settings=settings)
-    limits.load()
     attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, on_change=wake, sight=sight)
     placement = Placement(
         db=db,
@@ -300,10 +299,8 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         figures=Figures(db, folder.path, bases, inference, sight, clock),
         backups=Backups(db=db, folder=folder.path, clock=clock, ids=ids, version=version("tunesmith")),
     )
-    retention = Retention(*_sweeps(services))
     deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, sight=sight)
     deliveries.on_told = Tracing(db, traces).told
-    drain = Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock)
     return Composed(
         settings,
         folder,
@@ -311,12 +308,12 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         services,
         attempts,
         scheduler,
-        drain,
+        Drain(db=db, pauses=pauses, scheduler=scheduler, clock=clock),
         inference,
         embedders,
         own,
         warmth,
-        retention,
+        Retention(*_sweeps(services)),
         deliveries,
         spares,
         sandbox,

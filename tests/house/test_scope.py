@@ -21,7 +21,6 @@ from tunesmith.domain.file import File
 from tunesmith.domain.idempotency import Record
 from tunesmith.domain.identity import Key, NamedProject
 from tunesmith.domain.job import Checkpoint, Job, NewEvent
-from tunesmith.domain.limits import ProjectLimits
 from tunesmith.domain.model import Alias, TunedModel
 from tunesmith.domain.queue import Limits, Load
 from tunesmith.domain.response import StoredResponse
@@ -37,7 +36,6 @@ from tunesmith.store import (
     idempotency,
     identity,
     jobs,
-    limits,
     metrics,
     models,
     outbox,
@@ -118,7 +116,6 @@ def tx(template: Database) -> Iterator[Transaction]:
         identity.add_project(open_tx, Everywhere("a test"), NamedProject("proj_b", "org-b", "B", 1.0))
         identity.add_key(open_tx, OTHER, _key(KEY))
         shared_rows.lay_out(open_tx, OTHER)
-        limits.keep(open_tx, OTHER, ProjectLimits("proj_b"))
         yield open_tx
         raise _Undo
 
@@ -259,11 +256,6 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "identity.change_key": ((KEY,), {"role": "admin"}),
     "identity.delete_key": ((KEY,), {}),
     **shared_rows.ASKED,
-    "limits.every": ((), {}),
-    "limits.keep": ((ProjectLimits("proj_b", {"files": 1}),), {}),
-    "limits.n_waiting": ((), {}),
-    "limits.n_files": ((), {}),
-    "limits.n_bytes": ((), {}),
     "files.add": ((_file(),), {}),
     "files.get": ((FILE,), {}),
     "files.retained": ((FILE,), {}),

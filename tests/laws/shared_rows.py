@@ -1,13 +1,14 @@
-"""What a project shares, what is noted of it and what it lets go, for the tests of scopes: rows, and how to ask for them."""
+"""What a project shares and may have, what is noted of it and what it lets go: rows for the tests of scopes."""
 
 from typing import Any
 
 from tunesmith.domain.audit import Entry
+from tunesmith.domain.limits import ProjectLimits
 from tunesmith.domain.permission import Permission
 from tunesmith.domain.retention import Policy, Rule
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import Status
-from tunesmith.store import audit, permissions, retention
+from tunesmith.store import audit, limits, permissions, retention
 from tunesmith.store.session import Transaction
 
 PROJECT, JOB, MODEL = "proj_b", "ftjob-theirs", "ft:nano:t::theirs"
@@ -20,6 +21,11 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "audit.add": (([Entry("audit_other", PROJECT, 1.0, "admin", "POST /v1/files")],), {}),
     "audit.tell": (("job.failed", PROJECT, [JOB]), {}),
     "audit.page": ((), {}),
+    "limits.every": ((), {}),
+    "limits.keep": ((ProjectLimits(PROJECT, {"files": 1}),), {}),
+    "limits.n_waiting": ((), {}),
+    "limits.n_files": ((), {}),
+    "limits.n_bytes": ((), {}),
     "retention.put": ((Policy(PROJECT, files=Rule(None, 1)),), {}),
     "retention.every": ((), {}),
     "retention.old_files": ((), {"results": False, "before": 9.0, "limit": 9}),
@@ -37,3 +43,4 @@ def lay_out(tx: Transaction, scope: Project) -> None:
     permissions.add(tx, scope, Permission("cp_theirs", PROJECT, MODEL, 1.0))
     audit.add(tx, scope, [Entry("audit_theirs", PROJECT, 1.0, "admin", "POST /v1/files")])
     retention.put(tx, scope, Policy(PROJECT))
+    limits.keep(tx, scope, ProjectLimits(PROJECT))

@@ -20,6 +20,7 @@ from tunesmith.api.chat_schema import CreateChatCompletion
 from tunesmith.api.completions_kept import stored
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.once import Repeatable
+from tunesmith.api.rates import Rate
 from tunesmith.core.errors import ApiError, InvalidRequest
 from tunesmith.data.answers import Delta, Said
 from tunesmith.data.calls import CallPart, ToolCall
@@ -41,13 +42,15 @@ Keep: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 @router.post("")
 async def create_chat_completion(
-    body: CreateChatCompletion, request: Request, served: Served, caller: Caller, once: Repeatable
+    body: CreateChatCompletion, request: Request, served: Served, caller: Caller, once: Repeatable, rate: Rate
 ) -> Response:
     """Answer a conversation."""
     if body.stream:
         refuse_key(once)
     wanted = body.checked()
+    await rate.enter(wanted.model, (wanted.max_tokens or 0) * wanted.n)
     answer = await served.chat.answer(caller.scope, wanted)
+    rate.answers(answer)
     keep = _keeper(body, request, served, caller, answer, once) if body.store else None
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)

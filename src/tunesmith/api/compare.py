@@ -17,6 +17,7 @@ from tunesmith.api.chat import CLIENT_LEFT, EventStream, begun, chunks_of, unles
 from tunesmith.api.chat_schema import CreateChatCompletion
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.once import Repeatable
+from tunesmith.api.rates import Rate
 from tunesmith.api.wire import Text, WireRequest
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.data.answers import Delta
@@ -55,7 +56,7 @@ class Compare(WireRequest):
 
 
 @router.post("/tunesmith/v1/compare")
-async def compare(body: Compare, request: Request, served: Served, caller: Caller, once: Repeatable) -> Response:
+async def compare(body: Compare, request: Request, served: Served, caller: Caller, once: Repeatable, rate: Rate) -> Response:
     """Answer a conversation with each of the models."""
     asked = body.asked(served.ids.seed())
     stream = bool(asked[0].stream)
@@ -66,7 +67,10 @@ async def compare(body: Compare, request: Request, served: Served, caller: Calle
             param="Idempotency-Key",
         )
     wanted = [each.checked() for each in asked]
+    for each in wanted:
+        await rate.enter(each.model, (each.max_tokens or 0) * each.n)
     answers = [await served.chat.answer(caller.scope, each) for each in wanted]
+    rate.answers(*answers)
     if stream:
         options = asked[0].stream_options
         include_usage = options is not None and bool(options.include_usage)

@@ -14,6 +14,7 @@ from tunesmith.api.chat import CLIENT_LEFT, LEAST_LOGPROB, EventStream, begun, r
 from tunesmith.api.completions_schema import CreateCompletion
 from tunesmith.api.deps import Caller, Served
 from tunesmith.api.once import Repeatable
+from tunesmith.api.rates import Rate
 from tunesmith.core.errors import ApiError
 from tunesmith.data.answers import Delta
 from tunesmith.data.vocabulary import TokenLogprob
@@ -35,13 +36,15 @@ class _Choice:
 
 @router.post("")
 async def create_completion(
-    body: CreateCompletion, request: Request, served: Served, caller: Caller, once: Repeatable
+    body: CreateCompletion, request: Request, served: Served, caller: Caller, once: Repeatable, rate: Rate
 ) -> Response:
     """Go on from a text."""
     if body.stream:
         refuse_key(once)
     wanted = body.checked()
+    await rate.enter(wanted.model, (wanted.max_tokens or 0) * wanted.n * len(wanted.prompts))
     answer = await served.bare.answer(caller.scope, wanted)
+    rate.answers(answer)
     if body.stream:
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         deltas = await unless_gone(request.receive, begun(answer.deltas))

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.chat import CLIENT_LEFT, unless_gone
 from tunesmith.api.deps import Caller, Served
+from tunesmith.api.rates import Rate
 from tunesmith.api.wire import Text, WireRequest, shown
 from tunesmith.core.errors import InvalidRequest
 
@@ -54,14 +55,17 @@ class CreateEmbedding(WireRequest):
 
 
 @router.post("")
-async def create_embeddings(body: CreateEmbedding, request: Request, served: Served, caller: Caller) -> Response:
+async def create_embeddings(body: CreateEmbedding, request: Request, served: Served, caller: Caller, rate: Rate) -> Response:
     """Make vectors of texts."""
+    inputs = body.inputs()
+    await rate.enter(body.model)
     made = await unless_gone(
         request.receive,
-        served.embeddings.embed(body.model, body.inputs(), dimensions=body.dimensions, project=caller.scope.project_id),
+        served.embeddings.embed(body.model, inputs, dimensions=body.dimensions, project=caller.scope.project_id),
     )
     if made is None:
         return Response(status_code=CLIENT_LEFT)
+    rate.used(made.n_tokens)
     in_base64 = body.encoding_format == "base64"
     rows = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if in_base64 else list(vector)}

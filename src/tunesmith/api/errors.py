@@ -4,6 +4,7 @@ Every body has OpenAI's shape with all four keys. To add an error declare it in 
 """
 
 import errno
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import cast
@@ -25,6 +26,7 @@ from tunesmith.core.errors import (
     InvalidRequest,
     NotAvailable,
     NotFound,
+    OverQuota,
     RateLimited,
     StorageFull,
     TooLarge,
@@ -63,10 +65,13 @@ def render(error: ApiError, headers: Mapping[str, str] | None = None) -> Respons
     sent = dict(headers or {})
     if isinstance(error, Unauthorized):
         sent["www-authenticate"] = 'Bearer realm="Tunesmith"'
-    if isinstance(error, StorageFull):
+    if isinstance(error, StorageFull | OverQuota):
         sent["x-should-retry"] = "false"
-    if isinstance(error, RateLimited) and error.retry_after_s is not None:
-        sent["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, RateLimited):
+        sent.update(error.headers)
+        if error.retry_after_s is not None:
+            sent["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+            sent["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
     return JSONResponse(body, status_code=error.status, headers=sent)
 
 

@@ -17,6 +17,8 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.errors import ApiError, Forbidden, InvalidRequest, TooLarge
 from tunesmith.core.ids import Ids
 
+#: Where in a request's scope further headers of its answer are put.
+HEADERS: Final = "tunesmith.headers"
 #: A refused upload is read to its end up to here, so that its sender sees the answer instead of a reset connection.
 DRAINED_BYTES: Final = 2 * 1024**3
 DRAINED_S: Final = 20.0
@@ -50,13 +52,14 @@ class Frame:
         request_id = self._ids.request()
         start = self._clock.monotonic()
         head = scope["method"] == "HEAD"
-        inner: dict[str, Any] = {**scope, "tunesmith.request_id": request_id}
+        inner: dict[str, Any] = {**scope, "tunesmith.request_id": request_id, HEADERS: {}}
 
         async def framed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 took_s = self._clock.monotonic() - start
                 headers.update(own_headers(request_id, took_s=took_s, caller=inner.get(PRINCIPAL)))
+                headers.update(inner[HEADERS])
             elif head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

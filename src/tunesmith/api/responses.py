@@ -18,6 +18,7 @@ from tunesmith.api.deps import Caller, Served
 from tunesmith.api.jobs import no_body
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.once import Repeatable
+from tunesmith.api.rates import Rate
 from tunesmith.api.refusals import explain
 from tunesmith.api.responses_events import Told
 from tunesmith.api.responses_schema import CreateResponse, Includable
@@ -76,7 +77,7 @@ async def listing(request: Request) -> ListItems:
 
 @router.post("")
 async def create_response(
-    body: CreateResponse, request: Request, served: Served, caller: Caller, once: Repeatable
+    body: CreateResponse, request: Request, served: Served, caller: Caller, once: Repeatable, rate: Rate
 ) -> Response:
     """Answer a conversation, or go on with one that is stored."""
     if body.stream and once is not None:
@@ -86,8 +87,10 @@ async def create_response(
             param="Idempotency-Key",
         )
     wanted = body.checked(served.ids)
+    await rate.enter(wanted.chat.model, wanted.chat.max_tokens or 0)
     under_way = await served.responses.answer(caller.scope, wanted)
     answer = under_way.answer
+    rate.answers(answer)
     told = Told(under_way.id, answer, body.wire(wanted), served.ids)
 
     async def keep(whole: dict[str, Any]) -> None:

@@ -46,14 +46,10 @@ class Limits:
             file_bytes=settings.file_bytes_per_project,
         )
         self._rate = Rate(requests=settings.requests_per_minute, tokens=settings.tokens_per_minute)
-        self._own: dict[str, ProjectLimits] = {}
+        with db.read() as tx:
+            self._own = {each.project_id: each for each in rows.every(tx, _EVERYWHERE)}
         self._buckets: dict[tuple[str, str, str], Bucket] = {}
         self._lock = threading.Lock()
-
-    def load(self) -> None:
-        """Read what was set."""
-        with self._db.read() as tx:
-            self._own = {each.project_id: each for each in rows.every(tx, _EVERYWHERE)}
 
     def own(self, project_id: str) -> ProjectLimits:
         """Return what was set for a project."""

@@ -56,6 +56,16 @@ class Models:
             listed.extend(self._of_tuned(name, model) for name in names)
         return listed
 
+    def base_of(self, scope: Project, name: str) -> str | None:
+        """Return the base that a name stands for or was tuned on, in whatever state; None where it stands for none."""
+        with self._db.read() as tx:
+            tuned = models.find(tx, scope, name)
+            bases = models.bases(tx, scope)
+        wanted = name if tuned is None else tuned.base
+        known = {each: base.name for base in bases for each in (base.name, *base.aliases)}
+        default = None if wanted.startswith("ft:") else self._settings.default_base
+        return known.get(wanted, known.get(default or ""))
+
     def get(self, scope: Project, name: str) -> Listed:
         """Return a model by its name.
 

@@ -85,6 +85,21 @@ def test_a_project_at_its_limit_lets_the_others_go_before(make: Any) -> None:
     assert len(started(rig)) == 5, "a free slot is not for a project at its limit"
 
 
+def test_a_project_has_a_limit_of_its_own(make: Any) -> None:
+    rig = make(training_slots=4, training_slots_per_project=1)
+    rig.limits.set_quotas(OTHER, {"training_slots": 2})
+    for number in range(3):
+        rig.queued(f"a{number}", queued_at=float(number))
+        others(rig, f"b{number}", queued_at=float(number) + 0.5)
+    rig.ticks(2)
+    assert sorted(started(rig)) == ["a0", "b0", "b1"]
+    assert "Its project has 2 running jobs, its limit; no job is before it" in service(rig).get(OTHER, "b2").message
+    assert "Its project has 1 running job, its limit; no job is before it" in service(rig).get(SCOPE, "a1").message
+    rig.limits.set_quotas(SCOPE, {"training_slots": None})
+    rig.ticks(2)
+    assert sorted(started(rig)) == ["a0", "a1", "b0", "b1"]
+
+
 def test_a_job_that_fails_again_and_again_blocks_nobody_and_keeps_its_place(make: Any) -> None:
     rig = make()
     for number, name in enumerate(["bad", "next", "last"]):
