@@ -54,6 +54,7 @@ from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.limits import Limits
 from tunesmith.services.models import Models
+from tunesmith.services.organization import Organization
 from tunesmith.services.passing import Passing
 from tunesmith.services.passing_texts import PassingTexts
 from tunesmith.services.pauses import Pauses
@@ -265,6 +266,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         ids=ids,
         reads_in_place=db.is_sqlite,
         identity=identity,
+        organization=Organization(db=db, identity=identity, clock=clock, ids=ids),
         files=files,
         webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),

@@ -28,8 +28,10 @@ from tunesmith.api import (
     model_limits,
     models,
     not_available,
+    organization,
     permissions,
     preflight,
+    project_keys,
     project_limits,
     queue,
     responses,
@@ -91,6 +93,8 @@ def create_routes(services: Services) -> FastAPI:
         audit,
         retention,
         backup,
+        organization,
+        project_keys,
         health,
     ):
         app.include_router(module.router)

@@ -29,6 +29,8 @@ N_DIGITS: Final = 4
 UPLOAD: Final = "/v1/files"
 #: Their bodies are forms that go to disk: the endpoint tells what they say, and asks for the replay.
 _FORM: Final = re.compile(rf"{UPLOAD}|/v1/uploads/[^/]+/parts")
+#: Their answers show a secret once, and are not kept.
+_SECRET: Final = re.compile(r"/tunesmith/v1/keys|/v1/organization/(admin_api_keys|projects/[^/]+/service_accounts)")
 CREATES: Final = frozenset({"/v1/fine_tuning/jobs", UPLOAD})
 #: How long a request waits for a like one that is being executed.
 PATIENCE_S: Final = 60.0
@@ -53,6 +55,10 @@ class ExecutedOnce:
         headers = Headers(scope=scope)
         if KEY not in headers and scope["path"] not in CREATES:
             await self._app(scope, receive, send)
+            return
+        if _SECRET.fullmatch(scope["path"]):
+            told = "The answer shows a key once and is kept nowhere, so that it cannot be told again: leave the header out."
+            await render(InvalidRequest(told, param="Idempotency-Key"))(scope, receive, send)
             return
         try:
             await self._once(scope, receive, send, headers)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
-from tunesmith.api.deps import Caller, Served
+from tunesmith.api.deps import Caller, Served, answers_only
 from tunesmith.api.responses_schema import CreateResponse, Prompted
 from tunesmith.api.wire import Text, shown
 from tunesmith.core.errors import NotAvailable
@@ -19,7 +19,7 @@ class CountTokens(Prompted):
     personality: Text | None = None
 
 
-@router.post("/v1/responses/input_tokens")
+@router.post("/v1/responses/input_tokens", dependencies=[Depends(answers_only)])
 async def count_input_tokens(body: CountTokens, served: Served, caller: Caller) -> Response:
     """Count the tokens of the prompt that a response with these fields would be answered from."""
     if body.personality is not None:

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
-from tunesmith.api.deps import Served
+from tunesmith.api.deps import Served, admin
 
 router = APIRouter(tags=["Spares"])
 
@@ -31,7 +31,7 @@ class WireSpares(BaseModel):
     max_bytes: int
 
 
-@router.get("/tunesmith/v1/spares")
+@router.get("/tunesmith/v1/spares", dependencies=[Depends(admin)])
 def list_spares(served: Served) -> WireSpares:
     """List the spares."""
     spares = [

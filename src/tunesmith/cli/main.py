@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli import audit, backup, files, grader_env, models, webhooks
+from tunesmith.cli import audit, backup, files, grader_env, keys, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.flags import load, with_flags
 from tunesmith.cli.preflight import preflight
@@ -22,6 +22,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(files.app, name="files")
 app.command()(preflight)
+app.add_typer(keys.app, name="keys")
+app.add_typer(keys.projects, name="projects")
 app.add_typer(grader_env.app, name="grader-env")
 app.add_typer(letting_go.app, name="retention")
 app.command("gc")(letting_go.gc)

@@ -27,6 +27,7 @@ from tunesmith.services.identity import Identity
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.limits import Limits
 from tunesmith.services.models import Models
+from tunesmith.services.organization import Organization
 from tunesmith.services.pauses import Pauses
 from tunesmith.services.permissions import Permissions
 from tunesmith.services.preflights import Preflights
@@ -51,6 +52,7 @@ class Services:
     #: Whether a read of the database is short enough to be done where it is asked for.
     reads_in_place: bool
     identity: Identity
+    organization: Organization
     files: Files
     uploads: Uploads
     jobs: Jobs

@@ -94,7 +94,7 @@ class Identity:
         The file comes first: after a crash between the two there is a file too many, not a key that nobody knows.
         """
         with self.changing:
-            if any(self._works(key) for key in self.keys() if key.role == "admin"):
+            if any(self._works(key) for key in self.every_key() if key.role == "admin"):
                 return None
             secret = self._ids.key("admin")
             file = folder / FIRST_KEY
@@ -141,7 +141,7 @@ class Identity:
         known.used_at = now
         return Identified(key, meant)
 
-    def keys(self) -> list[Key]:
+    def every_key(self) -> list[Key]:
         """Return every key, oldest first, each with the time of its last use."""
         known = [replace(each.key, last_used_at=each.used_at) for each in list(self._by_hash.values())]
         return sorted(known, key=lambda key: (key.created_at, key.id))
