@@ -12,7 +12,9 @@ import httpx2
 import openai
 import pytest
 
+from tunesmith.cli.doctor import _server
 from tunesmith.core.ids import Ids
+from tunesmith.core.settings import Settings
 from tunesmith.domain.identity import Key, NamedProject, Role, hashed, masked
 from tunesmith.domain.scope import Everywhere
 from tunesmith.store import identity as rows
@@ -206,3 +208,18 @@ def test_strange_headers_open_nothing_and_break_nothing(keyed: Keyed) -> None:
 def test_with_keys_any_host_and_origin_may_be_named(keyed: Keyed, raw: httpx2.Client) -> None:
     headers = bearer(keyed.key(), host="tunesmith.example", origin="https://evil.example")
     assert raw.get("/v1/files", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("role", "told"),
+    [("admin", "base models: tunesmith-nano"), ("member", "told with an admin key"), (None, "TUNESMITH_API_KEY")],
+)
+def test_the_doctor_asks_with_the_key_that_it_has(
+    keyed: Keyed, role: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = {"admin": keyed.admin, "member": keyed.key(), None: ""}[role]
+    monkeypatch.setenv("TUNESMITH_API_KEY", secret)
+    monkeypatch.delenv("TUNESMITH_ADMIN_KEY", raising=False)
+    settings = Settings(port=int(keyed.root.rpartition(":")[2]), auth="on", data_dir=keyed.served.composed.folder.path)
+    answer, _, spares = _server(settings)
+    assert told in f"{answer} {spares}"

@@ -101,7 +101,8 @@ def _server(settings: Settings) -> tuple[str, list[str] | None, str | None]:
             if known.status_code == 401:
                 return "is ready; what it serves it tells with a key: set TUNESMITH_API_KEY", None, None
             bases: list[dict[str, Any]] = known.json()["data"]
-            spares = _spares(client.get("/tunesmith/v1/spares").json())
+            held = client.get("/tunesmith/v1/spares")
+            spares = "(told with an admin key)" if held.status_code == 403 else _spares(held.json())
     except httpx2.HTTPError:
         return "does not answer: not running, or on another port (`tunesmith serve` starts it)", None, None
     except (ValueError, KeyError):
