@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 
-from tunesmith.cli.doctor import _server
+from tunesmith.cli.doctor import _server  # pyright: ignore[reportPrivateUsage] - what `tunesmith doctor` prints takes seconds
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
 from tunesmith.domain.identity import Key, NamedProject, Role, hashed, masked
