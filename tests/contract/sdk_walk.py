@@ -171,6 +171,7 @@ def walk_models(client: openai.OpenAI, tuned: str) -> None:
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text, chunks
         assert chunks[-1].usage and chunks[-1].usage.total_tokens == answer.usage.total_tokens, chunks
     walk_stored(client, tuned, messages)
+    walk_permissions(client, tuned)
     assert client.models.delete(tuned).deleted
     assert refused(openai.NotFoundError, client.models.retrieve, tuned).code == "model_not_found"
     assert refused(openai.NotFoundError, client.models.delete, "ft:a:b:s p:c").code == "model_not_found"
@@ -199,6 +200,23 @@ def walk_stored(client: openai.OpenAI, model: str, messages: Any) -> None:
     client.responses.delete(first.id)
     error = refused(openai.BadRequestError, client.responses.create, input="x", previous_response_id=second.id, **wishes)
     assert error.code == "previous_response_not_found", error
+
+
+def walk_permissions(client: openai.OpenAI, model: str) -> None:
+    """Share a model with two projects, in both orders of the list, and take it back."""
+    permissions = client.fine_tuning.checkpoints.permissions
+    made: Any = [client.post("/organization/projects", body={"name": name}, cast_to=object) for name in ("a", "b")]
+    projects = [project["id"] for project in made]
+    shared = permissions.create(model, project_ids=projects).data
+    assert [each.project_id for each in shared] == projects, shared
+    told: Any = permissions.retrieve(model, order="ascending", limit=1)
+    assert [each.project_id for each in told.data] == projects[:1] and told.has_more and told.last_id, told
+    if hasattr(permissions, "list"):
+        assert [each.project_id for each in permissions.list(model, limit=1)] == projects[::-1]
+        assert [each.project_id for each in permissions.list(model, project_id=projects[0])] == projects[:1]
+    for each in shared:
+        assert permissions.delete(each.id, fine_tuned_model_checkpoint=model).deleted
+    assert refused(openai.NotFoundError, permissions.delete, shared[0].id, fine_tuned_model_checkpoint=model)
 
 
 async def walk_async(base_url: str) -> None:
