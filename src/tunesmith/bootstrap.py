@@ -12,6 +12,7 @@ from tunesmith.blobs.local import LocalBlobs
 from tunesmith.core.clock import Clock, SystemClock
 from tunesmith.core.data_folder import DataFolder, FolderRefused
 from tunesmith.core.ids import Ids
+from tunesmith.core.secrets import Secrets
 from tunesmith.core.settings import Settings
 from tunesmith.domain.embedding import Embedders
 from tunesmith.domain.ports import Inference
@@ -28,6 +29,7 @@ from tunesmith.inference.pictures import GuardedPictures
 from tunesmith.inference.resident import Resident
 from tunesmith.inference.upstream import HttpUpstreams
 from tunesmith.inference.vllm import VllmServers
+from tunesmith.notify.processes import NotInstalled, TrackerProcesses
 from tunesmith.notify.webhooks import GuardedWebhooks
 from tunesmith.services.aliases import Aliases
 from tunesmith.services.all import Services
@@ -50,6 +52,7 @@ from tunesmith.services.gc import Gc
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.identity import AdminKeyRefused, Identity
+from tunesmith.services.integrations import Integrations
 from tunesmith.services.jobs import Jobs, Wake
 from tunesmith.services.judging import Embedding, Judging
 from tunesmith.services.limits import Limits
@@ -62,6 +65,7 @@ from tunesmith.services.permissions import Permissions
 from tunesmith.services.placement import Placement
 from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
+from tunesmith.services.recordings import Recordings
 from tunesmith.services.responses import Responses
 from tunesmith.services.restoring import Restored, RestoreRefused, restore
 from tunesmith.services.retention import Retention
@@ -103,6 +107,7 @@ class Composed:
     warmth: Warmth
     retention: Retention
     deliveries: Deliveries
+    recordings: Recordings
     spares: LocalSpares
     sandbox: Sandbox
     tools: Callable[[Project], Tools]
@@ -115,6 +120,7 @@ class Composed:
         self.scheduler.start()
         self.retention.start()
         self.deliveries.start()
+        self.recordings.start()
 
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
@@ -129,6 +135,7 @@ class Composed:
         self.spares.close()
         self.retention.stop()
         self.deliveries.stop()
+        self.recordings.stop()
         self.sandbox.close()
         self.services.exports.close()
         self.services.preflights.close()
@@ -147,7 +154,8 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
     """Open the data folder and the database, bring its tables up to date, and wire every part.
 
     Raises:
-        FolderRefused: another server holds the folder or the database, a newer one wrote them, or they cannot be written.
+        FolderRefused: another server holds the folder or the database, a newer one wrote them, or they cannot be written;
+            or a setting names what is not installed.
         Unavailable: the database cannot be reached.
     """
     clock = clock or SystemClock()
@@ -157,7 +165,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
         undone.callback(folder.close)
         try:
             composed = _wire(folder, settings, clock, ids)
-        except (DatabaseInUse, NewerDatabase, AdminKeyRefused) as error:
+        except (DatabaseInUse, NewerDatabase, AdminKeyRefused, NotInstalled) as error:
             raise FolderRefused(str(error)) from error
         undone.pop_all()
     return composed
@@ -195,10 +203,11 @@ def restored(source: Path, data_dir: Path) -> Restored:
         raise FolderRefused(str(error)) from error
 
 
-def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:
+def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:  # noqa: PLR0915 - all is named here
     settings = settings.model_copy(update={"data_dir": folder.path})
     db = _database(folder, settings, clock, ids)
     identity = _identity(db, folder, settings, clock, ids)
+    trackers = TrackerProcesses(folder.path, settings)
     blobs = LocalBlobs(folder.path / "blobs", ids=ids)
     for prefix in ("files", "uploads"):
         blobs.clear_unfinished(prefix)
@@ -232,7 +241,18 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     own = VllmServers(folder.run, settings=settings, clock=clock)
     bases = Bases(db=db, clock=clock, settings=settings, on_removed=_each(inference.unload, embedders.unload, own.unload))
-    jobs = Jobs(db=db, bases=bases, clock=clock, ids=ids, limits=limits, executor=executor, on_change=wake, sight=sight)
+    integrations = Integrations(db=db, clock=clock, secrets=Secrets(folder.path), trackers=trackers)
+    jobs = Jobs(
+        db=db,
+        bases=bases,
+        clock=clock,
+        ids=ids,
+        limits=limits,
+        executor=executor,
+        on_change=wake,
+        sight=sight,
+        watchers=integrations,
+    )
     files = Files(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, jobs=jobs, limits=limits)
     pauses = Pauses(db=db, jobs=jobs, clock=clock, on_change=wake)
     servers = HttpUpstreams(clock=clock, n_at_once=settings.judge_requests, timeout_s=settings.judge_timeout_s)
@@ -269,6 +289,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         organization=Organization(db=db, identity=identity, clock=clock, ids=ids),
         files=files,
         webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
+        integrations=integrations,
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),
         jobs=jobs,
         details=Details(db),
@@ -317,6 +338,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         warmth,
         Retention(*_sweeps(services)),
         deliveries,
+        Recordings(db=db, clock=clock, trackers=trackers, integrations=integrations),
         spares,
         sandbox,
         tools,

@@ -1,4 +1,4 @@
-"""What no job is created with: integrations, wrong fields by their path, bodies that are not JSON."""
+"""What no job is created with: wrong fields by their path, bodies that are not JSON."""
 
 import json
 from typing import Any
@@ -44,15 +44,6 @@ LABEL = {
     "passing_labels": ["a"],
 }
 MULTI = {"type": "multi", "graders": {"a": STRING_CHECK, "b": SIMILARITY}, "calculate_output": "0.5 * a + b"}
-
-
-def test_an_integration_is_understood_and_not_available(client: openai.OpenAI, training_file: str) -> None:
-    wandb = {"project": "p", "name": None, "entity": "e", "tags": ["t"]}
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.fine_tuning.jobs.create(
-            model=MODEL, training_file=training_file, integrations=[{"type": "wandb", "wandb": wandb}]
-        )
-    assert (caught.value.code, caught.value.param) == ("not_available", "integrations")
 
 
 def reinforcement(grader: object) -> dict[str, Any]:

@@ -13,15 +13,16 @@ import pytest
 from laws.failpoints import in_source
 
 #: What this story does not come by: new bases, models that leave or are deleted, new tables, kept answers,
-#: uploads in parts, webhooks, the log of requests. A life does, below.
+#: uploads in parts, webhooks, trackers, the log of requests. A life does, below.
 ELSEWHERE = {
-    "fetch.spawn", "inspect.spawn", "export.spawn", "preflight.spawn", "worker.preflight",
+    "fetch.spawn", "inspect.spawn", "export.spawn", "preflight.spawn",
     "models.deleted", "migrate.upgrade", "migrate.upgraded",
     "idempotency.claim", "idempotency.keep", "idempotency.sweep",
     "completions.keep", "completions.describe", "completions.delete",
     "responses.keep", "responses.delete", "responses.sweep",
     "webhooks.fanned_out", "webhooks.sent",
     "audit.write",
+    "recordings.told",
     "uploads.part_stored", "uploads.completed", "uploads.parts_deleted",
 }  # fmt: skip
 
@@ -54,7 +55,7 @@ def test_every_failpoint_of_the_source_is_passed(
 ) -> None:
     """What the story does not pass, a life passes: new bases, a job paused and resumed, its model asked and deleted."""
     visits = tmp_path / "visits"
-    server = type(make_server())(tmp_path / "life" / "data", warm_spares=1)
+    server = type(make_server())(tmp_path / "life" / "data", warm_spares=1, tensorboard_dir=tmp_path / "boards")
     server.failpoints = f"*=note:{visits}"
     server.data_dir.parent.mkdir()
     try:
@@ -74,6 +75,7 @@ def live(server: Any, base: Path, eventually: Any) -> None:
             client.post(f"{root}/tunesmith/v1/models", cast_to=dict[str, Any], body=body, options={"timeout": 120})
         hook: Any = {"name": "nobody", "url": "https://127.0.0.1/", "event_types": ["fine_tuning.job.cancelled"]}
         client.webhooks.create(**hook)
+        client.put(f"{root}/tunesmith/v1/integrations/wandb", cast_to=dict[str, Any], body={"api_key": "k"})
         file = server.upload()
         cold: Any = {"model": "tiny", "training_file": file, "extra_headers": {"x-stainless-retry-count": "1"}}
         dropped = client.fine_tuning.jobs.create(**cold).id
@@ -86,6 +88,7 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         server.reaches(job, "paused")
         client.fine_tuning.jobs.resume(job)
         model = server.reaches(job, "succeeded").fine_tuned_model
+        eventually(lambda: told_of(client, root, job) == ["finished"], "the boards know of it")
         question: Any = [{"role": "user", "content": "number 1"}]
         client.chat.completions.create(model=model, messages=question, max_tokens=4, n=16)  # one of which goes on for a step
         stored = client.chat.completions.create(model=model, messages=question, max_tokens=4, store=True).id
@@ -100,6 +103,11 @@ def live(server: Any, base: Path, eventually: Any) -> None:
         client.uploads.upload_file_chunked(
             file=b"{}\n", filename="a.jsonl", bytes=3, mime_type="text/plain", purpose="batch", part_size=2
         )
+
+
+def told_of(client: Any, root: str, job: str) -> list[str]:
+    told = client.get(f"{root}/tunesmith/v1/fine_tuning/jobs/{job}/integrations", cast_to=dict[str, Any])
+    return [each["status"] for each in told["data"]]
 
 
 def n_spares(client: Any, root: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from laws import shared_rows
+from laws import shared_rows, told_rows
 from tunesmith.core.errors import ApiError
 from tunesmith.core.ids import Ids
 from tunesmith.domain.completion import Completion
@@ -70,6 +70,8 @@ OF_THE_SERVER = {
     "identity": {"add_project", "get_projects", "change_project"},
 }
 SERVERS_TABLES = {"bases", "projects"}
+#: What all projects of an organisation share.
+ORGANISATIONS_TABLES = {"integrations"}
 
 
 def _functions() -> list[tuple[str, Callable[..., Any]]]:
@@ -97,7 +99,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 def tx(template: Database) -> Iterator[Transaction]:
     """Return a transaction in which another project owns one of everything; it is rolled back."""
     with suppress(_Undo), template.begin() as open_tx:
-        jobs.add(open_tx, OTHER, _job(), [NewEvent("created", "Created")])
+        jobs.add(open_tx, OTHER, _job(), [NewEvent("s1", "Step 1", type="metrics", data={"step": 1})])
         files.add(open_tx, OTHER, _file())
         checkpoints.add(open_tx, OTHER, _checkpoint())
         models.add(open_tx, OTHER, _model())
@@ -116,6 +118,7 @@ def tx(template: Database) -> Iterator[Transaction]:
         identity.add_project(open_tx, Everywhere("a test"), NamedProject("proj_b", "org-b", "B", 1.0))
         identity.add_key(open_tx, OTHER, _key(KEY))
         shared_rows.lay_out(open_tx, OTHER)
+        told_rows.lay_out(open_tx, OTHER)
         yield open_tx
         raise _Undo
 
@@ -203,6 +206,7 @@ def _key(name: str) -> Key:
 
 
 INSERTS = (".add", ".add_alias", ".add_endpoint", ".add_delivery", ".add_key", ".keep")
+JOB_AS = shared_rows.JOB_AS | told_rows.JOB_AS
 #: How each function is asked for the other project's rows. Functions that insert what they are handed refuse it.
 ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "jobs.add": ((_job(),), {}),
@@ -256,6 +260,7 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "identity.change_key": ((KEY,), {"role": "admin"}),
     "identity.delete_key": ((KEY,), {}),
     **shared_rows.ASKED,
+    **told_rows.ASKED,
     "files.add": ((_file(),), {}),
     "files.get": ((FILE,), {}),
     "files.retained": ((FILE,), {}),
@@ -308,7 +313,8 @@ def _everything(tx: Transaction) -> dict[str, list[tuple[Any, ...]]]:
 
 def test_every_owned_table_names_its_project() -> None:
     without = {table.name for table in metadata.sorted_tables if "project_id" not in table.c or table.c.project_id.nullable}
-    assert without == SERVERS_TABLES | {"api_keys"}
+    assert without == SERVERS_TABLES | ORGANISATIONS_TABLES | {"api_keys"}
+    assert all("organization_id" in metadata.tables[name].c for name in ORGANISATIONS_TABLES)
 
 
 @pytest.mark.parametrize(("name", "function"), FUNCTIONS, ids=[name for name, _ in FUNCTIONS])
@@ -346,21 +352,15 @@ def test_a_query_neither_shows_nor_touches_another_projects_rows(tx: Transaction
 
 def _make_findable(tx: Transaction, name: str) -> None:
     """Bring the other project's rows into the state that a query looks for."""
-    if name in shared_rows.JOB_AS:
-        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), **shared_rows.JOB_AS[name])
     if name == "files.unneeded":
         jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.FAILED)
         files.delete_one(tx, OTHER, FILE)
-    if name == "jobs.drained":
-        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.PAUSED, drained=True)
-    if name in ("figures.queued_since", "jobs.untold"):
-        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), status=Status.QUEUED, queued_at=1.0, released_at=1.0)
-    if name == "jobs.waiting":
-        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), released_at=1.0)
     if name == "paces.recent":
         done = {"status": "succeeded", "counts": {"total_steps": 1, "n_examples": 1}, "resolved": {"n_epochs": 1}}
         tx.execute(metadata.tables["jobs"].update().values(**done, trained_tokens=1, started_at=1.0, finished_at=2.0))
         events.append(tx, OTHER, JOB, 1, [NewEvent("s1", "Step 1")])
+    if name in JOB_AS:
+        jobs.swap(tx, OTHER, JOB, expect_status=set(Status), **JOB_AS[name])
     if name == "webhooks.sweep":
         webhooks.change_delivery(tx, OTHER, DELIVERY, status="failed")
     if name == "uploads.ended":

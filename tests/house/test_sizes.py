@@ -42,6 +42,7 @@ def test_except_exception_stands_only_where_a_process_or_a_tick_must_survive() -
         "services/scheduler.py",
         "sampler/main.py",
         "sampler/engine.py",
+        "notify/trackers/__main__.py",
         "data/render.py",
         "graders/base.py",
         "graders/sandbox/call.py",

@@ -24,6 +24,7 @@ from tunesmith.api import (
     graders,
     health,
     input_tokens,
+    integrations,
     jobs,
     model_limits,
     models,
@@ -95,6 +96,7 @@ def create_routes(services: Services) -> FastAPI:
         backup,
         organization,
         project_keys,
+        integrations,
         health,
     ):
         app.include_router(module.router)

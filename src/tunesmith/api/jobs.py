@@ -158,7 +158,7 @@ def wire_job(job: Job) -> dict[str, Any]:
         "user_provided_suffix": job.suffix,
         "seed": job.seed,
         "estimated_finish": unix(job.estimated_finish),
-        "integrations": job.integrations,
+        "integrations": [_wire_integration(job, each) for each in job.integrations],
         "metadata": job.metadata,
         "usage_metrics": None,
         "shared_with_openai": False,
@@ -171,6 +171,12 @@ def wire_method(job: Job) -> dict[str, Any]:
     """Return a job's method with its block, `auto` replaced once it is resolved."""
     hyperparameters = {**job.method_config["hyperparameters"], **(job.resolved or {})}
     return {"type": job.method, job.method: {**job.method_config, "hyperparameters": hyperparameters}}
+
+
+def _wire_integration(job: Job, integration: dict[str, Any]) -> dict[str, Any]:
+    """Return an integration as it was asked for, with the run's id as in the published example."""
+    said = {name: value for name, value in integration["wandb"].items() if name != "tags" or value is not None}
+    return {**integration, "wandb": {**said, "run_id": job.id}}
 
 
 def _wire_error(error: dict[str, Any] | None) -> dict[str, Any] | None:

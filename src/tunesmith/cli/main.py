@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesmith.cli import audit, backup, files, grader_env, keys, models, webhooks
+from tunesmith.cli import audit, backup, files, grader_env, integrations, keys, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.flags import load, with_flags
 from tunesmith.cli.preflight import preflight
@@ -24,6 +24,7 @@ app.add_typer(files.app, name="files")
 app.command()(preflight)
 app.add_typer(keys.app, name="keys")
 app.add_typer(keys.projects, name="projects")
+app.add_typer(integrations.app, name="integrations")
 app.add_typer(grader_env.app, name="grader-env")
 app.add_typer(letting_go.app, name="retention")
 app.command("gc")(letting_go.gc)

@@ -121,6 +121,14 @@ class Settings(BaseSettings):
     """The least that is logged; `info` has a line for every request."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """Form of the log on standard error; `auto` is text on a terminal and one JSON object a line elsewhere."""
+    wandb_mode: Literal["online", "offline"] = "online"
+    """Whether runs of Weights & Biases are sent, or kept in the data folder for `wandb sync`, which needs no key here."""
+    tensorboard_dir: Path | None = None
+    """Folder that every job's metrics are written to for TensorBoard; None writes none."""
+    mlflow_url: str | None = None
+    """Tracking URI of MLflow that every job is told to; None tells none."""
+    trackio_dir: Path | None = None
+    """Folder of trackio that every job is told to; None tells none."""
     hf_token: str | None = Field(default=None, validation_alias="HF_TOKEN")
     """Token for gated repositories of the Hugging Face hub."""
 

@@ -139,3 +139,10 @@ def lost(attempt: int, reason: str, resume_step: int | None) -> NewEvent:
     """Return the event of a worker that was lost while its job has attempts left."""
     onward = "the job starts again" if resume_step is None else f"the job goes on from its checkpoint at step {resume_step}"
     return NewEvent(f"lost-{attempt}", f"{reason}; {onward}", level="warn", data={})
+
+
+def tracker_failed(place: int, name: str, reason: str) -> NewEvent:
+    """Return the event of a tracker that does not take a job's metrics, told once; the training goes on."""
+    kept = "its metrics are kept here, and sent when that goes again"
+    text = f"{name} cannot be told of this job: {reason.rstrip('.')}. The job goes on; {kept}"
+    return NewEvent(f"tracker-{place}", printable(text), level="warn", data={})

@@ -74,7 +74,7 @@ def table(method: str, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[l
     columns = _columns(method, [values for _, values in rows])
     cells: list[list[Any]] = []
     for step, values in rows:
-        told = _by_grader(values) if method == "reinforcement" else {}
+        told = by_grader(values) if method == "reinforcement" else {}
         cells.append([step, *(told.get(name) if path is None else _at(values, path) for name, path in columns.items())])
     return list(columns), cells
 
@@ -83,11 +83,11 @@ def _columns(method: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[
     """Return the columns with their way into the metrics; None for those of graders, which depend on what the rows hold."""
     if method != "reinforcement":
         return dict(_DPO if method == "dpo" else _SUPERVISED)
-    of_graders = dict.fromkeys(name for values in rows for name in _by_grader(values))
+    of_graders = dict.fromkeys(name for values in rows for name in by_grader(values))
     return {**dict(_REINFORCEMENT), **of_graders, **dict(_REINFORCEMENT_OURS)}
 
 
-def _by_grader(values: Mapping[str, Any]) -> dict[str, object]:
+def by_grader(values: Mapping[str, Any]) -> dict[str, object]:
     """Return what a step's metrics say of each grader, by column."""
     found: dict[str, object] = {}
     for part, rest in _BY_GRADER:

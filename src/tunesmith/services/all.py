@@ -24,6 +24,7 @@ from tunesmith.services.gc import Gc
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.identity import Identity
+from tunesmith.services.integrations import Integrations
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.limits import Limits
 from tunesmith.services.models import Models
@@ -71,6 +72,7 @@ class Services:
     upstreams: UpstreamModels
     vllm: Vllm
     webhooks: Webhooks
+    integrations: Integrations
     chat: Chat
     embeddings: Embeddings
     completions: KeptCompletions

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, Protocol
 import structlog
 
 from tunesmith.core.clock import Clock
-from tunesmith.core.errors import InvalidRequest, JobNotFound, NotAvailable, StateConflict
+from tunesmith.core.errors import InvalidRequest, JobNotFound, StateConflict
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
 from tunesmith.domain import events as wording
@@ -50,10 +50,24 @@ class Wake(Protocol):
         """Ask for a look, at the latest after so many seconds."""
 
 
+class Watchers(Protocol):
+    """Whoever is told how jobs train."""
+
+    def check(self, scope: Project, asked: list[dict[str, Any]], /) -> None:
+        """Look at what a job to be asks for.
+
+        Raises:
+            InvalidRequest: it cannot be told there.
+        """
+
+    def begin(self, tx: Transaction, scope: Project, job: Job, /) -> None:
+        """Note where a new job is to be told, in the commit that makes it."""
+
+
 class Jobs:
     """The jobs of a project."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of its own
         self,
         *,
         db: Database,
@@ -64,6 +78,7 @@ class Jobs:
         executor: Executor,
         on_change: Wake,
         sight: Sight = UNSEEN,
+        watchers: Watchers | None = None,
     ) -> None:
         self._db = db
         self._bases = bases
@@ -73,13 +88,14 @@ class Jobs:
         self._executor = executor
         self._on_change = on_change
         self._sight = sight
+        self._watchers = watchers
 
     def create(self, scope: Project, request: CreateJob, *, also: Also[Job] | None = None) -> Job:
         """Create a job in `validating_files`; what `also` writes is in the same commit.
 
         Raises:
-            InvalidRequest: a file or the model cannot be used; files are looked at before the model, as OpenAI does.
-            NotAvailable: an integration comes with another release.
+            InvalidRequest: a file, the model or an integration cannot be used; files are looked at before the model, as
+                OpenAI does.
             OverQuota: as many jobs of the project as may wait do so already.
         """
         job, tuned = self._prepared(scope, request)
@@ -90,6 +106,8 @@ class Jobs:
                 raise ModelNotAvailable(f"Model {tuned.name} is not available for fine-tuning or does not exist.")
             self._limits.check_job(tx, scope)
             stored = jobs.add(tx, scope, job, [wording.created(job)])
+            if self._watchers is not None:
+                self._watchers.begin(tx, scope, stored)
             if also is not None:
                 also(tx, stored)
             failpoint("jobs.create")
@@ -108,10 +126,8 @@ class Jobs:
             usable_files(tx, scope, request)
             tuned = models.find(tx, scope, request.model)
         base = self._base(request.model, tuned)
-        if request.integrations:
-            raise NotAvailable(
-                "Weights & Biases is not available in this release: leave 'integrations' out.", param="integrations"
-            )
+        if self._watchers is not None:
+            self._watchers.check(scope, request.integrations)
         return self._new(scope, request, base, tuned), tuned
 
     def _base(self, model: str, tuned: TunedModel | None) -> Base:

@@ -87,3 +87,10 @@ def page(
         query = query.where(events.c.seq < cursor)
     rows = tx.every(query.order_by(events.c.seq.desc()).limit(limit + 1))
     return [_event(row) for row in rows[:limit]], len(rows) > limit
+
+
+def steps(tx: Transaction, scope: Scope, job_id: str, *, after: int, limit: int) -> list[Event]:
+    """Return a job's metrics events past the one that is numbered `after`, in order."""
+    query = _ROWS.where(owned(events, scope), events.c.job_id == job_id, events.c.seq > after)
+    rows = tx.every(query.where(events.c.type == "metrics").order_by(events.c.seq).limit(limit))
+    return [_event(row) for row in rows]

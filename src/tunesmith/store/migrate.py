@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: The newest migration.
-HEAD: Final = "0018"
+HEAD: Final = "0019"
 
 
 class NewerDatabase(Exception):

@@ -10,9 +10,11 @@ from tunesmith.store.tables import jobs
 
 
 def owned(table: Table, scope: Scope) -> ColumnElement[bool]:
-    """Return the condition that a row is the scope's."""
+    """Return the condition that a row is the scope's: its project's, or its organisation's where it is of all projects."""
     if isinstance(scope, Everywhere):
         return true()
+    if "project_id" not in table.c:
+        return table.c.organization_id == scope.organization_id
     return table.c.project_id == scope.project_id
 
 

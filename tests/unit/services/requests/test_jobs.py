@@ -7,7 +7,6 @@ import pytest
 from tunesmith.core.errors import (
     InvalidRequest,
     JobNotFound,
-    NotAvailable,
     StateConflict,
 )
 from tunesmith.domain.ports import Handle
@@ -89,12 +88,6 @@ def test_rewards_need_a_validation_file(rig: Any) -> None:
     assert (raised.value.error_param, raised.value.error_code) == ("validation_file", "missing_required_parameter")
     with pytest.raises(InvalidRequest, match="invalid training_file: file-none"):
         rig.job(method="reinforcement", training_file="file-none")
-
-
-def test_an_integration_comes_later_and_says_so(rig: Any) -> None:
-    with pytest.raises(NotAvailable, match="not available in this release") as raised:
-        rig.job(integrations=[{}])
-    assert raised.value.error_param == "integrations"
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in TERMINAL])
