@@ -1,10 +1,10 @@
-"""A server of Weights & Biases as far as its package asks: the account, runs with their state and history, artifacts."""
+"""A server of Weights & Biases as far as its package asks: the account, runs with their state and history."""
 
 import gzip
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,7 +30,6 @@ class Wandb(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.runs: dict[str, KnownRun] = {}
-        self.artifacts: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -119,6 +118,10 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a process that was ended
+            super().handle()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

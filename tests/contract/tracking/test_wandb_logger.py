@@ -6,6 +6,7 @@ Kept offline, the package itself refuses to name the training files that a run u
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def test_sync_logs_the_steps_and_the_summary_of_a_job(make_house: Any, tmp_path:
     env = {**os.environ, "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true", "HOME": str(tmp_path)}
     env |= {"WANDB_ERROR_REPORTING": "false", "WANDB_API_KEY": "w" * 40, "WANDB_BASE_URL": far.url}
     command = [sys.executable, "-c", SYNC, house.served.base_url, job]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    with tempfile.TemporaryDirectory() as scratch:  # the package leaves a socket where it is
+        env["TMPDIR"] = scratch
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert "successfully" in done.stdout
     found = run_file(next(tmp_path.glob(f"wandb/offline-run-*-{job}/run-{job}.wandb")))
