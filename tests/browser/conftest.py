@@ -87,7 +87,7 @@ class Browser:
             self.driver.save_screenshot(str(Path(ARTEFACTS) / f"{name}.png"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Chromium."""
     chromium, steering = shutil.which("chromium"), shutil.which("chromedriver")
@@ -108,7 +108,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     made.quit()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(furnished: Path, driver: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that has run a long job; `driver` is asked for first, since without a browser none of this is needed."""
     folder = tmp_path_factory.mktemp("seen") / "data"
