@@ -69,7 +69,7 @@ bench: $(STAMP) ## Measure the figures of benchmarks/README.md on this machine
 soak: $(STAMP) ## Run the long versions of the life-cycle tests for ten minutes
 	@end=$$((SECONDS + 600)); first=$$(date +%s)0000; while [ $$SECONDS -lt $$end ]; do \
 		PYTHONPATH=tests $(BIN)/python -m simulation $$first 20000; first=$$((first + 20000)); \
-		TUNESMITH_TEST_PROFILE=soak TUNESMITH_TEST_NEMESIS_S=120 TUNESMITH_TEST_N_REQUESTS=1000 TUNESMITH_TEST_SEED=$$first $(BIN)/pytest -x tests/store/test_lives.py tests/flow tests/store; done
+		TUNESMITH_TEST_PROFILE=soak TUNESMITH_TEST_NEMESIS_S=120 TUNESMITH_TEST_N_REQUESTS=1000 TUNESMITH_TEST_SEED=$$first $(BIN)/pytest -x tests/store/test_lives.py tests/flow tests/store tests/contract/test_webhooks.py; done
 
 docs: $(STAMP) ## Check that every link and every code block of the docs is true
 	@$(BIN)/pytest tests/house/test_docs.py

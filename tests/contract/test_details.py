@@ -48,11 +48,12 @@ def test_what_was_asked_and_what_came_of_it(fresh: Any, job: str):
 
 
 def test_metrics_by_step_with_the_columns_that_have_values(fresh: Any, job: str):
+    measure(fresh, job, 0, valid_loss=4.0)
     measure(fresh, job, 1, train_loss=2.0)
     measure(fresh, job, 2, train_loss=1.0, valid_loss=3.0)
     told = get(fresh, job, "/metrics").json()
     assert told["columns"] == ["step", "train_loss", "valid_loss"]
-    assert told["rows"] == [[1, 2.0, None], [2, 1.0, 3.0]]
+    assert told["rows"] == [[0, None, 4.0], [1, 2.0, None], [2, 1.0, 3.0]]
     assert get(fresh, job, "/metrics", after=1).json()["rows"] == [[2, 1.0, 3.0]]
     assert get(fresh, job, "/metrics", after=2).json()["rows"] == []
 

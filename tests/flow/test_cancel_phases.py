@@ -5,6 +5,7 @@ import time
 import openai
 import pytest
 
+from laws.thorough import THOROUGH
 from tunesmith.methods.method import METHODS
 from tunesmith.supervisor import tree
 
@@ -30,6 +31,12 @@ SAMPLED = {
     "sampling": "sampler.step=sleep:600@12",
     "evaluation": "sampler.step=sleep:600@91",
 }
+#: Every phase is gone through each time, by one of its methods; by all of them in `make soak`.
+EACH_TIME = {
+    "supervised": {"inside a step", "evaluation"},
+    "dpo": {"checkpoint save", "tokenising"},
+    "reinforcement": {"after a checkpoint", *SAMPLED},
+}
 #: Checkpoints that were complete before the cancel, where there were any.
 COMPLETE = {"after a checkpoint": [10], "publish": [10]}
 
@@ -51,6 +58,7 @@ def cases():
         pytest.param(method, phase, point, id=f"{phase}-{method}")
         for method in METHODS
         for phase, point in (PHASES | (SAMPLED if method == "reinforcement" else READ)).items()
+        if THOROUGH or phase in EACH_TIME[method]
     ]
 
 

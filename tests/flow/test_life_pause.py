@@ -7,6 +7,7 @@ import time
 import openai
 import pytest
 
+from laws.thorough import some
 from tunesmith.methods.method import METHODS
 from tunesmith.supervisor import tree
 
@@ -57,7 +58,7 @@ def paused(server, job):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some(list(METHODS), ["supervised", "reinforcement"]))
 def test_a_job_paused_at_random_points_and_over_restarts_ends_as_an_undisturbed_one(make_server, eventually, method):
     server = make_server(failpoints="train.step=sleep:0.25")
     file = server.upload(method=method)

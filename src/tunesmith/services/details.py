@@ -44,7 +44,7 @@ class Details:
                 raise JobNotFound(job_id)
             return job, metrics.last_step(tx, scope, job_id)
 
-    def curves(self, scope: Project, job_id: str, *, after: int = 0, points: int = N_POINTS) -> Curves:
+    def curves(self, scope: Project, job_id: str, *, after: int | None = None, points: int = N_POINTS) -> Curves:
         """Return the metrics of the steps after `after`, thinned out to about `points` of them.
 
         Raises:

@@ -19,9 +19,11 @@ def add(tx: Transaction, scope: Scope, job_id: str, step: int, data: dict[str, A
     tx.execute(insert(metrics).values(job_id=job_id, step=step, project_id=owner, data=data))
 
 
-def all(tx: Transaction, scope: Scope, job_id: str, *, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
-    """Return the metrics of every step after `after`, in order."""
-    mine = (owned(metrics, scope), metrics.c.job_id == job_id, metrics.c.step > after)
+def all(tx: Transaction, scope: Scope, job_id: str, *, after: int | None = None) -> list[tuple[int, dict[str, Any]]]:
+    """Return the metrics of every step, or of those after `after`, in order; before the first it is step 0."""
+    mine = [owned(metrics, scope), metrics.c.job_id == job_id]
+    if after is not None:
+        mine.append(metrics.c.step > after)
     return [
         (row.step, row.data)
         for row in tx.execute(select(metrics.c.step, metrics.c.data).where(*mine).order_by(metrics.c.step))

@@ -48,7 +48,9 @@ class _Playground:
         with ui.expansion("Settings", icon="tune").classes("w-full"), ui.row().classes("gap-4 items-center"):
             self._system = ui.textarea("System message").props("outlined dense autogrow").classes("w-96")
             self._temperature = ui.number("Temperature", value=0.0, min=0, max=2, step=0.1).props("outlined dense")
-            self._n_tokens = ui.number("Most tokens", value=256, min=1, step=1).props("outlined dense")
+            self._n_tokens = ui.number("Most tokens", min=1, precision=0, placeholder="as many as it likes").props(
+                "outlined dense"
+            )
         self._talk = ui.column().classes("w-full gap-3").props('role=log aria-live="polite"')
         with ui.row().classes("w-full items-end gap-2 no-wrap"):
             self._text = ui.textarea("Message").props("outlined dense autogrow").classes("flex-1")
@@ -96,9 +98,10 @@ class _Playground:
             "models": [select.value for select in self._chosen],
             "messages": [*system, *self._messages],
             "temperature": self._temperature.value,
-            "max_completion_tokens": int(self._n_tokens.value or 256),
             "stream": True,
         }
+        if self._n_tokens.value:
+            body["max_completion_tokens"] = int(self._n_tokens.value)
         whole = ["", ""]
         async for chunk in self._api.stream("/tunesmith/v1/compare", body):
             index = chunk["index"]
