@@ -25,7 +25,7 @@ from tunesmith.supervisor import tree
 
 pytestmark = pytest.mark.slow
 
-LENGTH_S = float(os.environ.get("TUNESMITH_TEST_NEMESIS_S", "20"))
+LENGTH_S = float(os.environ.get("TUNESMITH_TEST_NEMESIS_S", "12"))
 SEED = int(os.environ.get("TUNESMITH_TEST_SEED", "1"))
 N_EPOCHS = 2
 N_STEPS = 20
