@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import structlog
 from jsonschema import Draft202012Validator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -46,6 +48,15 @@ class Served:
     @property
     def root(self) -> str:
         return self.base_url.removesuffix("/v1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_servers_log_is_not_what_a_command_prints() -> Iterator[None]:
+    """Keep the log of servers in this process off standard output: what a command prints beside them is read."""
+    with Path(os.devnull).open("w") as nowhere:
+        structlog.configure(logger_factory=structlog.WriteLoggerFactory(nowhere))
+        yield
+        structlog.reset_defaults()
 
 
 @contextmanager
