@@ -64,11 +64,24 @@ class Browser:
             lambda: next((each for each in self.driver.find_elements("xpath", xpath) if each.is_displayed()), None), xpath
         )
 
+    def click(self, xpath: str) -> None:
+        """Click on what is there, again if the page was just drawing it, or something before it is just leaving."""
+        from selenium.common.exceptions import ElementClickInterceptedException
+
+        def clicked() -> bool:
+            try:
+                self.find(xpath).click()
+            except ElementClickInterceptedException:
+                return False
+            return True
+
+        self.until(clicked, f"{xpath} is clicked")
+
     def press(self, words: str) -> None:
-        self.find(f"//button[.//*[normalize-space(text())='{words}'] or @aria-label='{words}']").click()
+        self.click(f"//button[.//*[normalize-space(text())='{words}'] or @aria-label='{words}']")
 
     def tab(self, words: str) -> None:
-        self.find(f"//*[@role='tab'][contains(., '{words}')]").click()
+        self.click(f"//*[@role='tab'][contains(., '{words}')]")
 
     def field(self, label: str) -> Any:
         return self.find(f"//*[@aria-label='{label}' and (self::input or self::textarea)]")
@@ -79,7 +92,7 @@ class Browser:
     def choose(self, label: str, words: str) -> None:
         """Choose what begins with `words` from the list of a field."""
         self.field(label).click()
-        self.find(f"//*[@role='option'][contains(., '{words}')]").click()
+        self.click(f"//*[@role='option'][contains(., '{words}')]")
 
     def picture(self, name: str) -> None:
         if ARTEFACTS:
@@ -97,9 +110,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
+    # Containers often give 64 MB of shared memory, with which a page of many points hangs.
+    small = "--disable-dev-shm-usage "
     quiet = "--disable-background-networking --disable-component-update --disable-sync --disable-quic --no-first-run"
     profile = tempfile.mkdtemp(dir=tmp_path_factory.mktemp("chromium"))
-    for flag in ("--headless=new --no-sandbox --disable-gpu --window-size=1300,1000 " + quiet).split():
+    for flag in ("--headless=new --no-sandbox --disable-gpu --window-size=1300,1000 " + small + quiet).split():
         options.add_argument(flag)
     options.add_argument(f"--user-data-dir={profile}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -77,7 +77,7 @@ def test_from_a_file_to_an_answer(browser, server, tmp_path: Path):
     browser.sees("learning_rate_multiplier")
     browser.sees("auto")
     browser.picture("job")
-    browser.find("//a[normalize-space(.)='Try it']").click()
+    browser.click("//a[normalize-space(.)='Try it']")
     browser.sees("Playground")
     browser.write("Message", "number 3")
     browser.press("Send")
@@ -101,7 +101,7 @@ def test_a_job_is_cancelled_once_one_is_sure(browser, server):
     browser.sees("ends at once and for good")
     browser.press("Leave it")
     browser.press("Cancel")
-    browser.find("//*[@role='dialog']//button[contains(., 'Cancel')]").click()
+    browser.click("//*[@role='dialog']//button[contains(., 'Cancel')]")
     browser.until(lambda: server.status(job) == "cancelled", "the job is cancelled")
     browser.sees("cancelled")
 
@@ -121,8 +121,8 @@ def test_files_are_looked_into_and_deleted(browser, server):
     browser.open(f"/files?open={file}")
     browser.sees("it is 4")
     browser.press("Close")
-    browser.find(f"//*[contains(., '{file}')]/ancestor::*[contains(@class, 'row')][1]//button[@aria-label='Delete']").click()
-    browser.find("//*[@role='dialog']//button[contains(., 'Delete')]").click()
+    browser.click(f"//*[contains(., '{file}')]/ancestor::*[contains(@class, 'row')][1]//button[@aria-label='Delete']")
+    browser.click("//*[@role='dialog']//button[contains(., 'Delete')]")
     browser.until(lambda: file not in browser.text, "the file is gone")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog.testing
 from typer.testing import CliRunner
 
 from tunesmith.cli.main import app
@@ -271,13 +272,14 @@ def test_only_what_is_wanted_is_made(place):
 
 
 @pytest.mark.parametrize("broken", [{"python": "/nowhere/python"}, {"environment": {"PYTHONHOME": "/nowhere"}}])
-def test_where_no_spare_can_be_made_attempts_start_cold(place, capfd, broken):
+def test_where_no_spare_can_be_made_attempts_start_cold(place, broken):
     here = place(**broken)
-    here.spares.start()
-    eventually(lambda: here.spares._n_failures >= 2, "two that failed")
-    here.spares.close()  # before its log is taken from it
+    with structlog.testing.capture_logs() as log:
+        here.spares.start()
+        eventually(lambda: here.spares._n_failures >= 2, "two that failed")
+        here.spares.close()  # before its log is taken from it
     assert here.spares.list() == [] or not here.spares.list()[0].ready
-    assert "spare.lost" in "".join(capfd.readouterr())
+    assert "spare.lost" in [line["event"] for line in log]
 
 
 #: A server that makes a spare, says so, and waits to be killed.

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from nicegui import events, ui
 from nicegui.elements.upload_files import FileUpload
 
-from tunesmith.dashboard.api import Api, Refused, path_of
+from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
 from tunesmith.dashboard.house import House, every, heading, sure, tell, verbatim
 from tunesmith.dashboard.rows import Row, first_rows, said
 from tunesmith.dashboard.shapes import size, when
@@ -60,11 +60,11 @@ class _Files:
             await self._open(opened)
 
     async def _uploaded(self, file: dict[str, Any]) -> None:
-        await self._look()
+        await self._look(fresh_s=0)
         await self._open(file["id"])
 
-    async def _look(self) -> None:
-        answer = await self._api.get("/v1/files?" + urlencode({"limit": 200, "order": "desc"}))
+    async def _look(self, fresh_s: float = FRESH_S) -> None:
+        answer = await self._api.get("/v1/files?" + urlencode({"limit": 200, "order": "desc"}), fresh_s)
         if answer is self._seen:
             return
         self._seen = answer
@@ -107,6 +107,7 @@ class _Files:
             return
         try:
             await self._api.call("DELETE", path_of("v1", "files", file_id))
+            await self._look(fresh_s=0)
         except Refused as error:
             tell(error)
 

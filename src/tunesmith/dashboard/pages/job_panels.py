@@ -1,6 +1,7 @@
 """The panels of a job's page: curves, events, checkpoints, sampled answers with their grades, answers before and after."""
 
 import json
+import time
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -42,8 +43,10 @@ class Panel:
 
     @property
     def fresh_s(self) -> float:
-        """How old an answer may be: what is finished does not change."""
-        return DRAW_S if self.job["status"] in UNFINISHED else 30.0
+        """How old an answer may be: what is finished does not change; an answer from before the end may lack the last."""
+        if self.job["status"] in UNFINISHED or not self.job["finished_at"]:
+            return DRAW_S
+        return min(max(time.time() - self.job["finished_at"] - 1, 0.5), 30.0)
 
     def ours(self, *parts: str) -> str:
         """Return a path of this server's own API below the job's."""
@@ -243,15 +246,17 @@ class Answers(Panel):
 
     def draw(self) -> None:
         """Draw the panel, empty."""
+        self._complete = False
         self._list = ui.column().classes("w-full gap-3")
 
     async def look(self, job: dict[str, Any]) -> None:
         """Show what is new."""
         self.job = job
-        answer = await self.api.get(self.ours("comparison"), self.fresh_s)
+        answer = await self.api.get(self.ours("comparison"), self.fresh_s if self._complete else DRAW_S)
         if answer is self.seen:
             return
         self.seen = answer
+        self._complete = bool(answer["rows"])
         self._list.clear()
         with self._list:
             if not answer["rows"]:
