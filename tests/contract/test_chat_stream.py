@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from tokenizers import Tokenizer
 
 from scripted import MODEL, Script, scripted
+from tiny import base_of, build
+from tunesmith.domain.scope import Everywhere
+from tunesmith.store import models
 
 SAID: list[Any] = [{"role": "user", "content": "What is the weather?"}]
 FUNCTION = {"name": "weather", "description": "Look outside.", "parameters": {"type": "object", "properties": {}}}
@@ -39,6 +44,15 @@ def calls(message: Any) -> list[tuple[str, Any]]:
     return [(call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls]
 
 
+#: As Llama 3's template has it: a call is the whole answer, one JSON object.
+UNMARKED = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}"
+    '{"name": "{{ call.function.name }}", "parameters": {{ call.function.arguments | tojson }}}'
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 EXPECTED = [("weather", {"city": "Ulm"}), ("weather", {"city": "Köln"})]
 
 
@@ -92,6 +106,29 @@ def test_tool_calls_are_streamed_by_index(client: openai.OpenAI, said: Script, c
         assert len(others) > 1
         assert json.loads("".join(part.function.arguments for part in others)) == arguments
     assert reasons == [None] * (len(reasons) - 1) + ["tool_calls"]
+
+
+def test_a_call_without_a_mark_is_a_call_where_the_template_has_none(
+    served: Any, client: openai.OpenAI, said: Script, tmp_path: Path
+) -> None:
+    build(tmp_path, template=UNMARKED, n_context=2048)
+    with served.composed.db.begin() as tx:
+        models.add_base(tx, Everywhere("the test lays out a base"), base_of(tmp_path, "unmarked", n_context=2048))
+    letters = Script(Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
+    letters.texts = ['{"name": "weather", "parameters": {"city": "Ulm"}}']
+    served.composed.services.chat.inference = letters
+    try:
+        whole = ask(client, model="unmarked", tools=TOOLS).choices[0]
+        chunks = list(ask(client, model="unmarked", tools=TOOLS, stream=True))
+        other = [{"type": "function", "function": {**FUNCTION, "name": "other"}}]
+        text = ask(client, model="unmarked", tools=other).choices[0]
+    finally:
+        served.composed.services.chat.inference = said
+    assert (whole.finish_reason, whole.message.content, calls(whole.message)) == ("tool_calls", None, EXPECTED[:1])
+    parts = [call.function for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert (parts[0].name, json.loads("".join(part.arguments for part in parts))) == EXPECTED[0]
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    assert (text.finish_reason, text.message.content) == ("stop", letters.texts[0]), "nobody offered that function"
 
 
 def test_a_function_that_is_called_by_itself_ends_the_answer(client: openai.OpenAI, said: Script) -> None:
