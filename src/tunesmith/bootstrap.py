@@ -115,6 +115,7 @@ class Composed:
     def start(self) -> None:
         """Begin to work, once the channel's socket listens."""
         self.services.bases.start()
+        self.services.webhooks.seal()
         self.drain.undo()
         self.spares.start()  # before the scheduler: no spare of a killed server may still take a task
         self.scheduler.start()
@@ -207,7 +208,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     settings = settings.model_copy(update={"data_dir": folder.path})
     db = _database(folder, settings, clock, ids)
     identity = _identity(db, folder, settings, clock, ids)
-    trackers = TrackerProcesses(folder.path, settings)
+    trackers, secrets = TrackerProcesses(folder.path, settings), Secrets(folder.path)
     blobs = LocalBlobs(folder.path / "blobs", ids=ids)
     for prefix in ("files", "uploads"):
         blobs.clear_unfinished(prefix)
@@ -241,7 +242,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     embedders = ResidentEmbedders(folder.run, settings=settings, clock=clock)
     own = VllmServers(folder.run, settings=settings, clock=clock)
     bases = Bases(db=db, clock=clock, settings=settings, on_removed=_each(inference.unload, embedders.unload, own.unload))
-    integrations = Integrations(db=db, clock=clock, secrets=Secrets(folder.path), trackers=trackers)
+    integrations = Integrations(db=db, clock=clock, secrets=secrets, trackers=trackers)
     jobs = Jobs(
         db=db,
         bases=bases,
@@ -288,7 +289,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         identity=identity,
         organization=Organization(db=db, identity=identity, clock=clock, ids=ids),
         files=files,
-        webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender),
+        webhooks=Webhooks(db=db, clock=clock, ids=ids, sender=sender, secrets=secrets),
         integrations=integrations,
         uploads=Uploads(db=db, blobs=blobs, clock=clock, ids=ids, settings=settings, files=files),
         jobs=jobs,
@@ -322,7 +323,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         figures=Figures(db, folder.path, bases, inference, sight, clock),
         backups=Backups(db=db, folder=folder.path, clock=clock, ids=ids, version=version("tunesmith")),
     )
-    deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, sight=sight)
+    deliveries = Deliveries(db=db, clock=clock, ids=ids, sender=sender, secrets=secrets, sight=sight)
     deliveries.on_told = Tracing(db, traces).told
     return Composed(
         settings,

@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from laws.thorough import THOROUGH
+from tunesmith.core.secrets import Secrets
 from tunesmith.domain.scope import Project
 from tunesmith.domain.webhook import EVENT_TYPES
 from tunesmith.notify.webhooks import GuardedWebhooks
@@ -92,8 +93,9 @@ def delivering(served: Any, sender: GuardedWebhooks, **more: Any) -> Iterator[De
     composed = served.composed
     settings = {"every_s": 0.01, "first_pause_s": 0.02, "chance": random.Random(1), **more}
     deliveries = Deliveries(
-        db=composed.db, clock=composed.services.clock, ids=composed.services.ids, sender=sender, **settings
-    )
+        db=composed.db, clock=composed.services.clock, ids=composed.services.ids, sender=sender,
+        secrets=Secrets(composed.folder.path), **settings,
+    )  # fmt: skip
     deliveries.start()
     try:
         yield deliveries

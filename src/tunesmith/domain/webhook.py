@@ -24,6 +24,7 @@ class Endpoint:
     name: str
     url: str
     event_types: list[str]
+    #: Sealed where the store has it, as is the one before.
     secret: str
     #: The secret before, which signs too until then.
     old_secret: str | None = None

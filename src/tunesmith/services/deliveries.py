@@ -12,10 +12,11 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.errors import ApiError
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.ids import Ids
+from tunesmith.core.secrets import Secrets
 from tunesmith.domain.scope import Everywhere
 from tunesmith.domain.sight import UNSEEN, WEBHOOKS, Sight
 from tunesmith.domain.webhook import Delivery, DeliveryFailed, Endpoint, WebhookSender
-from tunesmith.services.webhooks import signed
+from tunesmith.services.webhooks import opened, signed
 from tunesmith.store import outbox, webhooks
 from tunesmith.store.session import Database
 
@@ -37,13 +38,14 @@ log = structlog.get_logger()
 class Deliveries:
     """Sends what is due, from `start` to `stop`; what is under way then is tried again by the next server."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of its own
         self,
         *,
         db: Database,
         clock: Clock,
         ids: Ids,
         sender: WebhookSender,
+        secrets: Secrets,
         chance: random.Random | None = None,
         every_s: float = EVERY_S,
         first_pause_s: float = FIRST_PAUSE_S,
@@ -53,6 +55,7 @@ class Deliveries:
         self._clock = clock
         self._ids = ids
         self._sender = sender
+        self._secrets = secrets
         self._chance = chance if chance is not None else random.SystemRandom()
         self._every_s = every_s
         self._first_pause_s = first_pause_s
@@ -156,7 +159,8 @@ class Deliveries:
 
     def _endpoint(self, endpoint_id: str) -> Endpoint | None:
         with self._db.read() as tx:
-            return webhooks.get_endpoint(tx, _EVERYWHERE, endpoint_id)
+            found = webhooks.get_endpoint(tx, _EVERYWHERE, endpoint_id)
+        return None if found is None else opened(self._secrets, found)
 
     def _note(self, delivery: Delivery, status: int | None, reason: str | None) -> None:
         """Write down how a try went, and when there is another one."""

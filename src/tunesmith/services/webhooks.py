@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from tunesmith.core.clock import Clock
 from tunesmith.core.errors import InvalidRequest, NotFound
 from tunesmith.core.ids import Ids
+from tunesmith.core.secrets import FILE, SecretLost, Secrets
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.webhook import EVENT_TYPES, Delivery, DeliveryFailed, Endpoint, WebhookSender, signature
 from tunesmith.store import webhooks
@@ -43,13 +45,27 @@ class DeliveryNotFound(NotFound):
 
 
 class Webhooks:
-    """The webhook endpoints of every project."""
+    """The webhook endpoints of every project; the store has their secrets sealed, whoever asks here gets them opened."""
 
-    def __init__(self, *, db: Database, clock: Clock, ids: Ids, sender: WebhookSender) -> None:
+    def __init__(self, *, db: Database, clock: Clock, ids: Ids, sender: WebhookSender, secrets: Secrets) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._sender = sender
+        self._secrets = secrets
+
+    def seal(self) -> int:
+        """Seal the secrets that an older release kept in clear; return of how many endpoints."""
+        with self._db.read() as tx:
+            if not webhooks.unsealed(tx, _EVERYWHERE):
+                return 0
+        with self._db.begin() as tx:
+            found = webhooks.unsealed(tx, _EVERYWHERE)
+            for each in map(self._opened, found):  # one of the two may be sealed
+                old = None if each.old_secret is None else self._secrets.seal(each.old_secret)
+                webhooks.change_endpoint(tx, _EVERYWHERE, each.id, secret=self._secrets.seal(each.secret), old_secret=old)
+        log.info("webhook.secrets_sealed", endpoints=len(found))
+        return len(found)
 
     def create(self, scope: Project, *, name: str, url: str, event_types: Sequence[str]) -> Endpoint:
         """Make an endpoint, with a secret of its own.
@@ -71,7 +87,7 @@ class Webhooks:
         with self._db.begin() as tx:
             if webhooks.count_endpoints(tx, scope) >= N_MAX_ENDPOINTS:
                 raise InvalidRequest(f"A project has at most {N_MAX_ENDPOINTS} webhook endpoints: delete one first.")
-            webhooks.add_endpoint(tx, scope, endpoint)
+            webhooks.add_endpoint(tx, scope, replace(endpoint, secret=self._secrets.seal(endpoint.secret)))
         log.info("webhook.endpoint_created", endpoint=endpoint.id)
         return endpoint
 
@@ -82,7 +98,7 @@ class Webhooks:
             EndpointNotFound: the project has no such endpoint.
         """
         with self._db.read() as tx:
-            return _found(webhooks.get_endpoint(tx, scope, endpoint_id), endpoint_id)
+            return self._opened(_found(webhooks.get_endpoint(tx, scope, endpoint_id), endpoint_id))
 
     def page(self, scope: Project, *, after: str | None, limit: int) -> tuple[list[Endpoint], bool]:
         """Return endpoints, newest first, and whether there are more.
@@ -91,7 +107,8 @@ class Webhooks:
             InvalidRequest: `after` names no endpoint.
         """
         with self._db.read() as tx:
-            return webhooks.endpoints_page(tx, scope, after=after, limit=limit)
+            found, has_more = webhooks.endpoints_page(tx, scope, after=after, limit=limit)
+        return [self._opened(each) for each in found], has_more
 
     def update(
         self, scope: Project, endpoint_id: str, *, name: str | None, url: str | None, event_types: Sequence[str] | None
@@ -112,10 +129,10 @@ class Webhooks:
             known = _found(webhooks.get_endpoint(tx, scope, endpoint_id), endpoint_id)
             changes = {field: value for field, value in changes.items() if getattr(known, field) != value}
             if not changes and known.disabled_reason is None:
-                return known
+                return self._opened(known)
             at = self._clock.now()
             changed = webhooks.change_endpoint(tx, scope, known.id, **changes, disabled_reason=None, updated_at=at)
-            return _found(changed, endpoint_id)
+            return self._opened(_found(changed, endpoint_id))
 
     def delete(self, scope: Project, endpoint_id: str) -> None:
         """Delete an endpoint, with what was and what is to be sent to it.
@@ -141,13 +158,13 @@ class Webhooks:
                 tx,
                 scope,
                 endpoint_id,
-                secret=self._ids.webhook_secret(),
+                secret=self._secrets.seal(self._ids.webhook_secret()),
                 old_secret=known.secret if keep_old else None,
                 old_secret_until=now + OVERLAP_S if keep_old else None,
                 updated_at=now,
             )
         log.info("webhook.secret_rotated", endpoint=endpoint_id)
-        return _found(changed, endpoint_id)
+        return self._opened(_found(changed, endpoint_id))
 
     async def test(self, endpoint: Endpoint, event_type: str) -> int:
         """Send a sample event at once and return the status of the answer; it is not kept and not sent again.
@@ -204,6 +221,9 @@ class Webhooks:
         with self._db.begin() as tx:
             return webhooks.sweep(tx, _EVERYWHERE, before=self._clock.now() - LOG_S, limit=N_SWEPT)
 
+    def _opened(self, endpoint: Endpoint) -> Endpoint:
+        return opened(self._secrets, endpoint)
+
     def _vetted_url(self, url: str) -> str:
         try:
             self._sender.check(url)
@@ -212,8 +232,30 @@ class Webhooks:
         return url
 
 
+def opened(secrets: Secrets, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint as it signs; with an empty secret where the key that sealed it is lost."""
+    old = None if endpoint.old_secret is None else _open(secrets, endpoint.old_secret) or None
+    return replace(endpoint, secret=_open(secrets, endpoint.secret), old_secret=old)
+
+
+def _open(secrets: Secrets, stored: str) -> str:
+    try:
+        return secrets.open(stored)
+    except SecretLost:
+        return ""
+
+
 def signed(endpoint: Endpoint, delivery: Delivery, now: float) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of a try at this time."""
+    """Return body and headers of a try at this time.
+
+    Raises:
+        DeliveryFailed: the endpoint has no secret that can be opened.
+    """
+    if not endpoint.secret:
+        raise DeliveryFailed(
+            f"the endpoint's secret was sealed by another key than {FILE} of the data folder holds: bring that file back, "
+            "or give the endpoint a new secret"
+        )
     body = json.dumps(delivery.event(), separators=(",", ":")).encode()
     timestamp = int(now)
     return body, {

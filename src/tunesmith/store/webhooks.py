@@ -4,8 +4,9 @@ from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
+from tunesmith.core.secrets import SEALED
 from tunesmith.domain.scope import Scope
 from tunesmith.domain.webhook import Delivery, Endpoint
 from tunesmith.store.scoping import owned, past
@@ -31,6 +32,12 @@ def get_endpoint(tx: Transaction, scope: Scope, endpoint_id: str) -> Endpoint | 
     """Return an endpoint, or None."""
     row = tx.one(select(*_COLUMNS).where(owned(endpoints, scope), endpoints.c.id == endpoint_id))
     return None if row is None else Endpoint(**row)
+
+
+def unsealed(tx: Transaction, scope: Scope) -> list[Endpoint]:
+    """Return the endpoints that have a secret in clear."""
+    clear = [column.not_like(f"{SEALED}%") for column in (endpoints.c.secret, endpoints.c.old_secret)]
+    return [Endpoint(**row) for row in tx.every(select(*_COLUMNS).where(owned(endpoints, scope), or_(*clear)))]
 
 
 def count_endpoints(tx: Transaction, scope: Scope) -> int:
