@@ -51,6 +51,23 @@ def test_what_has_another_name_in_the_guides_is_echoed_as_the_schema_has_it(clie
     assert client.fine_tuning.alpha.graders.validate(grader=listed).to_dict(warnings=False) == {"grader": BOTH}
 
 
+def test_what_templates_become_is_told_of_nested_graders_too(http: httpx2.Client) -> None:
+    odd = {**SAME, "input": "{{ sample.output_json.n[1] }}", "reference": "{{ item.deep }}: {{item.none}}"}
+    asked = {"grader": {**BOTH, "graders": {"same": odd, "near": NEAR}}, "model_sample": '{"n": [1, true]}'}
+    answer = http.post("/tunesmith/v1/graders/templates", json={**asked, "item": {"answer": "x", "deep": {"a": 1.0}}})
+    assert answer.status_code == 200, answer.text
+    told = {each["field"]: [(value["path"], value["text"]) for value in each["values"]] for each in answer.json()["data"]}
+    assert told == {
+        "graders.same.input": [("sample.output_json.n[1]", "true")],
+        "graders.same.reference": [("item.deep", '{"a": 1.0}'), ("item.none", None)],
+        "graders.near.input": [("sample.output_text", '{"n": [1, true]}')],
+        "graders.near.reference": [("item.answer", "x")],
+    }
+    lost = answer.json()["data"][1]["values"][1]["error"]
+    assert lost == "{{ item.none }}: there is no item.none"
+    assert http.post("/tunesmith/v1/graders/templates", json={**asked, "more": 1}).json()["error"]["param"] == "more"
+
+
 def test_a_grade_conforms(client: openai.OpenAI, conforms: Callable[..., None]) -> None:
     for sample, reward in (("the cat sat", 1.0), ("a dog", 0.0)):
         answer = run(client, SAME, sample, ITEM)

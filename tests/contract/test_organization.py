@@ -196,3 +196,31 @@ def test_the_admin_key_of_the_environment_is_one_as_long_as_it_stands_there(tmp_
     assert made == "first admin key"
     assert (tmp_path / "data" / "admin-key").exists()
     assert roles() == roles()
+
+
+def test_who_asks_is_told(keyed: Any, secret: str, admin: openai.OpenAI) -> None:
+    def me(key: str, **headers: str) -> dict[str, Any]:
+        sent = {"authorization": f"Bearer {key}", **headers}
+        answer = httpx2.get(f"{keyed.root}/tunesmith/v1/me", headers=sent, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        assert key not in answer.text
+        return answer.json()
+
+    organization = keyed.composed.services.organization
+    made = organization.create_project("Vision")
+    key, text = organization.create_key(made.id, "screen", role="reader", expires_at=2**40)
+    reader = me(text)
+    assert reader == {
+        "object": "tunesmith.me",
+        "role": "reader",
+        "organization": {"id": "org-default", "name": "tunesmith"},
+        "project": {"id": made.id, "name": "Vision"},
+        "key": {
+            "id": key.id, "name": "screen", "redacted_value": key.hint, "created_at": int(key.created_at),
+            "expires_at": 2**40,
+        },
+        "may": {"look": True, "change": False, "administer": False},
+    }  # fmt: skip
+    assert me(organization.create_key(made.id, "x", role="member")[1])["may"]["change"]
+    own = me(secret, **{"openai-project": made.id})
+    assert (own["role"], own["project"]["id"], own["may"]["administer"]) == ("admin", made.id, True)

@@ -26,6 +26,7 @@ from tunesmith.api import (
     input_tokens,
     integrations,
     jobs,
+    me,
     model_limits,
     models,
     not_available,
@@ -96,6 +97,7 @@ def create_routes(services: Services) -> FastAPI:
         backup,
         organization,
         project_keys,
+        me,
         integrations,
         health,
     ):

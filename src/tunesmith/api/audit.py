@@ -29,6 +29,7 @@ QUESTIONS: Final = frozenset(
         "/v1/embeddings",
         "/v1/fine_tuning/alpha/graders/run",
         "/v1/fine_tuning/alpha/graders/validate",
+        "/tunesmith/v1/graders/templates",
         "/tunesmith/v1/compare",
         "/tunesmith/v1/fine_tuning/preflight",
     }

@@ -10,10 +10,13 @@ from starlette.responses import Response
 
 from tunesmith.api.deps import Caller, Served, answers_only
 from tunesmith.api.wire import WireRequest, ascii_json
-from tunesmith.graders.base import Flag, Grade, Sample, Usage
+from tunesmith.graders.base import Flag, Grade, GradingFailed, Sample, Usage
 from tunesmith.graders.grader import Grader
+from tunesmith.graders.template import Path, values
 
-router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["Fine-tuning"])
+router = APIRouter(tags=["Fine-tuning"])
+
+ALPHA: Final = "/v1/fine_tuning/alpha/graders"
 
 #: Flags of OpenAI's own operation that its answers have; here they are never set.
 ELSEWHERE: Final = ("endpoint_grader_internal_error", "endpoint_grader_server_error", "endpoint_grader_safety_check_error")
@@ -47,19 +50,41 @@ class RunGrader(WireRequest):
         return Sample.of_text(self.model_sample, item)
 
 
-@router.post("/validate", dependencies=[Depends(answers_only)])
+@router.post(f"{ALPHA}/validate", dependencies=[Depends(answers_only)])
 async def validate_grader(body: ValidateGrader, served: Served, caller: Caller) -> Response:
     """Check a grader and echo it, with a name if it had none."""
     await served.grading.check(caller.scope, body.grader)
     return ascii_json({"grader": served.grading.named(body.grader).model_dump(exclude_unset=True)})
 
 
-@router.post("/run")
+@router.post(f"{ALPHA}/run")
 async def run_grader(body: RunGrader, served: Served, caller: Caller) -> Response:
     """Grade one sample. A grader's failure is an answer too: reward 0, and flags that tell why."""
     grader = served.grading.named(body.grader)
     grade = await served.grading.run(caller.scope, grader, body.sample())
     return ascii_json(wire_grade(str(grader.name), grader.type, grade))
+
+
+@router.post("/tunesmith/v1/graders/templates", dependencies=[Depends(answers_only)])
+def fill_templates(body: RunGrader) -> Response:
+    """Tell what every path of a grader's templates becomes for one sample; nothing is graded, no judge is asked."""
+    templates = body.grader.templates()
+    filled = values(templates.values(), body.sample())
+    data = [
+        {
+            "object": "tunesmith.grader_template",
+            "field": field,
+            "template": template,
+            "values": [_wire_value(path, value) for path, value in found],
+        }
+        for (field, template), found in zip(templates.items(), filled, strict=True)
+    ]
+    return ascii_json({"object": "list", "data": data, "has_more": False})
+
+
+def _wire_value(path: Path, value: str | GradingFailed) -> dict[str, str | None]:
+    found = isinstance(value, str)
+    return {"path": str(path), "text": value if found else None, "error": None if found else value.details}
 
 
 def wire_grade(name: str, kind: str, grade: Grade) -> dict[str, Any]:

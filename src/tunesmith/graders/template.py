@@ -150,9 +150,31 @@ def render(template: str, sample: Sample) -> str:
         text = part if isinstance(part, str) else _text(part.find(sample))
         n_left -= len(text)
         if n_left < 0:
-            raise GradingFailed("other_error", f"a template grew longer than {N_MAX_RENDERED} characters")
+            raise _too_long()
         texts.append(text)
     return "".join(texts)
+
+
+def _too_long() -> GradingFailed:
+    return GradingFailed("other_error", f"a template grew longer than {N_MAX_RENDERED} characters")
+
+
+def values(templates: Iterable[str], sample: Sample) -> list[list[tuple[Path, str | GradingFailed]]]:
+    """Return of each template what its paths become, or why one leads nowhere; all texts together may have 8 MiB."""
+    n_left = N_MAX_RENDERED
+    found: list[list[tuple[Path, str | GradingFailed]]] = []
+    for template in templates:
+        found.append([])
+        for path in paths(template):
+            try:
+                text = _text(path.find(sample))
+                n_left -= len(text)
+                if n_left < 0:
+                    raise _too_long()
+                found[-1].append((path, text))
+            except GradingFailed as failure:
+                found[-1].append((path, failure))
+    return found
 
 
 def _text(value: object) -> str:
