@@ -1,6 +1,7 @@
 """What every test stands on: one hypothesis profile, no network, few threads, a PostgreSQL where the machine has one."""
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 
+# What is imported stays: looking through it for garbage again and again takes more time than most tests.
+gc.disable()
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -24,6 +28,13 @@ settings.register_profile(
     "soak", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("TUNESMITH_TEST_PROFILE", "tunesmith"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported and collected out of every later look for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
