@@ -56,7 +56,7 @@ class Watch:
     def leaks(self) -> list[str]:
         """Return what is left over, in words; what nothing but a circle still holds is not."""
         if found := self._found():
-            gc.collect()  # all objects of a session take most of a second to look through: only where that can change something
+            gc.collect()  # takes most of a second in a long session: only where that can change something
             found = self._found()
         return found
 
