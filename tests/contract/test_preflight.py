@@ -146,19 +146,48 @@ def test_a_reinforcement_job_is_graded_on_five_rows(ask: Any, upload: Any) -> No
     assert any("gives 0 to each of 10 answers" in text for text in told["warnings"])
 
 
-def test_what_create_refuses_is_refused_alike(http: httpx2.Client, upload: Any) -> None:
-    file = upload(*map(prompt, range(10)))
-    for body in (
-        {"model": MODEL},
-        {"model": "nobody", "training_file": file},
-        {"model": MODEL, "training_file": "file-none"},
-        {"model": MODEL, "training_file": file, "colour": 1},
-        {"model": MODEL, "training_file": file, "method": rewarded("{{ item.none }}")},
-        {"model": MODEL, "training_file": file, "validation_file": file, "method": rewarded("{{ item.none }}")},
-        {"model": MODEL, "training_file": file, "method": {"type": "dpo"}, "hyperparameters": {"n_epochs": 1}},
-    ):
-        dry, real = http.post(PATH, json=body), http.post("/v1/fine_tuning/jobs", json=body)
-        assert (dry.status_code, dry.json()) == (real.status_code, real.json()) == (400, dry.json())
+WANDB: Any = {"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}
+RUBRIC: Any = {"type": "python", "name": "p", "source": "def grade(", "image_tag": "2025-05-08"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"training_file": None}, 400, "training_file"),
+        ({"model": "nobody"}, 400, None),
+        ({"model": "ft:tunesmith-nano:tunesmith::none0000"}, 400, None),
+        ({"training_file": "file-none"}, 400, "training_file"),
+        ({"validation_file": "file-none"}, 400, "validation_file"),
+        ({"training_file": "batch"}, 400, "training_file"),
+        ({"colour": 1}, 400, "colour"),
+        ({"metadata": {"k": "v" * 513}}, 400, "metadata"),
+        (WANDB, 400, "integrations"),
+        ({"integrations": WANDB["integrations"] * 2}, 400, "integrations"),
+        ({"method": rewarded("{{ item.none }}")}, 400, "validation_file"),
+        ({"method": rewarded("{{ item.none }}"), "validation_file": "rows"}, 400, "method.reinforcement.grader.reference"),
+        (
+            {"method": {"type": "reinforcement", "reinforcement": {"grader": RUBRIC}}, "validation_file": "rows"},
+            400, "method.reinforcement.grader.source",
+        ),
+        ({"method": {"type": "dpo"}, "hyperparameters": {"n_epochs": 1}}, 400, "hyperparameters"),
+        ({"limits": {"queued_jobs": 0}}, 429, None),
+        ({"limits": {"queued_jobs": 0}, **WANDB}, 400, "integrations"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_create_refuses_is_refused_alike(
+    http: httpx2.Client, client: openai.OpenAI, upload: Any, body: Any, status: int, param: str | None
+) -> None:
+    rows = upload(*map(prompt, range(10)))
+    files = {"rows": rows, "batch": client.files.create(file=("a.jsonl", b"{}\n"), purpose="batch").id}
+    asked = {name: files.get(value, value) if isinstance(value, str) else value for name, value in body.items()}
+    http.put("/tunesmith/v1/projects/proj_default/limits", json=asked.pop("limits", {}))
+    asked = {"model": MODEL, "training_file": rows, **asked}
+    dry, real = http.post(PATH, json=asked), http.post("/v1/fine_tuning/jobs", json=asked)
+    http.put("/tunesmith/v1/projects/proj_default/limits", json={})
+    assert (dry.status_code, dry.json()) == (real.status_code, real.json())
+    assert (dry.status_code, dry.json()["error"]["param"]) == (status, param)
+    assert dry.headers.get("x-should-retry") == real.headers.get("x-should-retry")
 
 
 def test_jobs_that_ended_here_tell_how_long_it_takes(open_house: Any, rows: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from tunesmith.cli.client import REFUSED, own_key
 from tunesmith.cli.flags import explain
+from tunesmith.cli.tracking import not_installed, trackers
 from tunesmith.core.address import is_loopback
 from tunesmith.core.machine import free_disk_bytes, gpus, memory_bytes, n_cores, readable_bytes
 from tunesmith.core.settings import Settings
@@ -47,6 +48,9 @@ def examine(settings: Settings, flags: dict[str, Any]) -> int:
         typer.echo(f"  {'spares':<20} {spares}")
     typer.echo("Sight")
     for name, value in _sight(settings):
+        typer.echo(f"  {name:<20} {value}")
+    typer.echo("Trackers")
+    for name, value in trackers(settings, _root(settings)):
         typer.echo(f"  {name:<20} {value}")
     typer.echo("Graders")
     for name, value in _graders(settings):
@@ -134,6 +138,7 @@ def _problems(settings: Settings, bases: list[str] | None) -> Iterator[str]:
         yield f"the embedded base model is not in {embedded.parent}: install Tunesmith again."
     if settings.default_base and bases is not None and settings.default_base not in bases:
         yield f"default_base is {settings.default_base}, which is no base model of the server: {', '.join(bases)}."
+    yield from not_installed(settings)
     torch = _version("torch")
     if torch is None:
         yield "torch is not installed, so nothing can be trained: install Tunesmith again."

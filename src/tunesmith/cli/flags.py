@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from tunesmith.cli.client import fail
+from tunesmith.core.address import shown
 from tunesmith.core.settings import Settings
 
 FILE: Final = "tunesmith.toml"
@@ -56,7 +57,7 @@ def load(flags: dict[str, Any]) -> Settings:
         if first["type"] == "extra_forbidden":
             fail(f"{FILE}: there is no setting '{name}'. `tunesmith doctor` lists them all.", 2)
         where = setting_source(name, flags)
-        value = "what it is" if name in SECRET else repr(first.get("input"))
+        value = "what it is" if name in SECRET else shown(repr(first.get("input")))
         fail(f"{name} cannot be {value} ({where}): {first['msg']}.", 2)
     except tomllib.TOMLDecodeError as error:
         fail(f"{FILE} is not TOML: {error}.", 2)
@@ -67,7 +68,7 @@ def explain(settings: Settings, flags: dict[str, Any]) -> list[Setting]:
     told: list[Setting] = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        text = "(set, not shown)" if name in SECRET and value else str(value)
+        text = "(set, not shown)" if name in SECRET and value else shown(str(value))
         told.append(Setting(name=name, value=text, source=setting_source(name, flags)))
     return told
 

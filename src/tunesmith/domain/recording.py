@@ -16,6 +16,13 @@ NAMES: Final[dict[TrackerKind, str]] = {
     "mlflow": "MLflow",
     "trackio": "trackio",
 }
+#: The package that each needs; it comes by the extra of the tracker's own name.
+PACKAGES: Final[dict[TrackerKind, str]] = {
+    "wandb": "wandb",
+    "tensorboard": "tensorboardX",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+}
 #: A tag of Weights & Biases is no longer.
 _LONGEST_TAG: Final = 64
 

@@ -15,13 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import structlog
 
+from tunesmith.core.address import HIDDEN, shown
 from tunesmith.core.environment import passed_on
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.settings import Settings
-from tunesmith.domain.recording import NAMES, End, Row, Run, TrackerFailed, TrackerKind
+from tunesmith.domain.recording import NAMES, PACKAGES, End, Row, Run, TrackerFailed, TrackerKind
 from tunesmith.notify.trackers.tracker import Place
 from tunesmith.supervisor import tree
 
@@ -31,13 +33,6 @@ TELL_S: Final = 30.0
 END_S: Final = 120.0
 _N_LONGEST_ANSWER: Final = 1024 * 1024
 _N_LONGEST_WORDS: Final = 300
-#: What each kind needs, and by which extra it comes.
-_PACKAGES: Final[dict[TrackerKind, str]] = {
-    "wandb": "wandb",
-    "tensorboard": "tensorboardX",
-    "mlflow": "mlflow",
-    "trackio": "trackio",
-}
 #: The way out of a company's network, for those that send what they are told.
 _WAYS_OUT: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
@@ -76,7 +71,7 @@ class TrackerProcesses:
 
     def missing(self, kind: TrackerKind) -> str | None:
         """Return what has to be installed for a tracker; None when nothing has."""
-        return None if importlib.util.find_spec(_PACKAGES[kind]) else f"pip install 'tunesmith[{kind}]'"
+        return None if importlib.util.find_spec(PACKAGES[kind]) else f"pip install 'tunesmith[{kind}]'"
 
     async def open(self, run: Run) -> "RunProcess":
         """Begin a run, or go on with it, in a process of its own.
@@ -124,6 +119,7 @@ class RunProcess:
         self._run = run
         self._patience = patience
         self._scratch = scratch
+        self._secrets = [run.secret] if run.secret else []
         self._last_words: deque[str] = deque(maxlen=1)
         self._listener = asyncio.create_task(self._listen())
         self.last_step = -1
@@ -131,6 +127,8 @@ class RunProcess:
 
     async def begin(self, place: Place) -> None:
         """Have the process begin its run."""
+        said = urlsplit(place.url or "").password
+        self._secrets += [said, unquote(said)] if said else []
         answer = await self._ask("open", run=asdict(self._run), place=asdict(place))
         self.last_step, self.url = int(answer["last_step"]), answer["url"]
 
@@ -201,7 +199,8 @@ class RunProcess:
                     log.debug("tracker.said", job=self._run.job_id, kind=self._run.kind, words=self._last_words[0])
 
     def _discreet(self, words: str) -> str:
-        """Return words without the key, on one line that is not long."""
-        if self._run.secret:
-            words = words.replace(self._run.secret, "…")
+        """Return words without the key and without passwords, on one line that is not long."""
+        words = shown(words)
+        for secret in self._secrets:
+            words = words.replace(secret, HIDDEN)
         return " ".join(words.split())[:_N_LONGEST_WORDS]

@@ -118,7 +118,10 @@ class Jobs:
 
     def prepare(self, scope: Project, request: CreateJob) -> Job:
         """Return the job that `create` would make, with the same checks, and make none; raises as `create` does."""
-        return self._prepared(scope, request)[0]
+        job, _ = self._prepared(scope, request)
+        with self._db.read() as tx:
+            self._limits.check_job(tx, scope)
+        return job
 
     def _prepared(self, scope: Project, request: CreateJob) -> tuple[Job, TunedModel | None]:
         """Return a job to be, and the tuned model that it starts from, if any."""

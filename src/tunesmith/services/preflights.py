@@ -71,7 +71,7 @@ class Preflights:
         """Look at everything that a job of the request would be made of; `grader` is that of a reinforcement job.
 
         Raises:
-            InvalidRequest, NotAvailable: what creating the job would refuse.
+            InvalidRequest, NotAvailable, OverQuota: what creating the job would refuse.
             RateLimited, Unavailable: the files cannot be read now.
         """
         if grader is not None:

@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli.integrations import app
+from tunesmith.cli.tracking import trackers
+from tunesmith.core.settings import Settings
 
 KEY = "w" * 40
 PATH = "/tunesmith/v1/integrations"
@@ -60,9 +62,9 @@ def test_two_runs_of_one_job_in_one_project_are_refused(house: Any, http: httpx2
 def test_what_is_not_installed_is_named_with_its_extra(
     house: Any, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith.notify import processes
+    from tunesmith.domain import recording
 
-    monkeypatch.setitem(processes._PACKAGES, "wandb", "no_such_package")
+    monkeypatch.setitem(recording.PACKAGES, "wandb", "no_such_package")
     with pytest.raises(openai.BadRequestError, match=r"pip install 'tunesmith\[wandb\]'") as caught:
         house.create(integrations=ASKED)
     assert caught.value.param == "integrations"
@@ -118,4 +120,5 @@ def test_the_command_line_reads_the_key_from_a_pipe(house: Any, http: httpx2.Cli
 
     assert KEY not in command("wandb", said=f"{KEY}\n")
     assert command("list").endswith("wandb\twandb.ai\n")
+    assert dict(trackers(Settings(), house.served.root))["wandb"] == "installed; a key is registered, for wandb.ai"
     assert house.served.composed.services.integrations.key(house.served.scope, "wandb") == (KEY, None)

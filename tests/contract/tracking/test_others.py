@@ -10,8 +10,8 @@ import pytest
 
 from tunesmith.core.data_folder import FolderRefused
 from tunesmith.core.settings import Settings
+from tunesmith.domain import recording
 from tunesmith.domain.recording import End, Row, Run
-from tunesmith.notify import processes
 from tunesmith.notify.processes import TrackerProcesses
 
 RUN: dict[str, Any] = {
@@ -81,7 +81,7 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_does_not_start_for_a_tracker_that_is_not_installed(
     tmp_path: Path, open_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(processes._PACKAGES, "trackio", "no_such_package")
+    monkeypatch.setitem(recording.PACKAGES, "trackio", "no_such_package")
     refused = pytest.raises(FolderRefused, match=r"pip install 'tunesmith\[trackio\]'")
     with refused, open_house(tmp_path / "data", trackio_dir=tmp_path):
         pass

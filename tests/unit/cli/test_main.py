@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tunesmith.cli.flags import SECRET
 from tunesmith.cli.main import app
 from tunesmith.core.settings import Settings
+from tunesmith.domain import recording
 
 CLOSED = "http://127.0.0.1:9/v1"
 
@@ -122,6 +123,24 @@ def test_the_doctor_tells_where_each_setting_comes_from(monkeypatch: pytest.Monk
     assert told["hf_token"][-1] == "HF_TOKEN"
     assert "hf_secret" not in result.output
     assert "does not answer" in result.output
+
+
+def test_the_doctor_tells_of_trackers_and_shows_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_MLFLOW_URL", "https://me:hush@ml.example.com")
+    for kind in recording.NAMES:
+        monkeypatch.setitem(recording.PACKAGES, kind, "no_such_package" if kind == "mlflow" else "json")
+    flags = ["--port", "9", "--tensorboard-dir", str(tmp_path), "--database-url", "postgresql://me:hush@db/x"]
+    said = CliRunner().invoke(app, ["doctor", *flags]).output
+    assert "hush" not in said
+    assert "https://me:…@ml.example.com" in said
+    told = said.partition("Trackers\n")[2].partition("Graders\n")[0].splitlines()
+    assert [line.split(None, 1)[1] for line in told] == [
+        "installed; the server knows whether there is a key, and does not answer",
+        f"told of every job, at {tmp_path}",
+        "not installed: pip install 'tunesmith[mlflow]'",
+        "not told (trackio_dir names where to); installed",
+    ]
+    assert "mlflow_url names MLflow, whose package is not installed: pip install 'tunesmith[mlflow]'." in said
 
 
 def test_the_doctor_says_what_is_wrong_and_the_way_out(tmp_path: Path) -> None:
