@@ -1,12 +1,16 @@
 """What a project may have: jobs that wait, files, bytes; set by settings or for one project, and told when it is enough."""
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from typer.testing import CliRunner
+
+from tunesmith.cli.main import app
 
 MODEL = "tunesmith-nano"
 URL = "/tunesmith/v1/projects/proj_default/limits"
@@ -84,3 +88,27 @@ def test_what_is_no_limit_is_refused(http: httpx2.Client, body: Any) -> None:
     answer = http.put(URL, json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(body)))
     assert http.get("/tunesmith/v1/projects/proj_none/limits").status_code == 404
+
+
+def test_the_command_line_shows_and_changes_them(served: Any, http: httpx2.Client, limit: Callable[..., Any]) -> None:
+    def run(*said: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, ["projects", "limits", *said, "--base-url", served.base_url])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    limit(queued_jobs=4)
+    name = http.get("/v1/organization/projects/proj_default").json()["name"]
+    lines = run(name, "--set", "files=500", "--set", "file_bytes=none").splitlines()
+    assert lines[0] == "training_slots\tno limit\tas for every project"
+    assert [line.split("\t")[1:3] for line in lines[1:]] == [["4", "own"], ["500", "own"], ["no limit", "own"]]
+    assert lines[2].split("\t")[3].startswith("has ")
+    told = json.loads(run("proj_default", "--set", "queued_jobs=default", "--json"))
+    assert told == http.get(URL).json()
+    assert (told["limits"]["queued_jobs"], told["own"]) == (None, ["file_bytes", "files"])
+    assert "'jobs' is no limit of a project; these are: training_slots" in run(name, "--set", "jobs=1", code=2)
+    assert "as in --set files=20" in run(name, "--set", "files=few", code=2)
+    assert "No such project: nobody" in run("nobody", code=1)
+    again = http.post("/v1/organization/projects", json={"name": name}).json()["id"]
+    assert f"2 projects are named '{name}': name one by its id" in run(name, code=2)
+    http.post(f"/v1/organization/projects/{again}/archive")
+    assert run(name)

@@ -20,9 +20,7 @@ app = typer.Typer(
     help="Keys to the server: made, listed and revoked with an admin key, from TUNESMITH_API_KEY or TUNESMITH_ADMIN_KEY.",
     no_args_is_help=True,
 )
-projects = typer.Typer(
-    help="The projects that keys open: made, listed and archived with an admin key.", no_args_is_help=True
-)
+projects = typer.Typer(help="The projects that keys open, and what each may have: with an admin key.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the server's answer as JSON.")]
 

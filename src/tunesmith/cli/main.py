@@ -10,6 +10,7 @@ import typer
 from tunesmith.cli import audit, backup, files, grader_env, integrations, keys, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.flags import load, with_flags
+from tunesmith.cli.limits import limits
 from tunesmith.cli.preflight import preflight
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(files.app, name="files")
 app.command()(preflight)
 app.add_typer(keys.app, name="keys")
+keys.projects.command("limits")(limits)
 app.add_typer(keys.projects, name="projects")
 app.add_typer(integrations.app, name="integrations")
 app.add_typer(grader_env.app, name="grader-env")
