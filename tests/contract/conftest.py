@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from far import FarServer, far_server
 from far.judging import MODELS, SEEN, Gallery
 from laws.leaks import tagged, watched
+from near.database import make_database
 from tunesmith.api.app import create_app
 from tunesmith.api.internal import create_internal_app
 from tunesmith.bootstrap import Composed, compose
@@ -89,6 +90,7 @@ def _both_doors(composed: Composed) -> ASGIApp:
 @contextmanager
 def house(folder: Path, *, inside: bool = False, **settings: Any) -> Iterator[Served]:
     """Serve a data folder, with `inside` the attempts' door too; nothing is scheduled: jobs stay as they were created."""
+    make_database(folder / "tunesmith.db")
     composed = compose(
         Settings(
             data_dir=folder,

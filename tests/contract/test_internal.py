@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from near.database import make_database
 from tunesmith.api.internal import create_internal_app
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.core.clock import SystemClock
@@ -37,8 +38,7 @@ JOB = Job(
 
 @pytest.fixture
 def database(tmp_path: Path):
-    made = Database(f"sqlite:///{tmp_path / 't.db'}", clock=SystemClock(), ids=Ids(random.Random(1)))
-    made.migrate()
+    made = Database(make_database(tmp_path / "t.db"), clock=SystemClock(), ids=Ids(random.Random(1)))
     with made.begin() as tx:
         jobs.add(tx, SCOPE, replace(JOB, desired=Desired.PAUSE))
     yield made

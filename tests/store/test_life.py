@@ -4,7 +4,6 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from near.database import make_database
 from tunesmith.core.ids import Ids
 from tunesmith.domain.file import File
 from tunesmith.domain.job import Job, NewEvent
@@ -93,8 +93,7 @@ class Life(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.clock = Standing()
         path = Path(self.folder.name) / "x.db"
-        path.write_bytes(_with_tables())
-        self.db = Database(f"sqlite:///{path}", clock=self.clock, ids=Ids(random.Random(0)))
+        self.db = Database(make_database(path), clock=self.clock, ids=Ids(random.Random(0)))
         #: Every row that somebody once saw, and the terminal row once there is one.
         self.sights: list[Job] = []
         self.final: Job | None = None
@@ -214,17 +213,6 @@ class Standing:
 
     def monotonic(self) -> float:
         return self.at
-
-
-@cache
-def _with_tables() -> bytes:
-    """Return the content of a database file with every table: migrating one for each example would take most of the time."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "x.db"
-        database = Database(f"sqlite:///{path}", clock=Standing(), ids=Ids())
-        database.migrate()
-        database.close()
-        return path.read_bytes()
 
 
 _FILE = File("file-a", "proj_a", "org-a", 1.0, "x.jsonl", "fine-tune", 1, "0" * 64, "files/file-a")

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from near.database import make_database
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.core import environment
 from tunesmith.core.channel import Report, Task
@@ -147,8 +148,7 @@ def _children_tell_their_coverage_too(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """Return a fresh SQLite database with every table."""
-    made = Database(f"sqlite:///{tmp_path / 'tunesmith.db'}", clock=SystemClock(), ids=Ids(random.Random(0)))
-    made.migrate()
+    made = Database(make_database(tmp_path / "tunesmith.db"), clock=SystemClock(), ids=Ids(random.Random(0)))
     yield made
     made.close()
 
@@ -212,8 +212,7 @@ class Rig:
     def __init__(self, tmp_path, **settings: Any) -> None:
         self.clock = SystemClock()
         self.ids = Ids(random.Random(3))
-        self.db = Database(f"sqlite:///{tmp_path / 't.db'}", clock=self.clock, ids=self.ids)
-        self.db.migrate()
+        self.db = Database(make_database(tmp_path / "t.db"), clock=self.clock, ids=self.ids)
         self.settings = Settings(data_dir=tmp_path, **settings)
         self.blobs = LocalBlobs(tmp_path / "blobs")
         self.machine = ToyMachine()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from near.database import make_database
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.core.channel import Report
 from tunesmith.core.ids import Ids
@@ -104,8 +105,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     clock, ids = StandingClock(), Ids(random.Random(1))
-    db = Database(f"sqlite:///{tmp_path / 't.db'}", clock=clock, ids=ids)
-    db.migrate()
+    db = Database(make_database(tmp_path / "t.db"), clock=clock, ids=ids)
     blobs = LocalBlobs(tmp_path / "blobs")
     changes: list[int] = []
     attempts = Attempts(db=db, blobs=blobs, clock=clock, ids=ids, settings=Settings(), on_change=lambda: changes.append(1))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from near.database import make_database
 from tunesmith.blobs.local import LocalBlobs
 from tunesmith.core.ids import Ids
 from tunesmith.core.settings import Settings
@@ -104,8 +105,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     clock, ids = SetClock(), Ids(random.Random(3))
-    db = Database(f"sqlite:///{tmp_path / 'x.db'}", clock=clock, ids=ids)
-    db.migrate()
+    db = Database(make_database(tmp_path / "x.db"), clock=clock, ids=ids)
     blobs = LocalBlobs(tmp_path / "blobs")
     settings = Settings(data_dir=tmp_path, max_file_bytes=10_000, max_line_bytes=1_000)
     folder = tmp_path / "base"
