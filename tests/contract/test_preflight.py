@@ -256,7 +256,6 @@ def test_the_command_uploads_asks_shows_and_deletes(
     (kept,) = {file.id for file in client.files.list()} - before
     body = tmp_path / "body.json"
     body.write_text(json.dumps({"model": MODEL, "training_file": kept}))
-    words = run(body, "--json", code=1)  # the server's log is on the same screen
-    told, _ = json.JSONDecoder().raw_decode(words, words.index("{\n"))
+    told = json.loads(run(body, "--json", code=1))
     assert told["error"]["code"] == "invalid_training_file"
     assert "there is no file" in run("--training-file", tmp_path / "none", code=2)

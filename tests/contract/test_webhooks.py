@@ -384,7 +384,7 @@ def test_the_command_line_does_all_of_it(
         until(lambda: log_of(hooked, endpoint) and log_of(hooked, endpoint)[0]["status"] == "delivered")
         [line] = run("deliveries", endpoint)
         delivery, *cells = line.split("\t")
-        assert cells == ["fine_tuning.job.cancelled", job, "delivered", "1 try"]
+        assert cells == ["fine_tuning.job.cancelled", job, "delivered", "1 try", ""]
         assert run("redeliver", delivery) == [f"{delivery} is sent again."]
         until(lambda: len(receiver.came) == 3)
     assert run("rotate", endpoint)[0].rpartition(" ")[2].startswith("whsec_")

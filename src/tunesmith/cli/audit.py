@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.output import table
 
 PATH: Final = "/tunesmith/v1/audit"
 
@@ -32,10 +33,12 @@ def audit(
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     with Client(base_url) as client:
         entries = client.call("GET", f"{PATH}?{query}")["data"]
+    rows: list[list[str]] = []
     for entry in entries:
         at = datetime.fromtimestamp(entry["created_at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         who = [entry["actor"], entry["key_id"] or "-", entry["address"] or "-", entry["project_id"]]
-        typer.echo("\t".join([at, *who, entry["action"], " ".join(entry["objects"]) or "-"]))
+        rows.append([at, *who, entry["action"], " ".join(entry["objects"]) or "-"])
+    table(["time", "actor", "key", "address", "project", "change", "objects"], rows)
 
 
 def _unix(said: str | None) -> int | None:

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl
+from tunesmith.cli.output import AsJson
 
 app = typer.Typer(help="Check, split and convert training files.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Rows = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")]
 
 
@@ -41,7 +41,7 @@ def check(
         int | None, typer.Option(min=1, max=50, help="For the cost; left out, as many as a job takes.")
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Price of a million trained tokens.")] = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Check every row, count tokens, find duplicates and the ten worst rows. Exit code 1 where a job would fail."""
@@ -59,7 +59,7 @@ def split(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed makes the same parts.")] = 0,
     training: Annotated[Path | None, typer.Option(help="Where to write; left out, FILE.train.jsonl beside FILE.")] = None,
     validation: Annotated[Path | None, typer.Option(help="Where to write; left out, FILE.valid.jsonl beside FILE.")] = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Split a file into training and validation; rows that say the same stay together. Overwrites nothing."""
     from tunesmith.cli.reshaping import split as run
@@ -74,7 +74,7 @@ def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file, or one JSON array of rows.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; left out, FILE.chat.jsonl.")] = None,
     from_: Annotated[Format | None, typer.Option("--from", help="The format; left out, the first row tells.")] = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Convert prompt/completion pairs, ShareGPT, Alpaca, or a JSON array of chats, to chat JSONL. Overwrites nothing.
 

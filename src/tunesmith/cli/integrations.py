@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, Client, fail
-from tunesmith.cli.models import BaseUrl
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.output import table
 
 PATH: Final = "/tunesmith/v1/integrations"
 
@@ -34,8 +34,8 @@ def wandb(
 def list_integrations(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
     """List what is registered, without its keys."""
     with Client(base_url) as client:
-        for each in client.call("GET", PATH)["data"]:
-            typer.echo(f"{each['id']}\t{each['base_url'] or 'wandb.ai'}")
+        found = client.call("GET", PATH)["data"]
+    table(["id", "server"], [[each["id"], each["base_url"] or "wandb.ai"] for each in found])
 
 
 def _key() -> str:

@@ -1,14 +1,13 @@
 """`tunesmith keys` and `tunesmith projects`: who may call, through a running server and with an admin key."""
 
-import json
 import time
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, Client
-from tunesmith.cli.models import BaseUrl
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client
+from tunesmith.cli.output import AsJson, print_json, table, when, whole_list
 
 KEYS: Final = "/tunesmith/v1/keys"
 ADMIN_KEYS: Final = "/v1/organization/admin_api_keys"
@@ -21,8 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 projects = typer.Typer(help="The projects that keys open, and what each may have: with an admin key.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the server's answer as JSON.")]
 
 
 @app.command("create")
@@ -46,7 +43,7 @@ def create_key(
     with Client(base_url) as client:
         made = client.call("POST", ADMIN_KEYS if admin else KEYS, body)
     if as_json:
-        typer.echo(json.dumps(made))
+        print_json(made)
         return
     typer.echo(f"{made['id']} is made. The key, shown this once:")
     typer.echo(made["value"])
@@ -62,13 +59,14 @@ def list_keys(
     with Client(base_url) as client:
         found = client.call("GET", KEYS + (f"?project_id={quote(project, safe='')}" if project else ""))
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
         return
+    rows: list[list[str]] = []
     for key in found["data"]:
-        used = f"used {_day(key['last_used_at'])}" if key["last_used_at"] else "never used"
-        ends = f"until {_day(key['expires_at'])}" if key["expires_at"] else "no end"
-        cells = [key["id"], key["role"], key["project_id"] or "all", key["name"], key["redacted_value"], used, ends]
-        typer.echo("\t".join(cells))
+        used = f"used {when(key['last_used_at'])}" if key["last_used_at"] else "never used"
+        ends = f"until {when(key['expires_at'])}" if key["expires_at"] else "no end"
+        rows.append([key["id"], key["role"], key["project_id"] or "all", key["name"], key["redacted_value"], used, ends])
+    table(["id", "role", "project", "name", "key", "last use", "end"], rows, shorten=3)
 
 
 @app.command("revoke")
@@ -91,7 +89,10 @@ def create_project(
     """Make a project, and print its id."""
     with Client(base_url) as client:
         made = client.call("POST", PROJECTS, {"name": name})
-    typer.echo(json.dumps(made) if as_json else made["id"])
+    if as_json:
+        print_json(made)
+        return
+    typer.echo(made["id"])
 
 
 @projects.command("list")
@@ -109,10 +110,10 @@ def list_projects(
             found += some["data"]
             has_more, after = some["has_more"], f"&after={some['last_id']}"
     if as_json:
-        typer.echo(json.dumps({"object": "list", "data": found, "has_more": False}))
+        print_json(whole_list(found))
         return
-    for project in found:
-        typer.echo("\t".join([project["id"], project["status"], _day(project["created_at"]), project["name"]]))
+    rows = [[project["id"], project["status"], when(project["created_at"]), project["name"]] for project in found]
+    table(["id", "status", "created", "name"], rows)
 
 
 @projects.command("archive")
@@ -124,7 +125,3 @@ def archive_project(
     with Client(base_url) as client:
         client.call("POST", f"{PROJECTS}/{quote(project, safe='')}/archive")
     typer.echo(f"{project} is archived.")
-
-
-def _day(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))

@@ -1,6 +1,5 @@
 """`tunesmith models`: add, list, name and remove models through a running server; `export.py` has the largest verb."""
 
-import sys
 import time
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -9,6 +8,7 @@ import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
 from tunesmith.cli.export import export
+from tunesmith.cli.output import table, when
 from tunesmith.core.machine import readable_bytes
 
 PATH: Final = "/tunesmith/v1/models"
@@ -90,20 +90,10 @@ def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
     for model in served:
         if model["id"] not in others:
             also = [each["alias"] for each in aliases if each["model"] == model["id"]]
-            since = time.strftime("%Y-%m-%d %H:%M", time.localtime(model["created"]))
-            rows.append([model["id"], ", ".join(also), "ready", f"tuned, {since}", model["id"].split(":")[1]])
-    headings = ["name", "aliases", "status", "model", "source"]
-    if not sys.stdout.isatty():
-        for row in [headings, *rows]:
-            typer.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*headings, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+            rows.append(
+                [model["id"], ", ".join(also), "ready", f"tuned, {when(model['created'])}", model["id"].split(":")[1]]
+            )
+    table(["name", "aliases", "status", "model", "source"], rows, shorten=3)
 
 
 @app.command()

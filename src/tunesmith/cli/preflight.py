@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, REFUSED, BaseUrl, Client, fail
+from tunesmith.cli.output import AsJson, print_json
 
 PATH: Final = "/tunesmith/v1/fine_tuning/preflight"
 METHODS: Final = ("supervised", "dpo", "reinforcement")
@@ -30,7 +31,7 @@ def preflight(  # noqa: PLR0913 - its arguments are the command's flags
     ] = None,
     grader: Annotated[Path | None, typer.Option(help="Of reinforcement: a file with the grader's JSON.")] = None,
     keep: Annotated[bool, typer.Option(help="Leave files that were uploaded for this on the server.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Look at a job before it is created: errors, steps, time, memory, cost. Exit code 1 where it would fail."""
@@ -41,7 +42,7 @@ def preflight(  # noqa: PLR0913 - its arguments are the command's flags
     with Client(base_url) as client, uploaded(client, wanted, keep=keep) as sent:
         told = client.call("POST", PATH, sent)
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told)
     else:
         from tunesmith.cli.report import console, show_preflight
 

@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, Client
-from tunesmith.cli.models import BaseUrl
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client
+from tunesmith.cli.output import table
 
 PATH: Final = "/v1/webhook_endpoints"
 OURS: Final = "/tunesmith/v1"
@@ -36,9 +36,11 @@ def list_endpoints(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
     """List the endpoints, newest first."""
     with Client(base_url) as client:
         endpoints = client.call("GET", f"{PATH}?limit=100")["data"]
+    rows: list[list[str]] = []
     for endpoint in endpoints:
         state = endpoint["status"] + (f" ({endpoint['status_details']})" if endpoint["status_details"] else "")
-        typer.echo("\t".join([endpoint["id"], endpoint["name"], endpoint["url"], state, ", ".join(endpoint["event_types"])]))
+        rows.append([endpoint["id"], endpoint["name"], endpoint["url"], state, ", ".join(endpoint["event_types"])])
+    table(["id", "name", "url", "status", "events"], rows)
 
 
 @app.command()
@@ -81,11 +83,12 @@ def deliveries(endpoint: EndpointId, base_url: BaseUrl = DEFAULT_BASE_URL) -> No
         log: list[dict[str, Any]] = client.call(
             "GET", f"{OURS}/webhook_endpoints/{quote(endpoint, safe='')}/deliveries?limit=100"
         )["data"]
+    rows: list[list[str]] = []
     for line in log:
         event = line["event"]
         tries = f"{line['tries']} {'try' if line['tries'] == 1 else 'tries'}"
-        cells = [line["id"], event["type"], event["data"]["id"], line["status"], tries, line["reason"] or ""]
-        typer.echo("\t".join(cells).rstrip())
+        rows.append([line["id"], event["type"], event["data"]["id"], line["status"], tries, line["reason"] or ""])
+    table(["id", "event", "job", "status", "tries", "reason"], rows)
 
 
 @app.command()

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tunesmith.cli.client import own_key
 from tunesmith.cli.flags import SECRET
 from tunesmith.cli.main import app
 from tunesmith.core.settings import Settings
@@ -53,7 +55,18 @@ def test_the_version_is_the_package_s() -> None:
 
 
 def test_the_command_line_starts_without_heavy_packages() -> None:
-    heavy = {"torch", "transformers", "fastapi", "sqlalchemy", "openai", "tokenizers", "huggingface_hub"}
+    heavy = {
+        "torch",
+        "transformers",
+        "fastapi",
+        "sqlalchemy",
+        "openai",
+        "tokenizers",
+        "huggingface_hub",
+        "rich",
+        "httpx2",
+        "pydantic",
+    }
     probe = f"import sys; import tunesmith.cli.main; print(sorted({heavy!r} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
@@ -156,3 +169,39 @@ def test_the_doctor_says_what_is_wrong_and_the_way_out(tmp_path: Path) -> None:
 def test_the_doctor_knows_another_server(other_server: str) -> None:
     port = other_server.removesuffix("/v1").rpartition(":")[2]
     assert "is not a Tunesmith server" in CliRunner().invoke(app, ["doctor", "--port", port]).output
+
+
+def test_what_is_typed_wrongly_is_one_line_and_code_2() -> None:
+    result = CliRunner().invoke(app, ["models", "lst"], prog_name="tunesmith")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "tunesmith: No such command 'lst'. Did you mean 'list'? `tunesmith models --help` shows what it takes.\n"
+    )
+
+
+def test_with_json_an_error_is_an_error_object_on_stderr() -> None:
+    result = CliRunner().invoke(app, ["keys", "list", "--json", "--base-url", CLOSED])
+    assert (result.exit_code, result.stdout) == (3, "")
+    error = json.loads(result.stderr)["error"]
+    assert error["type"] == "connection_error"
+    assert error["message"].startswith("No server answers at")
+    assert not CliRunner().invoke(app, ["models", "list", "--base-url", CLOSED]).stderr.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("variables", "host", "expected"),
+    [
+        ({"OPENAI_API_KEY": "theirs"}, "10.0.0.1", "theirs"),
+        ({"OPENAI_API_KEY": "theirs", "TUNESMITH_API_KEY": "ours"}, "10.0.0.1", "ours"),
+        ({"OPENAI_API_KEY": "theirs", "TUNESMITH_ADMIN_KEY": "ours"}, "api.openai.com", "theirs"),
+        ({"TUNESMITH_API_KEY": "ours"}, "api.openai.com", None),
+    ],
+)
+def test_each_server_gets_its_own_key(
+    variables: dict[str, str], host: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "TUNESMITH_API_KEY", "TUNESMITH_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert own_key(host) == ({"Authorization": f"Bearer {expected}"} if expected else {})
