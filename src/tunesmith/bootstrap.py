@@ -1,10 +1,9 @@
 """The fuse box of the server: settings to adapters to services; no other file of the server's side names an adapter."""
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 
@@ -16,6 +15,8 @@ from tunesmith.core.secrets import Secrets
 from tunesmith.core.settings import Settings
 from tunesmith.domain.embedding import Embedders
 from tunesmith.domain.ports import Inference
+from tunesmith.domain.recording import TrackerKind
+from tunesmith.domain.retention import WalkedBlobs
 from tunesmith.domain.scope import DEFAULT_ORGANIZATION, Project
 from tunesmith.domain.serving import OwnServers
 from tunesmith.executors.local import LocalExecutor
@@ -48,6 +49,7 @@ from tunesmith.services.embeddings import Embeddings
 from tunesmith.services.exporting import Exports
 from tunesmith.services.figures import Figures
 from tunesmith.services.files import Files
+from tunesmith.services.forgetting import Forgetting
 from tunesmith.services.gc import Gc
 from tunesmith.services.grading import Grading
 from tunesmith.services.idempotency import Idempotency
@@ -67,7 +69,6 @@ from tunesmith.services.preflights import Preflights
 from tunesmith.services.queue import Queue
 from tunesmith.services.recordings import Recordings
 from tunesmith.services.responses import Responses
-from tunesmith.services.restoring import Restored, RestoreRefused, restore
 from tunesmith.services.retention import Retention
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
@@ -105,6 +106,7 @@ class Composed:
     embedders: Embedders
     own: OwnServers
     warmth: Warmth
+    forgetting: Forgetting
     retention: Retention
     deliveries: Deliveries
     recordings: Recordings
@@ -125,6 +127,7 @@ class Composed:
 
     def warm(self) -> None:
         """Make the sampler of the default base ready, on the running loop."""
+        self.forgetting.begin()
         base = self.services.bases.find(self.settings.default_base or EMBEDDED)
         here = base is not None and base.status == "ready" and base.tunable and base.upstream is None
         self.warmth.begin(base.path if base is not None and here else None)
@@ -132,6 +135,7 @@ class Composed:
     async def close(self) -> None:
         """Stop what was started and let go of the data folder."""
         self.warmth.end()
+        self.forgetting.end()
         self.scheduler.stop()
         self.spares.close()
         self.retention.stop()
@@ -170,38 +174,6 @@ def compose(settings: Settings, *, clock: Clock | None = None, ids: Ids | None =
             raise FolderRefused(str(error)) from error
         undone.pop_all()
     return composed
-
-
-@contextmanager
-def backups_of(data_dir: Path) -> Generator[Backups]:
-    """Yield what makes backups of a data folder that no server holds; nothing in it is brought up to date.
-
-    Raises:
-        FolderInUse: a server holds it.
-        FolderRefused: it is none, or cannot be used.
-    """
-    if not (data_dir / "VERSION").is_file():
-        raise FolderRefused(f"{data_dir} is no data folder of Tunesmith: name yours with --data-dir.")
-    clock, ids = SystemClock(), Ids()
-    with DataFolder(data_dir) as folder:
-        db = Database(f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
-        try:
-            yield Backups(db=db, folder=folder.path, clock=clock, ids=ids, version=version("tunesmith"))
-        finally:
-            db.close()
-
-
-def restored(source: Path, data_dir: Path) -> Restored:
-    """Make a data folder of a backup.
-
-    Raises:
-        FolderRefused: the source is no backup that can be restored, or the folder is not a new one.
-        OSError: it cannot be written.
-    """
-    try:
-        return restore(source, data_dir, clock=SystemClock(), ids=Ids())
-    except (RestoreRefused, NewerDatabase) as error:
-        raise FolderRefused(str(error)) from error
 
 
 def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Composed:  # noqa: PLR0915 - all is named here
@@ -261,7 +233,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
     sender = GuardedWebhooks(hosts=_hosts(settings.webhook_hosts))
     embeddings = Embeddings(bases, servers, embedders, clock)
     vllm = Vllm(servers, own, folder.path / "blobs", n_most=settings.vllm_adapters)
-    asking = Asking(servers, vllm)
+    asking, forgetting = Asking(servers, vllm), Forgetting(inference, vllm)
     passing = Passing(asking, pictures, clock, ids)
     chat = Chat(db=db, bases=bases, blobs=blobs, inference=inference, elsewhere=passing, clock=clock, ids=ids, sight=sight)
 
@@ -298,11 +270,11 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         preflights=preflights,
         queue=Queue(db=db, clock=clock, limits=limits),
         limits=limits,
-        models=Models(db=db, blobs=blobs, inference=inference, vllm=vllm, settings=settings),
+        models=Models(db=db, blobs=blobs, forgetting=forgetting, settings=settings),
         aliases=Aliases(db=db, bases=bases, clock=clock),
         permissions=Permissions(db=db, clock=clock, ids=ids),
         audit=Audit(db=db),
-        gc=Gc(db=db, blobs=blobs, files=files, clock=clock),
+        gc=Gc(db=db, blobs=blobs, files=files, clock=clock, runs=_kept_runs(folder, settings), on_gone=forgetting.soon),
         exports=Exports(db=db, bases=bases, blobs=blobs, chat=chat),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, own=own, clock=clock),
@@ -337,6 +309,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         embedders,
         own,
         warmth,
+        forgetting,
         Retention(*_sweeps(services)),
         deliveries,
         Recordings(db=db, clock=clock, trackers=trackers, integrations=integrations),
@@ -383,6 +356,15 @@ def _each(*calls: Callable[[str], None]) -> Callable[[str], None]:
             each(path)
 
     return call
+
+
+def _kept_runs(folder: DataFolder, settings: Settings) -> dict[TrackerKind, tuple[WalkedBlobs, str]]:
+    """Return where trackers keep runs in folders of ours: a store, and the prefix in it."""
+    kept: dict[TrackerKind, tuple[WalkedBlobs, str]] = {"wandb": (LocalBlobs(folder.path), "wandb")}
+    if settings.tensorboard_dir is not None:
+        boards = settings.tensorboard_dir.expanduser().absolute()
+        kept["tensorboard"] = LocalBlobs(boards.parent), boards.name
+    return kept
 
 
 def _hosts(said: str | None) -> list[str]:

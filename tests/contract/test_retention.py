@@ -17,6 +17,7 @@ NOTHING = {
     "results": {"older_than_days": None},
     "checkpoints": {"keep": None, "older_than_days": None},
     "rollouts": {"keep": None, "older_than_days": None},
+    "runs": {"older_than_days": None},
 }
 
 
@@ -75,8 +76,9 @@ def test_the_command_line_sets_a_policy_and_shows_it(served: Any) -> None:
         "results\tstay",
         "checkpoints\tall but the newest 2 of each job, once older than 7 days go",
         "rollouts\tstay",
+        "runs\tstay",
     ]
     assert tunesmith(served, "retention", "show") == told
     assert tunesmith(served, "retention", "set") == [
-        f"{kind}\tstay" for kind in ("files", "results", "checkpoints", "rollouts")
+        f"{kind}\tstay" for kind in ("files", "results", "checkpoints", "rollouts", "runs")
     ]

@@ -31,11 +31,14 @@ ASKED: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "retention.old_files": ((), {"results": False, "before": 9.0, "limit": 9}),
     "retention.listed": ((), {}),
     "retention.sampled": ((), {"before": 9.0}),
+    "retention.recorded": ((), {"before": 9.0}),
     "retention.named": ((), {}),
 }
 _ENDED: dict[str, Any] = {"status": Status.FAILED, "released_at": 1.0, "finished_at": 1.0, "method": "reinforcement"}
 #: How the job has to be for a question to find what belongs to it.
-JOB_AS: dict[str, dict[str, Any]] = dict.fromkeys(("retention.old_files", "retention.listed", "retention.sampled"), _ENDED)
+JOB_AS: dict[str, dict[str, Any]] = dict.fromkeys(
+    (f"retention.{name}" for name in ("old_files", "listed", "sampled", "recorded")), _ENDED
+)
 
 
 def lay_out(tx: Transaction, scope: Project) -> None:

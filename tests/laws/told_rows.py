@@ -1,5 +1,6 @@
 """What jobs are told to, for the tests of scopes: rows, how to ask for them, and how the job has to stand for it."""
 
+from dataclasses import replace
 from typing import Any
 
 from tunesmith.domain.integration import Integration
@@ -44,3 +45,4 @@ def lay_out(tx: Transaction, scope: Project) -> None:
     """Let a project have one of each."""
     integrations.put(tx, scope, _integration("wandb"))
     recordings.add(tx, scope, _recording(0))
+    recordings.add(tx, scope, replace(_recording(2), status="finished"))

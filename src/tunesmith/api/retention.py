@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Admin, Served
 from tunesmith.api.wire import WireQuery, WireRequest
-from tunesmith.domain.retention import Going, Policy, Rule
+from tunesmith.domain.retention import KINDS, Going, Policy, Rule
 
 router = APIRouter(tags=["Retention"])
 
@@ -53,6 +53,7 @@ class PutRetention(WireRequest):
     results: ByAge = ByAge()
     checkpoints: OfCheckpoints = OfCheckpoints()
     rollouts: OfRollouts = OfRollouts()
+    runs: ByAge = ByAge()
 
 
 class Collect(WireRequest):
@@ -70,7 +71,7 @@ def get_retention(query: Annotated[WireQuery, Query()], served: Served, admin: A
 @router.put(RETENTION)
 def put_retention(body: PutRetention, served: Served, admin: Admin) -> Response:
     """Say what the project lets go."""
-    policy = Policy(admin.project_id, body.files.rule(), body.results.rule(), body.checkpoints.rule(), body.rollouts.rule())
+    policy = Policy(admin.project_id, **{kind: getattr(body, kind).rule() for kind in KINDS})
     return JSONResponse(wire_policy(served.gc.put(admin.scope, policy)))
 
 
@@ -91,7 +92,7 @@ def collect(body: Collect, served: Served, admin: Admin) -> Response:  # noqa: A
 def wire_policy(policy: Policy) -> dict[str, Any]:
     """Return a policy; nulls say that nothing goes by them."""
     rules = policy.rules()
-    for kind in ("files", "results"):
+    for kind in ("files", "results", "runs"):
         del rules[kind]["keep"]
     return {"object": "tunesmith.retention", "project_id": policy.project_id, **rules}
 

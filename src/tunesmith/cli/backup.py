@@ -24,9 +24,9 @@ def backup(
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Back an installation up: one whose server runs by asking that server, another one from its data folder."""
-    from tunesmith.bootstrap import backups_of
     from tunesmith.core.data_folder import FolderInUse, FolderRefused
     from tunesmith.core.errors import ApiError
+    from tunesmith.services.offline import backups_of
 
     if destination.exists():
         fail(f"{destination} is there already and is not written over: name another, or remove it first.", 2)
@@ -73,8 +73,8 @@ def restore(
     data_dir: Annotated[Path, typer.Option(help="The new data folder.")],
 ) -> None:
     """Make a data folder of a backup, for `tunesmith serve --data-dir`."""
-    from tunesmith.bootstrap import restored
     from tunesmith.core.data_folder import FolderRefused
+    from tunesmith.services.offline import restored
 
     target = data_dir.expanduser().absolute()
     try:

@@ -51,6 +51,7 @@ def set_policy(
         str | None, typer.Option(help="Of what each job sampled keep that of its 'last' step, or of so many.")
     ] = None,
     rollouts_days: Days = None,
+    runs_days: Days = None,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Set the whole policy: what is left out here stays for ever."""
@@ -59,6 +60,7 @@ def set_policy(
         "results": {"older_than_days": results_days},
         "checkpoints": {"keep": _keep(checkpoints_keep), "older_than_days": checkpoints_days},
         "rollouts": {"keep": _keep(rollouts_keep), "older_than_days": rollouts_days},
+        "runs": {"older_than_days": runs_days},
     }
     with Client(base_url) as client:
         _print(client.call("PUT", RETENTION, body))
@@ -73,7 +75,7 @@ def _keep(said: str | None) -> str | int | None:
 
 
 def _print(policy: dict[str, Any]) -> None:
-    for kind in ("files", "results", "checkpoints", "rollouts"):
+    for kind in ("files", "results", "checkpoints", "rollouts", "runs"):
         rule = policy[kind]
         kept, days = rule.get("keep"), rule["older_than_days"]
         which = {None: "all", "best": "all but the best of each job", "last": "all but the last of each job"}.get(

@@ -7,10 +7,12 @@ from typing import Any, Final, Literal, Protocol
 
 from tunesmith.domain.job import Checkpoint
 from tunesmith.domain.ports import Blobs
+from tunesmith.domain.recording import TrackerKind
 
-#: What goes: uploaded files, result files, earlier checkpoints, and what a reinforcement job sampled.
-Kind = Literal["files", "results", "checkpoints", "rollouts"]
-KINDS: Final[tuple[Kind, ...]] = ("files", "results", "checkpoints", "rollouts")
+#: What goes: uploaded files, result files, earlier checkpoints, what a reinforcement job sampled, and runs that trackers of
+#: experiments keep in folders of this server.
+Kind = Literal["files", "results", "checkpoints", "rollouts", "runs"]
+KINDS: Final[tuple[Kind, ...]] = ("files", "results", "checkpoints", "rollouts", "runs")
 #: The best one, the last one, or so many of the newest.
 Keep = Literal["best", "last"] | int
 DAY_S: Final = 24 * 3600.0
@@ -47,6 +49,7 @@ class Policy:
     results: Rule = field(default_factory=Rule)
     checkpoints: Rule = field(default_factory=Rule)
     rollouts: Rule = field(default_factory=Rule)
+    runs: Rule = field(default_factory=Rule)
 
     def rules(self) -> dict[Kind, dict[str, Any]]:
         """Return the rules as they are stored and shown."""
@@ -74,7 +77,7 @@ class WalkedBlobs(Blobs, Protocol):
 class Going:
     """Something that goes."""
 
-    #: `file`, `result_file`, `checkpoint`, `rollouts`, or `orphan` for bytes that no row names.
+    #: `file`, `result_file`, `checkpoint`, `rollouts`, `run`, or `orphan` for bytes that no row names.
     kind: str
     project_id: str | None
     id: str
@@ -83,6 +86,8 @@ class Going:
     bytes: int = 0
     #: The model's, of a checkpoint.
     name: str | None = None
+    #: Whose folder it lies in, where that is not the store.
+    tracker: TrackerKind | None = None
 
 
 def checkpoints_to_go(

@@ -5,7 +5,7 @@ next collection finds, and never a name without its bytes. Files keep their row,
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Final
@@ -14,6 +14,8 @@ import structlog
 
 from tunesmith.core.clock import Clock
 from tunesmith.core.failpoint import failpoint
+from tunesmith.domain.model import Base, TunedModel
+from tunesmith.domain.recording import TrackerKind
 from tunesmith.domain.retention import DAY_S, Found, Going, Policy, Rule, WalkedBlobs, checkpoints_to_go
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.services.files import Files
@@ -33,6 +35,8 @@ _EVERYWHERE: Final = Everywhere("retention is the server's own work")
 _ALL: Final = 1_000_000_000
 #: `jobs/ID/attempts/N/checkpoints/STEP`.
 _N_CHECKPOINT_PARTS: Final = 6
+#: What the name of a job's folder begins with.
+_JOB: Final = "ftjob-"
 
 log = structlog.get_logger()
 
@@ -40,11 +44,24 @@ log = structlog.get_logger()
 class Gc:
     """What every project lets go."""
 
-    def __init__(self, *, db: Database, blobs: WalkedBlobs, files: Files, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        blobs: WalkedBlobs,
+        files: Files,
+        clock: Clock,
+        runs: Mapping[TrackerKind, tuple[WalkedBlobs, str]] | None = None,
+        on_gone: Callable[[Sequence[tuple[TunedModel, Base | None]]], None] = lambda _: None,
+    ) -> None:
         self._db = db
         self._blobs = blobs
         self._files = files
         self._clock = clock
+        #: Where trackers keep runs in folders of their own, and under which prefix.
+        self._runs = runs or {}
+        #: Called with models whose names and bytes have gone.
+        self._on_gone = on_gone
         self._next_at = 0.0
 
     def policy(self, scope: Project) -> Policy:
@@ -64,7 +81,7 @@ class Gc:
     def look(self) -> list[Going]:
         """Return what `collect` would let go now, with its bytes."""
         going = [each for policy in self._policies() for each in self._by(policy)]
-        return [replace(each, bytes=self._bytes(each.key)) for each in going] + self._orphans()
+        return [self._measured(each) for each in going] + self._orphans()
 
     def collect(self) -> list[Going]:
         """Let go what policies say and no row names, and return it with its bytes."""
@@ -86,7 +103,7 @@ class Gc:
         gone: list[Going] = []
         for policy in self._policies():
             scope = Project(policy.project_id)
-            going = [replace(each, bytes=self._bytes(each.key)) for each in self._by(policy)]
+            going = [self._measured(each) for each in self._by(policy)]
             for first in range(0, len(going), N_AT_ONCE):
                 gone += self._let_go(scope, going[first : first + N_AT_ONCE])
         while self._files.sweep():
@@ -109,6 +126,7 @@ class Gc:
             ]
             listed = retention.listed(tx, scope) if policy.checkpoints.says else []
             sampled = retention.sampled(tx, scope, before=_before(policy.rollouts, now)) if policy.rollouts.says else []
+            recorded = retention.recorded(tx, scope, before=_before(policy.runs, now)) if policy.runs.says else []
         for kind, file in old:
             yield Going(kind, policy.project_id, file.id, file.key)
         for _, of_job in groupby(listed, key=lambda each: each.checkpoint.job_id):
@@ -122,6 +140,11 @@ class Gc:
         for job_id, n_attempts in sampled:
             for key in self._steps(policy.rollouts, job_id, n_attempts):
                 yield Going("rollouts", policy.project_id, job_id, key)
+        for job_id, place, kind in recorded:
+            for tracker, (store, prefix) in self._runs.items():
+                key = f"{prefix}/{job_id}" + (f".{place}" if place and tracker == "wandb" else "")
+                if tracker == kind and store.path(key).is_dir():
+                    yield Going("run", policy.project_id, job_id, key, tracker=tracker)
 
     def _steps(self, rule: Rule, job_id: str, n_attempts: int) -> list[str]:
         """Return the keys of a job's rollouts that go: all but those of its newest steps."""
@@ -136,10 +159,13 @@ class Gc:
     def _let_go(self, scope: Project, going: list[Going]) -> list[Going]:
         """Take rows away in one commit, what is still free of them, and their bytes after it."""
         gone: list[Going] = []
+        let_go: list[tuple[TunedModel, Base | None]] = []
         with self._db.begin() as tx:
             wanted = {each.id: each.name for each in going if each.name is not None}
-            for name in wanted.values():  # whoever creates a job from it now goes first, or fails
-                models.get(tx, scope, name, lock=True)
+            # whoever creates a job from one now goes first, or fails
+            locked = {
+                name: model for name in wanted.values() if (model := models.get(tx, scope, name, lock=True)) is not None
+            }
             listed = retention.listed(tx, scope, wanted) if wanted else []
             free = {each.checkpoint.id for each in listed if not each.pinned}
             for each in going:
@@ -148,26 +174,33 @@ class Gc:
                         continue
                     checkpoints.drop(tx, scope, each.id)
                     models.delete(tx, scope, each.name)
-                elif each.kind != "rollouts" and files.delete_one(tx, scope, each.id) is None:
+                    if (model := locked.get(each.name)) is not None:
+                        let_go.append((model, models.get_base(tx, scope, model.base)))
+                elif each.kind not in ("rollouts", "run") and files.delete_one(tx, scope, each.id) is None:
                     continue
                 gone.append(each)
             objects = [each.name or each.id for each in gone]
             if gone:
                 audit.tell(tx, scope, ACTION, scope.project_id, list(dict.fromkeys(objects)))
             failpoint("gc.commit")
-        return self._without_rows([each for each in gone if each.kind in ("checkpoint", "rollouts")]) + [
-            each for each in gone if each.kind not in ("checkpoint", "rollouts")
-        ]
+        self._without_rows([each for each in gone if each.kind in ("checkpoint", "rollouts", "run")])
+        self._on_gone(let_go)
+        return gone
 
     def _without_rows(self, going: list[Going]) -> list[Going]:
         for each in going:
             failpoint("gc.delete")
-            self._blobs.delete(each.key)
+            self._store(each).delete(each.key)
         return going
 
-    def _bytes(self, key: str) -> int:
-        keys = self._blobs.path(key)
-        return keys.stat().st_size if keys.is_file() else sum(found.bytes for found in self._blobs.found(key))
+    def _store(self, going: Going) -> WalkedBlobs:
+        return self._blobs if going.tracker is None else self._runs[going.tracker][0]
+
+    def _measured(self, going: Going) -> Going:
+        store = self._store(going)
+        path = store.path(going.key)
+        n_bytes = path.stat().st_size if path.is_file() else sum(found.bytes for found in store.found(going.key))
+        return replace(going, bytes=n_bytes)
 
     def _orphans(self) -> list[Going]:
         """Return what lies in the store, is older than a day, and is named by no row."""
@@ -180,12 +213,24 @@ class Gc:
             key = _nobodys(found.key, known)
             if key is not None:
                 groups[key].append(found)
+        runs = self._nobodys_runs(known)
         before = self._clock.now() - ORPHAN_S
         return [
-            Going("orphan", None, key, key, sum(found.bytes for found in group))
-            for key, group in sorted(groups.items())
+            Going("orphan", None, key, key, sum(found.bytes for found in group), tracker="wandb" if key in runs else None)
+            for key, group in sorted({**groups, **runs}.items())
             if max(found.modified_at for found in group) <= before
         ]
+
+    def _nobodys_runs(self, known: Named) -> dict[str, list[Found]]:
+        """Return runs of Weights & Biases of jobs that are not here, by folder; folders of other trackers may be shared."""
+        groups: defaultdict[str, list[Found]] = defaultdict(list)
+        if "wandb" in self._runs:
+            store, prefix = self._runs["wandb"]
+            for found in store.found(prefix):
+                name = found.key.removeprefix(f"{prefix}/").split("/")[0]
+                if name.startswith(_JOB) and name.split(".")[0] not in known.jobs:
+                    groups[f"{prefix}/{name}"].append(found)
+        return dict(groups)
 
 
 def _before(rule: Rule, now: float) -> float:

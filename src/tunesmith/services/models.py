@@ -10,11 +10,11 @@ from tunesmith.core.errors import InvalidRequest, ModelNotFound, StateConflict
 from tunesmith.core.failpoint import failpoint
 from tunesmith.core.settings import Settings
 from tunesmith.domain.model import Base, TunedModel
-from tunesmith.domain.ports import Blobs, Inference
+from tunesmith.domain.ports import Blobs
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import TERMINAL
+from tunesmith.services.forgetting import Forgetting
 from tunesmith.services.permissions import Shared
-from tunesmith.services.vllm import Vllm
 from tunesmith.store import checkpoints, jobs, models
 from tunesmith.store.session import Database, Transaction
 
@@ -37,11 +37,10 @@ class Listed:
 class Models:
     """The models that a project can name."""
 
-    def __init__(self, *, db: Database, blobs: Blobs, inference: Inference, vllm: Vllm, settings: Settings) -> None:
+    def __init__(self, *, db: Database, blobs: Blobs, forgetting: Forgetting, settings: Settings) -> None:
         self._db = db
         self._blobs = blobs
-        self._inference = inference
-        self._vllm = vllm
+        self._forgetting = forgetting
         self._settings = settings
 
     def page(self, scope: Project) -> list[Listed]:
@@ -93,9 +92,7 @@ class Models:
             StateConflict: an unfinished job needs it.
         """
         model, base = await to_thread.run_sync(self._delete, scope, name)
-        await self._inference.forget(name)  # after its bytes are gone: nobody loads it again in between
-        if base is not None and base.tunable and base.upstream is not None:
-            await self._vllm.forget(base, model.name, model.sha256)
+        await self._forgetting.forget(model, base)
         log.info("model.deleted", model=name)
 
     def _delete(self, scope: Project, name: str) -> tuple[TunedModel, Base | None]:

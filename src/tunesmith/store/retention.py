@@ -15,6 +15,7 @@ from tunesmith.domain.states import TERMINAL
 from tunesmith.store.scoping import owned
 from tunesmith.store.session import Transaction
 from tunesmith.store.tables import aliases, checkpoints, files, jobs, tuned_models, uploads
+from tunesmith.store.tables_recordings import recordings
 from tunesmith.store.tables_sharing import checkpoint_permissions as permissions
 from tunesmith.store.tables_sharing import retention_policies as policies
 
@@ -116,6 +117,18 @@ def sampled(tx: Transaction, scope: Scope, *, before: float) -> list[tuple[str, 
     """Return the jobs at rest that sampled, and ended before, with the number of their last attempt."""
     here = (owned(jobs, scope), _AT_REST, jobs.c.method == "reinforcement", jobs.c.finished_at <= before)
     return [(row["id"], row["attempt"]) for row in tx.every(select(jobs.c.id, jobs.c.attempt).where(*here))]
+
+
+def recorded(tx: Transaction, scope: Scope, *, before: float) -> list[tuple[str, int, str]]:
+    """Return what jobs at rest that ended before were told to, and are told no more: job, place, kind of tracker."""
+    query = (
+        select(recordings.c.job_id, recordings.c.place, recordings.c.kind)
+        .join(jobs, jobs.c.id == recordings.c.job_id)
+        .where(owned(recordings, scope), recordings.c.status.in_(["finished", "given_up"]))
+        .where(_AT_REST, jobs.c.finished_at <= before)
+        .order_by(recordings.c.job_id, recordings.c.place)
+    )
+    return [(row["job_id"], row["place"], row["kind"]) for row in tx.every(query)]
 
 
 def named(tx: Transaction, scope: Scope) -> Named:

@@ -24,6 +24,7 @@ from tunesmith.inference.upstream import HttpUpstreams
 from tunesmith.inference.vllm import VllmServers
 from tunesmith.services.bases import Bases
 from tunesmith.services.files import Files
+from tunesmith.services.forgetting import Forgetting
 from tunesmith.services.idempotency import Idempotency
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.limits import Limits
@@ -130,9 +131,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     model_service = Models(
         db=db,
         blobs=blobs,
-        inference=Resident(tmp_path, settings=settings, clock=clock),
-        vllm=Vllm(
-            HttpUpstreams(clock=clock), VllmServers(tmp_path, settings=settings, clock=clock), tmp_path / "blobs", n_most=1
+        forgetting=Forgetting(
+            Resident(tmp_path, settings=settings, clock=clock),
+            Vllm(
+                HttpUpstreams(clock=clock),
+                VllmServers(tmp_path, settings=settings, clock=clock),
+                tmp_path / "blobs",
+                n_most=1,
+            ),
         ),
         settings=settings,
     )

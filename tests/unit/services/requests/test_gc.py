@@ -2,18 +2,21 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunesmith.blobs.local import LocalBlobs
 from tunesmith.domain.job import Checkpoint
 from tunesmith.domain.model import Alias, TunedModel
 from tunesmith.domain.permission import Permission
+from tunesmith.domain.recording import Recording
 from tunesmith.domain.retention import DAY_S, Policy, Rule
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.states import Status
 from tunesmith.services.gc import Gc
-from tunesmith.store import audit, checkpoints, files, jobs, models, permissions
+from tunesmith.store import audit, checkpoints, files, jobs, models, permissions, recordings
 
 OWN, OTHER = Project("proj_a", "org-a"), Project("proj_b", "org-a")
 ALL = Everywhere("the test looks at everything")
@@ -22,7 +25,11 @@ LAST = Policy("proj_a", checkpoints=Rule("last"))
 
 @pytest.fixture
 def gc(rig: Any) -> Gc:
-    return Gc(db=rig.db, blobs=rig.blobs, files=rig.files, clock=rig.clock)
+    return gc_of(rig)
+
+
+def gc_of(rig: Any, **more: Any) -> Gc:
+    return Gc(db=rig.db, blobs=rig.blobs, files=rig.files, clock=rig.clock, **more)
 
 
 def trained(rig: Any, *, n: int = 3, status: Status = Status.SUCCEEDED, scope: Project = OWN, **changes: Any) -> list[str]:
@@ -198,3 +205,40 @@ def test_policies_are_applied_once_an_hour_and_orphans_only_when_asked(rig: Any,
     rig.clock.at += 3600
     gc.sweep()
     assert len(left(rig)) == 2
+
+
+def test_who_has_loaded_a_model_is_told_once_its_bytes_are_gone(rig: Any) -> None:
+    told: list[Any] = []
+    names = trained(rig)
+    gc = gc_of(rig, on_gone=lambda gone: told.extend((model.name, base.name, stored(rig)) for model, base in gone))
+    gc.put(OWN, LAST)
+    gc.collect()
+    assert told == [(name, "nano", stored(rig)) for name in names[1::-1]]
+    assert len(stored(rig)) == 1
+
+
+def test_runs_that_trackers_keep_here_go_by_their_age_and_those_of_nobody_when_asked(rig: Any, tmp_path: Path) -> None:
+    place = LocalBlobs(tmp_path)
+    gc = gc_of(rig, runs={"wandb": (place, "wandb"), "tensorboard": (place, "boards")})
+    ended, other = (name.replace("ft-", "ftjob-", 1) for name in (trained(rig, n=1)[0], trained(rig, n=1)[0]))
+    rows = [(ended, 0, "wandb"), (ended, 1, "wandb"), (ended, 2, "tensorboard"), (ended, 3, "mlflow"), (other, 0, "wandb")]
+    with rig.db.begin() as tx:
+        for job_id, number, kind in rows:
+            status: Any = "recording" if job_id == other else "finished"
+            recordings.add(tx, OWN, Recording(job_id, number, "proj_a", "org-a", kind, {}, status))
+    names = [f"wandb/{ended}", f"wandb/{ended}.1", f"boards/{ended}", f"wandb/{other}", "wandb/.cache", "boards/ftjob-away"]
+    for name in (*names, "wandb/ftjob-away"):
+        place.put(f"{name}/run/x", [b"1234"])
+        os.utime(tmp_path / name / "run" / "x", (rig.clock.at, rig.clock.at))
+    gc.put(OWN, Policy("proj_a", runs=Rule(None, 3)))
+    rig.clock.at += DAY_S
+    away = [("orphan", "wandb/ftjob-away", 4)]
+    assert [(each.kind, each.key, each.bytes) for each in gc.look()] == away
+    rig.clock.at += 2 * DAY_S
+    shown = gc.look()
+    assert [(each.kind, each.key, each.bytes) for each in shown] == [("run", key, 4) for key in names[:3]] + away
+    assert gc.collect() == shown
+    assert sorted(
+        f"{path.parent.name}/{path.name}" for kept in ("wandb", "boards") for path in (tmp_path / kept).iterdir()
+    ) == (sorted(names[3:]))
+    assert gc.collect() == []
