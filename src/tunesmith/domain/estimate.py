@@ -25,7 +25,7 @@ _ANSWER: Final = 0.25
 #: A trainer before it has loaded a base.
 _PROCESS_BYTES: Final = 400_000_000
 #: Tokens of a micro-batch on a CPU, and where documents begin alike; as `engine/memory.py` has them.
-CPU_TOKENS: Final = 1024
+CPU_TOKENS: Final = 2048
 CPU_TREE_TOKENS: Final = 4096
 #: Values kept for the backward pass per layer and token, in hidden sizes and in MLP sizes; as `engine/memory.py` has them.
 N_HIDDEN: Final = 16

@@ -12,7 +12,7 @@ from typing import Final
 from tunesmith.lm.lora import Span
 
 #: Rows of a block, from large to small; the last one takes what is left.
-SIZES: Final = (512, 256, 128, 64)
+SIZES: Final = (768, 512, 256, 128, 64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def test_memory_goes_with_the_model_and_its_longest_row() -> None:
     def held(n_longest: int = 100, itemsize: int = 4, method: str = "supervised") -> int:
         return memory_bytes(config, n_parameters=14_000_000, n_longest=n_longest, itemsize=itemsize, method=method)
 
-    assert 0.6e9 < held() < 1.0e9, "what the benchmarks measure of this shape is 0.7 GB"
+    assert 0.6e9 < held() < 1.1e9, "what the benchmarks measure of this shape is 0.6 GB in bf16"
     assert held() == held(1000) < held(8000)
     assert held(itemsize=2) < held() < held(method="dpo")
 

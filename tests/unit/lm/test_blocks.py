@@ -3,7 +3,7 @@ from tunesmith.lm.lora import Span
 
 
 def test_rows_are_cut_by_adapter_and_into_few_sizes() -> None:
-    assert list(blocks(1024, ())) == [Block(0, 512, None), Block(512, 1024, None)]
+    assert list(blocks(1280, ())) == [Block(0, 768, None), Block(768, 1280, None)]
     spans = (Span(3, 0, 448), Span(1, 448, 458))
     assert list(blocks(500, spans)) == [
         Block(0, 256, 3),
