@@ -108,6 +108,17 @@ def test_another_request_under_the_same_key_is_refused_and_not_executed(
     assert shop.fine_tuning.jobs.retrieve(first.id).status == "validating_files"
 
 
+def test_one_key_in_two_projects_is_two_requests(shop: openai.OpenAI, file: str, rows: Callable[[int], bytes]) -> None:
+    project = shop.post("/organization/projects", cast_to=dict[str, Any], body={"name": "Other"})["id"]
+    ours = create(shop, file, keyed("monday"))
+    with shop.with_options(project=project) as other:
+        theirs = create(other, upload(other, rows(10), **keyed("k")).id, keyed("monday"))
+        assert [job.id for job in other.fine_tuning.jobs.list()] == [theirs.id] != [ours.id]
+        again = create(other, theirs.training_file, keyed("monday"))
+    assert (again.id, create(shop, file, keyed("monday")).id) == (theirs.id, ours.id)
+    assert upload(shop, rows(10), **keyed("k")).id != theirs.training_file
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "ümlaut".encode()])
 def test_what_is_no_key_is_refused(fresh: Any, file: str, key: str | bytes) -> None:
     body = {"model": MODEL, "training_file": file}

@@ -11,9 +11,11 @@ import httpx2
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import PlainTextResponse
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
+from tunesmith.api.app import create_app, with_pages
 from tunesmith.core.ids import Ids
 from tunesmith.domain.identity import Key, hashed, masked
 from tunesmith.domain.sight import COUNTERS, TIMINGS
@@ -80,6 +82,28 @@ def test_a_request_is_counted_by_the_template_of_its_route(
     for name, more in (("requests_total", {"status": str(status)}), ("request_seconds_count", {})):
         told = [figure(found, f"tunesmith_http_{name}", **labels, **more) for found in (before, after)]
         assert told[1] == told[0] + 1
+
+
+def test_pages_for_people_are_counted_and_logged_too(
+    served: Any, serve_app: Callable[..., Any], http: httpx2.Client
+) -> None:
+    services = served.composed.services
+    app = with_pages(create_app(services), PlainTextResponse("a page", status_code=203), services)
+    before = figures(http)
+    with (
+        serve_app(app) as root,
+        httpx2.Client(base_url=root, trust_env=False) as client,
+        capture_logs([merge_contextvars]) as logs,
+    ):
+        paths = ("/dashboard/jobs/ftjob-abc?secret", "/dashboard/_nicegui/a.js", "/dashboard", "/dashboards")
+        assert [client.get(path).status_code for path in paths] == [203, 203, 203, 404]
+        lines = served_lines(logs, len(paths))
+    told = [(line["route"], line["log_level"], line.get("job")) for line in lines]
+    page = ("/dashboard", "info", None)
+    assert told == [(*page[:2], "ftjob-abc"), ("/dashboard/_nicegui", "debug", None), page, ("other", "info", None)]
+    labels = {"route": "/dashboard", "method": "GET", "status": "203"}
+    seen = [figure(found, "tunesmith_http_requests_total", **labels) for found in (before, figures(http))]
+    assert seen[1] == seen[0] + 2
 
 
 def served_lines(logs: list[Any], n: int) -> list[Any]:

@@ -19,6 +19,9 @@ VERBS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTI
 OTHER: Final = "other"
 #: Asked every few seconds by whoever watches the server: no news.
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+#: The pages for people, and what they fetch and ask for by themselves.
+PAGES: Final = "/dashboard"
+PARTS: Final = "/dashboard/_nicegui"
 #: nginx's own word for a client that left before its answer began.
 CLIENT_LEFT: Final = 499
 _JOB: Final = re.compile(r"/(ftjob-[\w-]{1,58})(?:/|$)", re.ASCII)
@@ -47,7 +50,7 @@ class Access:
                 status = message["status"]
             await send(message)
 
-        known = {"request": scope["tunesmith.request_id"]}
+        known = {"request": scope["tunesmith.request_id"]} if "tunesmith.request_id" in scope else {}
         named = _JOB.search(scope["path"])
         job = None if named is None else named[1]
         if job is not None:
@@ -69,13 +72,16 @@ class Access:
         route, verb = _route(scope), _verb(scope)
         self._sight.count(REQUESTS, route, verb, str(status))
         self._sight.observe(REQUEST, took_s, route, verb)
-        told = log.debug if route in PROBES else log.info
+        told = log.debug if route in PROBES or route == PARTS else log.info
         who = scope.get("tunesmith.principal")
         owner = {} if who is None else {"project": who.project_id, "key": who.key_id}
         told("request.served", method=verb, route=route, status=status, ms=round(took_s * 1000, 1), **owner)
 
 
 def _route(scope: Scope) -> str:
+    for pages in (PARTS, PAGES):
+        if f"{scope['path']}/".startswith(f"{pages}/"):
+            return pages
     return getattr(scope.get("route"), "path", None) or OTHER
 
 

@@ -44,7 +44,7 @@ from tunesmith.api import (
     uploads,
     webhooks,
 )
-from tunesmith.api.access import Access
+from tunesmith.api.access import PAGES, Access
 from tunesmith.api.audit import Audited
 from tunesmith.api.idempotency import ExecutedOnce
 from tunesmith.api.keys import Keyed
@@ -118,13 +118,18 @@ def create_app(services: Services) -> ASGIApp:
 def with_pages(api: ASGIApp, pages: ASGIApp, services: Services) -> ASGIApp:
     """Return the app with the pages for people beside it: under `/dashboard`, where `/` leads; all else is the API's."""
     most = Cap(services.settings.max_file_bytes + FORM_BYTES, "The file is over the limit.")
-    guarded = Vetted(BodyLimit(pages, clock=services.clock, cap=lambda _: most), keyed=services.settings.needs_keys)
+    guarded = Access(
+        Vetted(BodyLimit(pages, clock=services.clock, cap=lambda _: most), keyed=services.settings.needs_keys),
+        clock=services.clock,
+        sight=services.sight,
+        traces=services.traces,
+    )
 
     async def either(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if path == "/" and scope["type"] == "http":
-            await RedirectResponse("/dashboard/")(scope, receive, send)
-        elif path == "/dashboard" or path.startswith("/dashboard/"):
+            await RedirectResponse(f"{PAGES}/")(scope, receive, send)
+        elif path == PAGES or path.startswith(f"{PAGES}/"):
             await guarded(scope, receive, send)
         else:
             await api(scope, receive, send)
