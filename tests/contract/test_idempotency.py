@@ -108,15 +108,27 @@ def test_another_request_under_the_same_key_is_refused_and_not_executed(
     assert shop.fine_tuning.jobs.retrieve(first.id).status == "validating_files"
 
 
-def test_one_key_in_two_projects_is_two_requests(shop: openai.OpenAI, file: str, rows: Callable[[int], bytes]) -> None:
-    project = shop.post("/organization/projects", cast_to=dict[str, Any], body={"name": "Other"})["id"]
-    ours = create(shop, file, keyed("monday"))
-    with shop.with_options(project=project) as other:
-        theirs = create(other, upload(other, rows(10), **keyed("k")).id, keyed("monday"))
-        assert [job.id for job in other.fine_tuning.jobs.list()] == [theirs.id] != [ours.id]
-        again = create(other, theirs.training_file, keyed("monday"))
-    assert (again.id, create(shop, file, keyed("monday")).id) == (theirs.id, ours.id)
-    assert upload(shop, rows(10), **keyed("k")).id != theirs.training_file
+def test_one_key_in_two_projects_is_two_requests(open_house: Any, tmp_path: Any, rows: Callable[[int], bytes]) -> None:
+    with open_house(tmp_path / "data", auth="on") as served:
+        key = (tmp_path / "data" / "admin-key").read_text().strip()
+        with openai.OpenAI(base_url=served.base_url, api_key=key, max_retries=0) as ours:
+            project = ours.post("/organization/projects", cast_to=dict[str, Any], body={"name": "Other"})["id"]
+            theirs = ours.with_options(project=project)
+            files = [upload(each, rows(10), **keyed("k")).id for each in (ours, theirs) * 2]
+            jobs = [create(each, file, keyed("k")).id for each, file in zip((ours, theirs) * 2, files, strict=True)]
+            assert [job.id for each in (ours, theirs) for job in each.fine_tuning.jobs.list()] == jobs[:2]
+    assert (files[:2], jobs[:2]) == (files[2:], jobs[2:])
+    assert len({*files, *jobs}) == 4
+
+
+@pytest.mark.parametrize(
+    "path", ["webhook_endpoints", "webhook_endpoints/whep_a/rotate_secret", "organization/admin_api_keys"]
+)
+def test_an_answer_that_shows_a_secret_is_not_kept(fresh: Any, path: str) -> None:
+    with httpx2.Client(base_url=fresh.base_url, trust_env=False) as http:
+        answer = http.post(f"/{path}", json={"name": "a"}, headers=keyed("k"))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key")
+    assert "shows a secret once" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "ümlaut".encode()])

@@ -30,7 +30,10 @@ UPLOAD: Final = "/v1/files"
 #: Their bodies are forms that go to disk: the endpoint tells what they say, and asks for the replay.
 _FORM: Final = re.compile(rf"{UPLOAD}|/v1/uploads/[^/]+/parts")
 #: Their answers show a secret once, and are not kept.
-_SECRET: Final = re.compile(r"/tunesmith/v1/keys|/v1/organization/(admin_api_keys|projects/[^/]+/service_accounts)")
+_SECRET: Final = re.compile(
+    r"/tunesmith/v1/keys|/v1/organization/(admin_api_keys|projects/[^/]+/service_accounts)"
+    r"|/v1/webhook_endpoints(/[^/]+/rotate_secret)?"
+)
 CREATES: Final = frozenset({"/v1/fine_tuning/jobs", UPLOAD})
 #: How long a request waits for a like one that is being executed.
 PATIENCE_S: Final = 60.0
@@ -57,7 +60,7 @@ class ExecutedOnce:
             await self._app(scope, receive, send)
             return
         if _SECRET.fullmatch(scope["path"]):
-            told = "The answer shows a key once and is kept nowhere, so that it cannot be told again: leave the header out."
+            told = "The answer shows a secret once and is kept nowhere, so it cannot be told again: leave the header out."
             await render(InvalidRequest(told, param="Idempotency-Key"))(scope, receive, send)
             return
         try:
