@@ -115,7 +115,7 @@ def test_one_key_in_two_projects_is_two_requests(open_house: Any, tmp_path: Any,
             project = ours.post("/organization/projects", cast_to=dict[str, Any], body={"name": "Other"})["id"]
             theirs = ours.with_options(project=project)
             files = [upload(each, rows(10), **keyed("k")).id for each in (ours, theirs) * 2]
-            jobs = [create(each, file, keyed("k")).id for each, file in zip((ours, theirs) * 2, files, strict=True)]
+            jobs = [create(each, file, keyed("j")).id for each, file in zip((ours, theirs) * 2, files, strict=True)]
             assert [job.id for each in (ours, theirs) for job in each.fine_tuning.jobs.list()] == jobs[:2]
     assert (files[:2], jobs[:2]) == (files[2:], jobs[2:])
     assert len({*files, *jobs}) == 4
