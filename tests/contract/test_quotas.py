@@ -99,7 +99,7 @@ def test_the_command_line_shows_and_changes_them(served: Any, http: httpx2.Clien
     limit(queued_jobs=4)
     name = http.get("/v1/organization/projects/proj_default").json()["name"]
     lines = run(name, "--set", "files=500", "--set", "file_bytes=none").splitlines()
-    assert lines[0] == "training_slots\tno limit\tas for every project"
+    assert lines[0] == "training_slots\tno limit\tas for every project\t"
     assert [line.split("\t")[1:3] for line in lines[1:]] == [["4", "own"], ["500", "own"], ["no limit", "own"]]
     assert lines[2].split("\t")[3].startswith("has ")
     told = json.loads(run("proj_default", "--set", "queued_jobs=default", "--json"))

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
-from tunesmith.cli.output import table
+from tunesmith.cli.output import AsJson, print_json, table
 
 PATH: Final = "/tunesmith/v1/audit"
 
@@ -19,6 +19,7 @@ def audit(
     until: Annotated[str | None, typer.Option(help="Before this time.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most changes to print.")] = 100,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """List who changed what, the newest change first: time, actor, key, address, project, change, objects."""
@@ -32,9 +33,12 @@ def audit(
     }
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     with Client(base_url) as client:
-        entries = client.call("GET", f"{PATH}?{query}")["data"]
+        found = client.call("GET", f"{PATH}?{query}")
+    if as_json:
+        print_json(found)
+        return
     rows: list[list[str]] = []
-    for entry in entries:
+    for entry in found["data"]:
         at = datetime.fromtimestamp(entry["created_at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         who = [entry["actor"], entry["key_id"] or "-", entry["address"] or "-", entry["project_id"]]
         rows.append([at, *who, entry["action"], " ".join(entry["objects"]) or "-"])

@@ -10,6 +10,7 @@ import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
 from tunesmith.cli.flags import load
+from tunesmith.cli.output import AsJson, print_json
 from tunesmith.cli.tars import N_CHUNK_BYTES, temporary, unpack
 from tunesmith.core.machine import readable_bytes
 
@@ -21,6 +22,7 @@ def backup(
     destination: Annotated[Path, typer.Argument(help="The new folder.")],
     data_dir: DataDir = None,
     bases: Annotated[bool, typer.Option(help="Take the weights of downloaded bases along.")] = True,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Back an installation up: one whose server runs by asking that server, another one from its data folder."""
@@ -49,6 +51,9 @@ def backup(
     except (OSError, ApiError, sqlite3.Error) as error:
         fail(f"{destination} cannot be written: {getattr(error, 'strerror', None) or error}.")
     n_bytes = sum(path.stat().st_size for path in destination.rglob("*") if path.is_file())
+    if as_json:
+        print_json({"source": source, "path": str(destination), "bytes": n_bytes})
+        return
     typer.echo(f"{source} is backed up in {destination} ({readable_bytes(n_bytes)}). {_SECRET}")
 
 
@@ -71,6 +76,7 @@ def _write(chunks: Iterator[bytes], destination: Path) -> None:
 def restore(
     source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
     data_dir: Annotated[Path, typer.Option(help="The new data folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Make a data folder of a backup, for `tunesmith serve --data-dir`."""
     from tunesmith.core.data_folder import FolderRefused
@@ -83,6 +89,10 @@ def restore(
         fail(str(error))
     except OSError as error:
         fail(f"{target} cannot be written: {error.strerror or error}.")
+    if as_json:
+        told = {"path": str(target), "created_at": int(made.created_at), "files": made.n_files, "bytes": made.n_bytes}
+        print_json({**told, "going_on": list(made.going_on), "absent": list(made.absent)})
+        return
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(made.created_at))
     typer.echo(f"{target} holds what was backed up at {at}: {made.n_files} files, {readable_bytes(made.n_bytes)}.")
     if made.going_on:

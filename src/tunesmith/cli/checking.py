@@ -1,17 +1,15 @@
 """What `tunesmith files check` does: reads files as a job's validation would, by the base's tokenizer, on this machine."""
 
 import importlib.resources
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import typer
-
 from tunesmith.cli.client import REFUSED, Client, fail
 from tunesmith.cli.local import MAX_LINE_BYTES, opened
+from tunesmith.cli.output import print_json
 from tunesmith.cli.report import console, cost, show_errors, show_file, show_notes
 from tunesmith.core.settings import Settings
 from tunesmith.data.folder import BrokenFolder, read_folder
@@ -74,7 +72,7 @@ def check(
     told["worst"] = [asdict(oddity) for oddity in worst]
     told["valid"] = not any(each["error"] or each["n_errors"] for each in (told, told["validation"]) if each)
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told)
     else:
         _show(told)
     return 0 if told["valid"] else REFUSED

@@ -15,6 +15,7 @@ import typer
 
 from tunesmith.cli.client import REFUSED, own_key
 from tunesmith.cli.flags import explain
+from tunesmith.cli.output import print_json
 from tunesmith.cli.tracking import not_installed, trackers
 from tunesmith.core.address import is_loopback
 from tunesmith.core.machine import free_disk_bytes, gpus, memory_bytes, n_cores, readable_bytes
@@ -29,37 +30,39 @@ N_MIN_FREE_BYTES: Final = 2 * 10**9
 N_MIN_MEMORY_BYTES: Final = 3 * 10**9
 
 
-def examine(settings: Settings, flags: dict[str, Any]) -> int:
+def examine(settings: Settings, flags: dict[str, Any], *, as_json: bool = False) -> int:
     """Print everything; return 0 when nothing is wrong, else 1."""
-    typer.echo("Settings")
-    for setting in explain(settings, flags):
-        typer.echo(f"  {setting.name:<20} {setting.value:<28} {setting.source}")
-    typer.echo("Machine")
-    for name, value in _machine(settings):
-        typer.echo(f"  {name:<20} {value}")
-    typer.echo("Versions")
-    typer.echo(f"  {'python':<20} {platform.python_version()}")
-    for package in ("tunesmith", *PACKAGES):
-        typer.echo(f"  {package:<20} {_version(package) or 'not installed'}")
     answer, bases, spares = _server(settings)
-    typer.echo("Server")
-    typer.echo(f"  {_root(settings):<20} {answer}")
-    if spares is not None:
-        typer.echo(f"  {'spares':<20} {spares}")
-    typer.echo("Sight")
-    for name, value in _sight(settings):
-        typer.echo(f"  {name:<20} {value}")
-    typer.echo("Trackers")
-    for name, value in trackers(settings, _root(settings)):
-        typer.echo(f"  {name:<20} {value}")
-    typer.echo("Graders")
-    for name, value in _graders(settings):
-        typer.echo(f"  {name:<20} {value}")
     problems = list(_problems(settings, bases))
-    typer.echo("Problems" if problems else "No problems found.")
-    for problem in problems:
-        typer.echo(f"  - {problem}")
+    told: dict[str, Any] = {
+        "settings": {each.name: {"value": each.value, "source": each.source} for each in explain(settings, flags)},
+        "machine": dict(_machine(settings)),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: _version(package) or "not installed" for package in ("tunesmith", *PACKAGES)},
+        },
+        "server": {_root(settings): answer, **({} if spares is None else {"spares": spares})},
+        "sight": dict(_sight(settings)),
+        "trackers": dict(trackers(settings, _root(settings))),
+        "graders": dict(_graders(settings)),
+        "problems": problems,
+    }
+    if as_json:
+        print_json(told)
+    else:
+        _show(told)
     return REFUSED if problems else 0
+
+
+def _show(told: dict[str, Any]) -> None:
+    for chapter in ("settings", "machine", "versions", "server", "sight", "trackers", "graders"):
+        typer.echo(chapter.capitalize())
+        for name, value in told[chapter].items():
+            said = f"{value['value']:<28} {value['source']}" if chapter == "settings" else value
+            typer.echo(f"  {name:<20} {said}")
+    typer.echo("Problems" if told["problems"] else "No problems found.")
+    for problem in told["problems"]:
+        typer.echo(f"  - {problem}")
 
 
 def _machine(settings: Settings) -> Iterator[tuple[str, str]]:

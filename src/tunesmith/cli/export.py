@@ -1,21 +1,18 @@
-"""`tunesmith models export`: fetches a model from a running server into a folder or a GGUF file, whole or not at all."""
+"""`tunesmith export`: fetches a model from a running server into a folder or a GGUF file, whole or not at all."""
 
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.output import AsJson, print_json
+from tunesmith.cli.progress import counting
 from tunesmith.cli.tars import N_CHUNK_BYTES, temporary, unpack
 from tunesmith.core.machine import readable_bytes
-
-#: What takes longer is told about.
-QUIET_S: Final = 2.0
 
 
 class Format(StrEnum):
@@ -48,6 +45,7 @@ def export(
     numbers: Annotated[
         Type, typer.Option("--type", help="The numbers of a GGUF file; auto: those that the base is stored in.")
     ] = Type.AUTO,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Fetch a model as files that others load. What is there at the end is whole; an interrupted export leaves nothing."""
@@ -60,12 +58,11 @@ def export(
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
             temporary(output) as unfinished,
-            _told(f"Exporting {name}") as told,
             Client(base_url) as client,
             client.download(path) as response,
+            counting(f"Exporting {name}", n_bytes := int(response.headers["content-length"]), of_bytes=True) as told,
         ):
-            n_bytes = int(response.headers["content-length"])
-            chunks = _counted(response.iter_bytes(N_CHUNK_BYTES), lambda n_done: told(n_done, n_bytes))
+            chunks = _counted(response.iter_bytes(N_CHUNK_BYTES), told)
             if wanted is Format.GGUF:
                 with unfinished.open("xb") as file:
                     file.writelines(chunks)
@@ -74,6 +71,9 @@ def export(
             unfinished.rename(output)
     except OSError as error:
         fail(f"{output} cannot be written: {error.strerror or error}.")
+    if as_json:
+        print_json({"model": name, "format": wanted.value, "path": str(output), "bytes": n_bytes})
+        return
     typer.echo(f"{output} is written ({readable_bytes(n_bytes)}).")
 
 
@@ -83,25 +83,3 @@ def _counted(chunks: Iterator[bytes], told: Callable[[int], None]) -> Iterator[b
         n_done += len(chunk)
         told(n_done)
         yield chunk
-
-
-@contextmanager
-def _told(what: str) -> Generator[Callable[[int, int], None]]:
-    """Yield what tells of progress once it takes long: a bar in a terminal, a line for each tenth otherwise."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    begun, lines = time.monotonic(), [0]
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def tell(n_done: int, n_bytes: int) -> None:
-            bar.update(task, completed=n_done, total=n_bytes)
-            tenth = 10 * n_done // n_bytes
-            if not console.is_terminal and tenth > lines[0] and time.monotonic() - begun > QUIET_S:
-                lines[0] = tenth
-                typer.echo(f"{what}: {readable_bytes(n_done)} of {readable_bytes(n_bytes)}", err=True)
-
-        yield tell

@@ -1,16 +1,21 @@
-"""`tunesmith files`: help with training files before they are sent; `check`, `split` and `convert` work without a server."""
+"""`tunesmith files`: a server's files, and help before they are sent; `check`, `split`, `convert` need no server."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl
-from tunesmith.cli.output import AsJson
+from tunesmith.cli.client import DEFAULT_BASE_URL, USAGE, BaseUrl, Client, fail
+from tunesmith.cli.completion import complete_files
+from tunesmith.cli.output import AsJson, print_json, table, tell, when, whole_list
 
-app = typer.Typer(help="Check, split and convert training files.", no_args_is_help=True)
+app = typer.Typer(
+    help="Send, list, show and fetch files; check, split and convert training files before.", no_args_is_help=True
+)
 
+FileId = Annotated[str, typer.Argument(metavar="FILE", help="The file's id, file-….", autocompletion=complete_files)]
 Rows = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file.")]
 
 
@@ -29,6 +34,114 @@ class Format(StrEnum):
     SHAREGPT = "sharegpt"
     ALPACA = "alpaca"
     CHAT = "chat"
+
+
+@app.command("list")
+def list_files(
+    purpose: Annotated[str | None, typer.Option(help="Files of this purpose alone, such as fine-tune.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most files to list.")] = 100,
+    as_json: AsJson = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """List the server's files, the newest first."""
+    from urllib.parse import urlencode
+
+    from tunesmith.core.machine import readable_bytes
+
+    query: dict[str, Any] = {"limit": limit} | ({"purpose": purpose} if purpose else {})
+    with Client(base_url) as client:
+        page = client.call("GET", f"/v1/files?{urlencode(query)}")
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        [each["id"], each["filename"], each["purpose"], readable_bytes(each["bytes"]), when(each["created_at"])]
+        for each in page["data"]
+    ]
+    table(["id", "name", "purpose", "size", "created"], rows, shorten=1)
+    if page["has_more"]:
+        tell(f"There are more: --limit {limit * 10}.")
+
+
+@app.command()
+def show(
+    file: FileId,
+    rows: Annotated[int, typer.Option(min=0, max=100, help="How many of its first rows to show.")] = 3,
+    as_json: AsJson = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Show a file of the server, with its first rows as conversations."""
+    from tunesmith.cli import stored
+
+    with Client(base_url) as client:
+        about = client.call("GET", stored.at(file))
+        if as_json:
+            print_json(about)
+            return
+        stored.show(about, stored.start_of(client, about) if rows else b"", rows)
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to send.")],
+    purpose: Annotated[str, typer.Option(help="What it is for.")] = "fine-tune",
+    part_size: Annotated[
+        int, typer.Option(min=1, max=64, help="MiB; a larger file is sent in parts of this size, each again if it is lost.")
+    ] = 64,
+    as_json: AsJson = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Send a file to the server, and print its id."""
+    from tunesmith.cli import stored
+
+    with Client(base_url) as client:
+        made = stored.upload(client, file, purpose, part_bytes=part_size * stored.MIB)
+    if as_json:
+        print_json(made)
+    else:
+        typer.echo(made["id"])
+
+
+@app.command()
+def download(
+    file: FileId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write, - for stdout; left out, its own name, here.")
+    ] = None,
+    as_json: AsJson = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Write a file of the server to disk. Overwrites nothing."""
+    from tunesmith.cli import stored
+
+    with Client(base_url) as client:
+        if str(output) == "-":
+            if as_json:
+                fail("--json and --output - both take stdout: leave one out.", USAGE)
+            stored.print_content(client, file)
+            return
+        about, path = stored.download(client, file, output)
+    if as_json:
+        print_json({**about, "path": str(path)})
+    else:
+        typer.echo(f"{path} is written.")
+
+
+@app.command()
+def delete(
+    file: Annotated[list[str], typer.Argument(metavar="FILE…", help="Ids, file-…", autocompletion=complete_files)],
+    as_json: AsJson = False,
+    base_url: BaseUrl = DEFAULT_BASE_URL,
+) -> None:
+    """Delete files of the server."""
+    told: list[dict[str, Any]] = []
+    with Client(base_url) as client:
+        for each in file:
+            told.append(client.call("DELETE", f"/v1/files/{quote(each, safe='')}"))
+            if not as_json:
+                typer.echo(f"{each} is deleted.")
+    if as_json:
+        print_json(told[0] if len(told) == 1 else whole_list(told))
 
 
 @app.command()

@@ -7,6 +7,7 @@ import typer
 
 from tunesmith.cli.client import fail
 from tunesmith.cli.flags import load
+from tunesmith.cli.output import AsJson, print_json, tell
 from tunesmith.graders.sandbox.environment import FOLDER, Environment, NotInstalled
 
 app = typer.Typer(help="The packages that python graders may import.", no_args_is_help=True)
@@ -23,12 +24,16 @@ def install(
         bool, typer.Option("--full", help="All packages of OpenAI's image 2025-05-08, not numpy and rapidfuzz alone.")
     ] = False,
     data_dir: Annotated[Path | None, typer.Option(help="The server's data folder.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the graders' environment in the data folder, or make it anew. A running server uses it from the next call on."""
     flags: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
     environment = Environment(load(flags).data_dir.expanduser().absolute() / FOLDER)
     try:
-        got = environment.install(full=full, tell=typer.echo)
+        got = environment.install(full=full, tell=tell)
     except (NotInstalled, OSError) as error:
         fail(str(error))
+    if as_json:
+        print_json({"folder": str(environment.folder), "packages": got})
+        return
     typer.echo(f"{environment.folder} holds {', '.join(f'{name} {version}' for name, version in got.items())}.")

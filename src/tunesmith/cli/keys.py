@@ -72,12 +72,13 @@ def list_keys(
 @app.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, key_….")],
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Revoke a key; the next request with it is refused."""
     with Client(base_url) as client:
-        client.call("DELETE", f"{KEYS}/{quote(key, safe='')}")
-    typer.echo(f"{key} is revoked.")
+        gone = client.call("DELETE", f"{KEYS}/{quote(key, safe='')}")
+    print_json(gone) if as_json else typer.echo(f"{key} is revoked.")
 
 
 @projects.command("create")
@@ -89,10 +90,7 @@ def create_project(
     """Make a project, and print its id."""
     with Client(base_url) as client:
         made = client.call("POST", PROJECTS, {"name": name})
-    if as_json:
-        print_json(made)
-        return
-    typer.echo(made["id"])
+    print_json(made) if as_json else typer.echo(made["id"])
 
 
 @projects.command("list")
@@ -119,9 +117,10 @@ def list_projects(
 @projects.command("archive")
 def archive_project(
     project: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id, proj_….")],
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Archive a project: its keys are refused from now on, what belongs to it stays."""
     with Client(base_url) as client:
-        client.call("POST", f"{PROJECTS}/{quote(project, safe='')}/archive")
-    typer.echo(f"{project} is archived.")
+        told = client.call("POST", f"{PROJECTS}/{quote(project, safe='')}/archive")
+    print_json(told) if as_json else typer.echo(f"{project} is archived.")

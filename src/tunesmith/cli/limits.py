@@ -1,14 +1,13 @@
 """`tunesmith projects limits`: what one project may have, shown and changed through a running server."""
 
-import json
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, Client, fail
-from tunesmith.cli.keys import N_PAGE, PROJECTS, AsJson
-from tunesmith.cli.models import BaseUrl
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.keys import N_PAGE, PROJECTS
+from tunesmith.cli.output import AsJson, print_json, table
 
 NONE: Final = "none"
 DEFAULT: Final = "default"
@@ -31,12 +30,14 @@ def limits(
             own = {name: told["limits"][name] for name in told["own"]}
             told = client.call("PUT", path, _changed(own, changes, told["limits"]))
     if as_json:
-        typer.echo(json.dumps(told))
+        print_json(told)
         return
+    rows: list[list[str]] = []
     for name, most in told["limits"].items():
         has = told["usage"].get(name)
         cells = [name, "no limit" if most is None else str(most), "own" if name in told["own"] else "as for every project"]
-        typer.echo("\t".join(cells + ([] if has is None else [f"has {has}"])))
+        rows.append([*cells, "" if has is None else f"has {has}"])
+    table(["limit", "most", "whose", "used"], rows)
 
 
 def _id(client: Client, project: str) -> str:

@@ -1,9 +1,11 @@
 """Local training files as the commands open them: what is no JSONL file ends the command with one line that says why."""
 
+import json
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from tunesmith.cli.client import fail
 from tunesmith.data.arrays import is_array
@@ -54,3 +56,17 @@ def made(path: Path) -> Generator[IO[bytes]]:
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def json_object(source: str) -> dict[str, Any]:
+    """Return the JSON object in a file, or on stdin where it is `-`."""
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
+        said = json.loads(text)
+    except OSError as error:
+        fail(f"{source} cannot be read: {error.strerror or error}.", 2)
+    except ValueError as error:
+        fail(f"{source} is not JSON: {error}.", 2)
+    if not isinstance(said, dict):
+        fail(f"{source} is JSON but no object.", 2)
+    return said

@@ -9,11 +9,14 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from tunesmith.cli import audit, backup, files, grader_env, integrations, keys, models, webhooks
+from tunesmith.cli import audit, backup, files, grader_env, graders, integrations, keys, models, webhooks
 from tunesmith.cli import gc as letting_go
+from tunesmith.cli.chat import chat
 from tunesmith.cli.client import INTERRUPTED, USAGE, asked_for_json, fail
+from tunesmith.cli.export import export
 from tunesmith.cli.flags import SettingsVerb, load
 from tunesmith.cli.limits import limits
+from tunesmith.cli.output import AsJson
 from tunesmith.cli.preflight import preflight
 
 
@@ -59,6 +62,9 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(files.app, name="files")
+app.add_typer(graders.app, name="graders")
+app.command()(chat)
+app.command()(export)
 app.command()(preflight)
 app.add_typer(keys.app, name="keys")
 keys.projects.command("limits")(limits)
@@ -98,12 +104,12 @@ def serve(ctx: typer.Context) -> None:
 
 
 @app.command(cls=SettingsVerb)
-def doctor(ctx: typer.Context) -> None:
+def doctor(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show settings with their source, the machine, versions, whether the server answers, and what is wrong."""
     settings = load(ctx.obj)
     from tunesmith.cli.doctor import examine
 
-    raise typer.Exit(examine(settings, ctx.obj))
+    raise typer.Exit(examine(settings, ctx.obj, as_json=as_json))
 
 
 app.command("backup")(backup.backup)

@@ -8,7 +8,7 @@ import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
 from tunesmith.cli.export import export
-from tunesmith.cli.output import table, when
+from tunesmith.cli.output import AsJson, print_json, table, when
 from tunesmith.core.machine import readable_bytes
 
 PATH: Final = "/tunesmith/v1/models"
@@ -54,6 +54,7 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
         str | None,
         typer.Option(help="With --kind vllm: the path under which that server sees the folder `blobs` of the data folder."),
     ] = None,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
     wait: Annotated[bool, typer.Option(help="Wait for a download to end; it goes on without you, too.")] = True,
 ) -> None:
@@ -71,6 +72,9 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
             base = _watch(client, base)
     if base["status"] == "failed":
         fail(str(base["detail"]))
+    if as_json:
+        print_json(base)
+        return
     if base["status"] == "loading":
         typer.echo(f"{base['name']} is being downloaded; `tunesmith models list` shows how far it is.")
         return
@@ -79,32 +83,38 @@ def add(  # noqa: PLR0913 - its arguments are the command's flags
 
 
 @app.command("list")
-def list_models(base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
+def list_models(as_json: AsJson = False, base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
     """List the models of the server: bases, models upstream with what they can do, and what was tuned on them."""
     with Client(base_url) as client:
-        bases: list[dict[str, Any]] = client.call("GET", PATH)["data"]
-        aliases: list[dict[str, Any]] = client.call("GET", ALIASES)["data"]
-        served: list[dict[str, Any]] = client.call("GET", "/v1/models")["data"]
+        listed = client.call("GET", "/v1/models")
+        # a server that is not Tunesmith has models alone
+        bases: list[dict[str, Any]] = (client.extra("GET", PATH) or {"data": []})["data"]
+        aliases: list[dict[str, Any]] = (client.extra("GET", ALIASES) or {"data": []})["data"]
+    served: list[dict[str, Any]] = listed["data"]
+    if as_json:
+        print_json({**listed, "bases": bases, "aliases": aliases})
+        return
     rows = [[base["name"], ", ".join(base["aliases"]), _state(base), _describe(base), base["source"]] for base in bases]
     others = {each["alias"] for each in aliases} | {base["name"] for base in bases}
     for model in served:
         if model["id"] not in others:
             also = [each["alias"] for each in aliases if each["model"] == model["id"]]
-            rows.append(
-                [model["id"], ", ".join(also), "ready", f"tuned, {when(model['created'])}", model["id"].split(":")[1]]
-            )
+            tuned, made = model["id"].startswith("ft:"), when(model["created"])
+            source = model["id"].split(":")[1] if tuned else str(model["owned_by"])
+            rows.append([model["id"], ", ".join(also), "ready", f"tuned, {made}" if tuned else made, source])
     table(["name", "aliases", "status", "model", "source"], rows, shorten=3)
 
 
 @app.command()
 def remove(
     name: Annotated[str, typer.Argument(help="A base or a tuned model (ft:…), or an alias of a base to remove only that.")],
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Remove a model or an alias. What was downloaded or tuned is deleted; your own folders are not touched."""
     with Client(base_url) as client:
-        client.call("DELETE", f"{'/v1/models' if name.startswith('ft:') else PATH}/{quote(name, safe='')}")
-    typer.echo(f"{name} is removed.")
+        gone = client.call("DELETE", f"{'/v1/models' if name.startswith('ft:') else PATH}/{quote(name, safe='')}")
+    print_json(gone) if as_json else typer.echo(f"{name} is removed.")
 
 
 @app.command()
@@ -112,23 +122,25 @@ def alias(
     name: Annotated[str, typer.Argument(help="A tuned model or a base, by its name or an alias.")],
     alias: Annotated[str, typer.Argument(help="The further name, such as ft:gpt-4o-mini-2024-07-18:org::abc123.")],
     move: Annotated[bool, typer.Option("--move", help="Take the alias from the model that has it now.")] = False,
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Let a further name stand for a model, so that code which asks for that name runs unchanged."""
     with Client(base_url) as client:
         made = client.call("POST", ALIASES, {"alias": alias, "model": name, "move": move})
-    typer.echo(f"{made['alias']} stands for {made['model']}.")
+    print_json(made) if as_json else typer.echo(f"{made['alias']} stands for {made['model']}.")
 
 
 @app.command()
 def unalias(
     alias: Annotated[str, typer.Argument(help="An alias; the model that it stands for stays.")],
+    as_json: AsJson = False,
     base_url: BaseUrl = DEFAULT_BASE_URL,
 ) -> None:
     """Free an alias."""
     with Client(base_url) as client:
-        client.call("DELETE", f"{ALIASES}/{quote(alias, safe='')}")
-    typer.echo(f"{alias} is free.")
+        gone = client.call("DELETE", f"{ALIASES}/{quote(alias, safe='')}")
+    print_json(gone) if as_json else typer.echo(f"{alias} is free.")
 
 
 def _absolute(source: str | None) -> str | None:

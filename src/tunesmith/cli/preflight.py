@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from tunesmith.cli.client import DEFAULT_BASE_URL, REFUSED, BaseUrl, Client, fail
+from tunesmith.cli.local import json_object
 from tunesmith.cli.output import AsJson, print_json
 
 PATH: Final = "/tunesmith/v1/fine_tuning/preflight"
@@ -60,7 +60,7 @@ def job_body(
     grader: Path | None = None,
 ) -> dict[str, Any]:
     """Return the body of a job from a file and flags; what cannot be one ends the command with one line."""
-    wanted: dict[str, Any] = {} if source is None else _object(source)
+    wanted: dict[str, Any] = {} if source is None else json_object(source)
     if model is not None:
         wanted["model"] = model
     if method is not None and method not in METHODS:
@@ -69,7 +69,7 @@ def job_body(
     if hyperparameters:
         block["hyperparameters"] = dict(map(_knob, hyperparameters))
     if grader is not None:
-        block["grader"] = _object(str(grader))
+        block["grader"] = json_object(str(grader))
     kind = method or (wanted.get("method") or {}).get("type") or ("reinforcement" if grader is not None else "supervised")
     if method is not None or block:
         old = (wanted.get("method") or {}).get(kind) or {}
@@ -98,17 +98,6 @@ def uploaded(client: Client, wanted: dict[str, Any], *, keep: bool) -> Generator
     finally:
         for file_id in ours if not keep else ():
             client.call("DELETE", f"/v1/files/{file_id}")
-
-
-def _object(source: str) -> dict[str, Any]:
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
-        said = json.loads(text)
-    except (OSError, ValueError) as error:
-        fail(f"{source} cannot be read as JSON: {error}.", 2)
-    if not isinstance(said, dict):
-        fail(f"{source} is JSON but no object.", 2)
-    return said
 
 
 def _knob(said: str) -> tuple[str, Any]:

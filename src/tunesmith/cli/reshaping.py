@@ -9,6 +9,7 @@ import typer
 
 from tunesmith.cli.client import REFUSED, fail
 from tunesmith.cli.local import MAX_LINE_BYTES, made, opened
+from tunesmith.cli.output import print_json
 from tunesmith.data.arrays import elements, is_array
 from tunesmith.data.converting import FORMATS, NotConvertible, format_of
 from tunesmith.data.jsonl import NotJson, parse_object, read_lines
@@ -37,7 +38,7 @@ def split(file: Path, train: Path, valid: Path, *, fraction: float, seed: int, a
         fail(f"{file} cannot be split: {error}.")
     if as_json:
         parts = [("training", train, n_train), ("validation", valid, n_valid)]
-        typer.echo(json.dumps({name: {"file": str(path), "examples": n} for name, path, n in parts}))
+        print_json({name: {"file": str(path), "examples": n} for name, path, n in parts})
     else:
         typer.echo(f"{train}: {n_train:,} examples\n{valid}: {n_valid:,} examples")
 
@@ -63,8 +64,7 @@ def convert(file: Path, output: Path, wanted: str | None, *, as_json: bool) -> i
             first = f": line {refused[0]['line']} {refused[0]['message']}" if refused else ""
             fail(f"{file} has no row that can be converted{first}.")
     if as_json:
-        told = {"file": str(output), "from": kind, "examples": n_written, "n_errors": n_refused, "errors": refused}
-        typer.echo(json.dumps(told))
+        print_json({"file": str(output), "from": kind, "examples": n_written, "n_errors": n_refused, "errors": refused})
         return REFUSED if n_refused else 0
     typer.echo(f"{output}: {n_written:,} examples from {kind}")
     for error in refused[:_N_SHOWN]:

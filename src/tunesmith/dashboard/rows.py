@@ -21,7 +21,7 @@ class Row:
 def first_rows(content: bytes, n: int = N_ROWS) -> list[Row]:
     """Return the first `n` rows that are not blank."""
     found: list[Row] = []
-    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8-sig", "replace").split("\n"), 1):
         if len(found) == n:
             break
         if line.strip():
