@@ -26,6 +26,7 @@ PATH: Final = "/v1/fine_tuning/alpha/graders"
 CHAT: Final = "/v1/chat/completions"
 #: A server that is busy is asked again so often, after pauses that double.
 N_TRIES: Final = 4
+PAUSE_S: Final = 1.0
 BUSY: Final = frozenset({429, 502, 503, 504})
 
 Row = dict[str, Any]
@@ -151,7 +152,7 @@ class Bench:
             except Refused as error:
                 if error.status not in BUSY or number == N_TRIES:
                     raise
-                time.sleep(2.0 ** (number - 1))
+                time.sleep(PAUSE_S * 2 ** (number - 1))
         raise AssertionError  # the last try returns or raises
 
 

@@ -40,4 +40,5 @@ def counting(what: str, total: int, *, of_bytes: bool = False) -> Generator[Call
     try:
         yield tell
     finally:
-        bar.stop()
+        if shown:
+            bar.stop()

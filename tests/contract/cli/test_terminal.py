@@ -64,7 +64,7 @@ TABLE: list[Row] = [
     ("grader-env install", "--data-dir {rows}", "tunesmith: ", 1, "error"),
 ]
 #: Verbs with a test of their own below, or elsewhere, and why they print no JSON.
-NO_JSON = {"serve": "its log is JSON by --log-format", "demo": "a show for people, in tests/flow/test_demo.py"}
+NO_JSON = {"serve": "its log is JSON by --log-format", "demo": "a show for people; tests/flow/test_demo.py runs it"}
 NUMBERS = itertools.count()
 GRADER = {
     "type": "string_check", "name": "exact", "operation": "eq", "input": "{{ sample.output_text }}", "reference": "4",
@@ -177,6 +177,14 @@ def test_serving_ends_with_ctrl_c(at_terminals: Terminals, tmp_path: Path) -> No
     server.until("Tunesmith is ready at http://127.0.0.1:")
     server.type(CTRL_C)
     assert server.end()[0] in (0, 130)
+
+
+def test_the_demonstration_writes_into_no_folder_of_yours(at_terminals: Terminals, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    ended, text = at_terminals.open("demo", "--keep", "mine", cwd=tmp_path).end()
+    assert (ended, len(text.splitlines())) == (2, 1)
+    assert "is not empty: name a folder that is new for --keep." in text
 
 
 def test_a_key_is_asked_for_and_not_shown(at_terminals: Terminals, served: Any, tmp_path: Path) -> None:
