@@ -1,4 +1,4 @@
-"""A server of Weights & Biases as far as its package asks: the account, runs with their state and history."""
+"""A server of Weights & Biases as far as its package asks: the account, runs with their state and history, artifacts."""
 
 import gzip
 import json
@@ -22,14 +22,28 @@ class KnownRun:
     preempting: list[bool] = field(default_factory=list[bool])
 
 
+@dataclass
+class KnownArtifact:
+    """What the server knows of an artifact, and the bytes of its files, its manifest's too, by name."""
+
+    fields: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    is_committed: bool = False
+
+
 class Wandb(ThreadingHTTPServer):
-    """Keeps the runs that it is told of, by their ids; `asked` has the names of all questions and their keys."""
+    """Keeps the runs and artifacts that it is told of, by their ids; `asked` has the names of questions and their keys."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
+        self.clear()
+
+    def clear(self) -> None:
+        """Know nothing."""
         self.runs: dict[str, KnownRun] = {}
+        self.artifacts: dict[str, KnownArtifact] = {}
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -54,6 +68,10 @@ class _Answer(BaseHTTPRequestHandler):
                 "RunResumeStatus": self._status,
                 "UpsertBucket": self._upsert,
                 "CreateRunFiles": self._files,
+                "CreateArtifact": self._artifact,
+                "CreateArtifactManifest": self._manifest,
+                "CreateArtifactFiles": self._artifact_files,
+                "CommitArtifact": self._commit,
             }.get(name)
             told = answer(question.get("variables") or {}) if answer else None
             self._send(200, {"data": told} if told is not None else {"errors": [{"message": f"no {name} here"}]})
@@ -64,7 +82,10 @@ class _Answer(BaseHTTPRequestHandler):
             self._send(200, {})
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        _, place, *rest = self.path.split("/", 3)
+        if place == "artifacts":
+            self.server.artifacts[rest[0]].files[rest[1]] = body
         self._send(200, {})
 
     def _stream(self, run: str, said: dict[str, Any]) -> None:
@@ -110,6 +131,30 @@ class _Answer(BaseHTTPRequestHandler):
     def _files(self, asked: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": name, "uploadUrl": f"{self.server.url}/storage/{name}"} for name in asked["files"]]
         return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+
+    def _artifact(self, asked: dict[str, Any]) -> dict[str, Any]:
+        number = f"artifact-{len(self.server.artifacts)}"
+        self.server.artifacts[number] = KnownArtifact(asked["input"])
+        made = {"id": number, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": made}}
+
+    def _manifest(self, asked: dict[str, Any]) -> dict[str, Any]:
+        number = asked["artifactID"]
+        return {"createArtifactManifest": {"artifactManifest": {"id": number, "file": self._place(number, asked["name"])}}}
+
+    def _artifact_files(self, asked: dict[str, Any]) -> dict[str, Any]:
+        nodes = [self._place(each["artifactID"], each["name"]) for each in asked["input"]["artifactFiles"]]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _place(self, artifact: str, name: str) -> dict[str, Any]:
+        url = f"{self.server.url}/artifacts/{artifact}/{name}"
+        upload = {"uploadUrl": url, "uploadHeaders": [], "uploadMultipartUrls": None}
+        return {"id": name, "storagePath": name, "artifact": {"id": artifact}, **upload}
+
+    def _commit(self, asked: dict[str, Any]) -> dict[str, Any]:
+        number = asked["artifactID"]
+        self.server.artifacts[number].is_committed = True
+        return {"commitArtifact": {"artifact": {"id": number, "digest": self.server.artifacts[number].fields["digest"]}}}
 
     def _send(self, status: int, told: dict[str, Any]) -> None:
         body = json.dumps(told).encode()
