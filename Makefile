@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test run check bench soak docs
+.PHONY: help install demo test run check bench soak fuzz docs
 
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,17 @@ soak: $(STAMP) ## Run the long versions of the life-cycle tests for ten minutes
 	@end=$$((SECONDS + 600)); first=$$(date +%s)0000; while [ $$SECONDS -lt $$end ]; do \
 		PYTHONPATH=tests $(BIN)/python -m simulation $$first 20000; first=$$((first + 20000)); \
 		TUNESMITH_TEST_PROFILE=soak TUNESMITH_TEST_NEMESIS_S=120 TUNESMITH_TEST_N_REQUESTS=1000 TUNESMITH_TEST_SEED=$$first $(BIN)/pytest -x tests/store/test_lives.py tests/flow tests/store tests/contract/test_webhooks.py; done
+
+# What Schemathesis needs is no part of the development set, and nothing of `make test`.
+.venv-fuzz/.installed: Makefile
+	@$(PYTHON) -m venv $(@D)
+	@echo "Installing Schemathesis into $(@D) ..."
+	@$(@D)/bin/python $(PIP) 'schemathesis==4.32.5'
+	@touch $@
+
+FUZZ_S ?= 120
+fuzz: $(STAMP) .venv-fuzz/.installed ## Ask a server for FUZZ_S seconds what Schemathesis makes of its OpenAPI description
+	@PYTHONPATH=tests:. $(BIN)/python -m fuzz $(FUZZ_S)
 
 docs: $(STAMP) ## Check that every link and every code block of the docs is true
 	@$(BIN)/pytest tests/house/test_docs.py

@@ -67,6 +67,7 @@ def test_mlflow(tmp_path: Path) -> None:
     assert [(metric.step, metric.value) for metric in history] == [(step, 1.5 / step) for step in NUMBERS]
     assert (run.info.status, run.data.params["n_epochs"], run.data.tags["fine_tuned_model"]) == ("FINISHED", "2", "ft:nano")
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["step_metrics.csv"]
+    client._tracking_client.store._dispose_engine()
 
 
 @pytest.mark.filterwarnings("ignore")
