@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,10 @@ class Browser:
     def press(self, words: str) -> None:
         self.click(f"//button[.//*[normalize-space(text())='{words}'] or @aria-label='{words}']")
 
+    def agree(self, words: str) -> None:
+        """Press a button of the dialog that is open."""
+        self.click(f"//*[@role='dialog']//button[contains(., '{words}')]")
+
     def tab(self, words: str) -> None:
         self.click(f"//*[@role='tab'][contains(., '{words}')]")
 
@@ -91,8 +95,33 @@ class Browser:
 
     def choose(self, label: str, words: str) -> None:
         """Choose what begins with `words` from the list of a field."""
-        self.field(label).click()
+        self.click(f"//label[contains(@class, 'q-select')][.//*[normalize-space(text())='{label}']]")
         self.click(f"//*[@role='option'][contains(., '{words}')]")
+
+    def fill(self, label: str, words: str) -> None:
+        """Write in the place of what stands there."""
+        from selenium.webdriver import Keys
+
+        self.field(label).send_keys(Keys.CONTROL, "a")
+        self.field(label).send_keys(words)
+
+    def faults(self, paths: Iterable[str]) -> list[str]:
+        """Return what axe-core finds serious on pages."""
+        axe = Path(os.environ.get("TUNESMITH_SDK_NODE", "nowhere")) / "node_modules" / "axe-core" / "axe.min.js"
+        if not axe.exists():
+            pytest.skip("no axe-core here: name the folder of its node_modules in TUNESMITH_SDK_NODE")
+        found: list[str] = []
+        for path in paths:
+            self.open(path)
+            self.find("//*[@role='heading']")
+            self.driver.execute_script(axe.read_text())
+            looked = self.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+            found += [
+                f"{path}: {fault['id']} {[node['html'][:150] for node in fault['nodes'][:3]]}"
+                for fault in looked["violations"]
+                if fault["impact"] in {"serious", "critical"}
+            ]
+        return found
 
     def picture(self, name: str) -> None:
         if ARTEFACTS:
@@ -100,7 +129,7 @@ class Browser:
             self.driver.save_screenshot(str(Path(ARTEFACTS) / f"{name}.png"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Chromium."""
     chromium, steering = shutil.which("chromium"), shutil.which("chromedriver")
@@ -134,7 +163,7 @@ def server(furnished: Path, driver: Any, tmp_path_factory: pytest.TempPathFactor
     made.close()
 
 
-def long_ago(folder: Path) -> None:
+def long_ago(folder: Path, n_points: int = N_POINTS) -> None:
     """Write down a job of many steps, as if it had been run; it is the page's business, not the trainer's."""
     composed = compose(Settings(data_dir=folder))
     scope, now = Project("proj_default"), composed.services.clock.now()
@@ -143,11 +172,11 @@ def long_ago(folder: Path) -> None:
         start_adapter=None, training_file="file-gone", validation_file=None, suffix="long", seed=1, method="supervised",
         method_config={"hyperparameters": {"n_epochs": "auto"}}, resolved={"n_epochs": 3}, integrations=[],
         metadata={"team": "curves"}, created_at=now - 3600, status=Status.SUCCEEDED, finished_at=now,
-        counts={"total_steps": N_POINTS, "n_examples": 12},
+        counts={"total_steps": n_points, "n_examples": 12},
     )  # fmt: skip
     rows = [
         {"job_id": LONG, "step": step, "project_id": scope.project_id, "data": {"train_loss": 4 / step**0.5}}
-        for step in range(1, N_POINTS + 1)
+        for step in range(1, n_points + 1)
     ]
     try:
         with composed.db.begin() as tx:

@@ -1,22 +1,26 @@
 """The dashboard as a person uses it: what is clicked, and what is seen then."""
 
 import json
-import os
-import shutil
 import time
 from pathlib import Path
 
-import pytest
+from browser.conftest import LONG, N_POINTS
 
-from browser.conftest import LONG, N_POINTS, Browser, Server
+PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/server", "/login")
 
-PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/admin", "/login")
-
-KEY = "sk-admin-of-the-tests-which-nobody-else-has"
 ROWS = "\n".join(
     json.dumps({"messages": [{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": f"it is {n}"}]})
     for n in range(12)
 )
+
+SAME = {
+    "type": "string_check", "name": "same", "operation": "eq", "input": "{{ sample.output_text }}",
+    "reference": "{{ item.answer }}",
+}  # fmt: skip
+BOTH = {
+    "type": "multi", "name": "both", "calculate_output": "(same + within) / 2",
+    "graders": {"same": SAME, "within": {**SAME, "name": "within", "operation": "like"}},
+}  # fmt: skip
 
 
 def test_the_root_leads_to_the_jobs_and_filters_leave_some(browser):
@@ -101,7 +105,7 @@ def test_a_job_is_cancelled_once_one_is_sure(browser, server):
     browser.sees("ends at once and for good")
     browser.press("Leave it")
     browser.press("Cancel")
-    browser.click("//*[@role='dialog']//button[contains(., 'Cancel')]")
+    browser.agree("Cancel")
     browser.until(lambda: server.status(job) == "cancelled", "the job is cancelled")
     browser.sees("cancelled")
 
@@ -109,11 +113,42 @@ def test_a_job_is_cancelled_once_one_is_sure(browser, server):
 def test_a_grader_is_tried_on_rows(browser):
     browser.open("/graders")
     browser.press("Run")
-    browser.sees("It is Lyon.")
-    cells = browser.until(
-        lambda: [each.text for each in browser.driver.find_elements("xpath", "//tbody/tr/td[3]")], "rewards"
-    )
-    assert cells[:2] == ["1", "0"]
+    browser.sees("reward 1")
+    browser.sees("reward 0")
+    browser.fill("Grader (JSON)", json.dumps(BOTH))
+    browser.fill("Rows (JSONL)", json.dumps({"sample": "Paris, of course", "item": {"answer": "Paris"}}))
+    browser.press("Run")
+    browser.sees("within scores 1")
+    browser.sees("same scores 0")
+    browser.sees("reward 0.5")
+    shown = [line.strip() for line in browser.text.splitlines()]
+    at = shown.index("within scores 1")
+    assert shown[at + 1 : at + 7] == [
+        "input", "{{ sample.output_text }}", "Paris, of course", "reference", "{{ item.answer }}", "Paris"
+    ]  # fmt: skip
+    assert "{{ item.none }}: there is no item.none" not in shown
+    browser.fill("Grader (JSON)", json.dumps({**SAME, "reference": "{{ item.none }}"}))
+    browser.press("Run")
+    browser.sees("{{ item.none }}: there is no item.none")
+    browser.picture("graders")
+
+
+def test_what_is_wrong_with_a_file_is_shown_at_its_lines(browser, tmp_path: Path):
+    file = tmp_path / "bad.jsonl"
+    wrong = {"messages": [{"role": "user", "content": "nobody answers"}]}
+    file.write_text(f"{ROWS}\n{json.dumps(wrong)}\n")
+    browser.open("/new")
+    browser.driver.find_element("xpath", "//input[@type='file']").send_keys(str(file))
+    browser.sees("it is 3")
+    browser.choose("Model", "tiny")
+    browser.press("Check first")
+    browser.sees("Rows of the training file that something is wrong with")
+    browser.find("//*[text()='line 13']")
+    browser.sees("nobody answers")
+    browser.picture("wrong-rows")
+    browser.write("Suffix (a name for the model)", "x" * 65)
+    browser.press("Create job")
+    browser.find("//*[contains(@class, 'q-field--error')][.//*[@aria-label='Suffix (a name for the model)']]")
 
 
 def test_files_are_looked_into_and_deleted(browser, server):
@@ -122,7 +157,7 @@ def test_files_are_looked_into_and_deleted(browser, server):
     browser.sees("it is 4")
     browser.press("Close")
     browser.click(f"//*[contains(., '{file}')]/ancestor::*[contains(@class, 'row')][1]//button[@aria-label='Delete']")
-    browser.click("//*[@role='dialog']//button[contains(., 'Delete')]")
+    browser.agree("Delete")
     browser.until(lambda: file not in browser.text, "the file is gone")
 
 
@@ -141,39 +176,4 @@ def test_narrow_and_dark_and_without_complaints_of_the_browser(browser):
 
 
 def test_those_who_do_not_see_or_use_a_mouse_find_their_way(browser):
-    axe = Path(os.environ.get("TUNESMITH_SDK_NODE", "nowhere")) / "node_modules" / "axe-core" / "axe.min.js"
-    if not axe.exists():
-        pytest.skip("no axe-core here: name the folder of its node_modules in TUNESMITH_SDK_NODE")
-    found = []
-    for path in PAGES:
-        browser.open(path)
-        browser.find("//*[@role='heading']")
-        browser.driver.execute_script(axe.read_text())
-        looked = browser.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-        found += [
-            f"{path}: {fault['id']} {[node['html'][:150] for node in fault['nodes'][:3]]}"
-            for fault in looked["violations"]
-            if fault["impact"] in {"serious", "critical"}
-        ]
-    assert not found, "\n".join(found)
-
-
-def test_where_keys_are_wanted_one_is_asked_for(driver, furnished, tmp_path: Path):
-    folder = tmp_path / "data"
-    shutil.copytree(furnished, folder, ignore=shutil.ignore_patterns("*.sock"))
-    server = Server(folder, auth="on", admin_key=KEY).start()
-    try:
-        browser = Browser(driver, server.url.removesuffix("/v1"))
-        browser.open("/")
-        browser.write("API key", "sk-wrong")
-        browser.press("Log in")
-        browser.sees("Incorrect API key")
-        browser.open("/login")
-        browser.write("API key", f"{KEY}\n")
-        browser.sees("No job here.")
-        browser.press("Log out")
-        browser.find("//*[@aria-label='API key']")
-        browser.open("/models")
-        browser.find("//*[@aria-label='API key']")
-    finally:
-        server.close()
+    assert not browser.faults(PAGES)

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import httpx2
 
+from tunesmith.dashboard.me import Me
+
 #: Pages that show the same ask once in this time, however many they are.
 FRESH_S: Final = 0.9
 #: How many answers are remembered.
@@ -28,14 +30,14 @@ class Refused(Exception):
 
 
 class Answers:
-    """Answers to GETs by key and path, each asked for once at a time and fresh for a moment."""
+    """Answers to GETs by key, project and path, each asked for once at a time and fresh for a moment."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str | None, str], tuple[float, asyncio.Task[dict[str, Any]]]] = {}
+        self._kept: dict[tuple[str | None, str | None, str], tuple[float, asyncio.Task[dict[str, Any]]]] = {}
 
     async def get(self, api: "Api", path: str, fresh_s: float) -> dict[str, Any]:
         """Return the answer of `path`; the same object as long as it is the same answer."""
-        name, now = (api.key, path), time.monotonic()
+        name, now = (api.key, api.project, path), time.monotonic()
         found = self._kept.get(name)
         if found is None or (found[1].done() and now - found[0] > fresh_s):
             if len(self._kept) >= N_ANSWERS:
@@ -57,12 +59,14 @@ class Answers:
 
 
 class Api:
-    """Calls in the name of one key, or of nobody."""
+    """Calls in the name of one key, or of nobody; `project` is the one that an admin chose to work in."""
 
-    def __init__(self, http: httpx2.AsyncClient, answers: Answers, key: str | None) -> None:
+    def __init__(self, http: httpx2.AsyncClient, answers: Answers, key: str | None, project: str | None = None) -> None:
         self._http = http
         self._answers = answers
         self.key = key
+        self.project = project
+        self.me = Me()
 
     async def get(self, path: str, fresh_s: float = FRESH_S) -> dict[str, Any]:
         """Return what a path answers, at most `fresh_s` seconds old.
@@ -135,7 +139,8 @@ class Api:
             raise Refused(f"The server broke off: {error or type(error).__name__}.") from error
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        project = {"OpenAI-Project": self.project} if self.project else {}
+        return {"Authorization": f"Bearer {self.key}", **project} if self.key else {}
 
 
 def _told(status: int, content: bytes) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import Final
 
 import httpx2
 from nicegui import app, ui
+from nicegui.element import Element
 
 from tunesmith.dashboard.api import Answers, Api, Refused
+from tunesmith.dashboard.me import Me
 
 PAGES: Final = (
     ("/", "Jobs", "tune"),
@@ -16,7 +18,16 @@ PAGES: Final = (
     ("/playground", "Playground", "forum"),
     ("/files", "Files", "description"),
     ("/graders", "Graders", "rule"),
-    ("/admin", "Server", "dns"),
+    ("/webhooks", "Webhooks", "webhook"),
+    ("/server", "Server", "dns"),
+)
+#: Pages that are of no use to whom may change nothing.
+CHANGING: Final = ("/new", "/playground")
+ADMIN_PAGES: Final = (
+    ("/projects", "Projects", "folder_shared"),
+    ("/keys", "Keys", "key"),
+    ("/storage", "Storage", "storage"),
+    ("/audit", "Audit log", "history"),
 )
 #: How long an answer may take: inspecting and exporting read whole models.
 TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
@@ -24,6 +35,7 @@ UNAUTHORIZED: Final = 401
 #: What can be read: links, and on a dark page light colours with dark words on them.
 STYLE: Final = """
 .nicegui-content a.nicegui-link { color: #1d4ed8; }
+.template-values { grid-template-columns: minmax(8rem, 1fr) minmax(0, 2fr); }
 .body--dark .nicegui-content a.nicegui-link { color: #93c5fd; }
 .body--dark { --q-primary: #5ad1c5 !important; --q-negative: #fca5a5 !important; }
 .body--dark :is(.bg-primary, .bg-negative), .body--dark :is(.bg-primary, .bg-negative) * { color: #04211e !important; }
@@ -39,6 +51,7 @@ class House:
         self._http = httpx2.AsyncClient(base_url=api_url, timeout=TIMEOUT, trust_env=False)
         self._answers = Answers()
         self._keys: dict[str, str] = {}
+        self._projects: dict[str, str] = {}
         self._dark: dict[str, bool] = {}
 
     async def close(self) -> None:
@@ -47,15 +60,24 @@ class House:
 
     def api(self, key: str | None = None, *, browser: str | None = None) -> Api:
         """Return the API in the name of `key`, or of the key of this browser, or of another request's."""
-        return Api(self._http, self._answers, key or self._keys.get(browser or _browser()))
+        if key is not None:
+            return Api(self._http, self._answers, key)
+        who = browser or _browser()
+        return Api(self._http, self._answers, self._keys.get(who), self._projects.get(who))
 
     def log_in(self, key: str) -> None:
         """Remember the key for this browser until it logs out or the server ends."""
+        self.log_out()
         self._keys[_browser()] = key
 
     def log_out(self) -> None:
         """Forget this browser's key."""
         self._keys.pop(_browser(), None)
+        self._projects.pop(_browser(), None)
+
+    def work_in(self, project_id: str) -> None:
+        """Let this browser's admin key see and change another project from the next page on."""
+        self._projects[_browser()] = project_id
 
     @property
     def logged_in(self) -> bool:
@@ -66,7 +88,7 @@ class House:
         """Return the API for a page, or None once the visitor was sent to the page that asks for a key."""
         api = self.api()
         try:
-            await api.get("/v1/fine_tuning/jobs?limit=1")
+            api.me = Me.told(await api.get("/tunesmith/v1/me"))
         except Refused as error:
             if error.status == UNAUTHORIZED:
                 self.log_out()
@@ -75,12 +97,12 @@ class House:
         return api
 
     @contextmanager
-    def frame(self, title: str, *, here: str = "") -> Generator[None]:
+    def frame(self, title: str, api: Api | None = None, *, here: str = "") -> Generator[None]:
         """Draw what stands around every page, and the page inside it."""
         ui.page_title(f"{title} · Tunesmith")
         ui.colors(primary="#0f6d66", secondary="#475569", accent="#b45309", positive="#15803d", negative="#b91c1c")
         ui.add_css(STYLE)
-        browser = _browser()
+        browser, me = _browser(), Me() if api is None else api.me
         dark = ui.dark_mode(self._dark.get(browser))
 
         def toggle() -> None:
@@ -95,6 +117,8 @@ class House:
             )
             ui.link("Tunesmith", "/").classes("text-white text-lg font-semibold no-underline")
             ui.space()
+            if me.key_id is not None:
+                ui.label(f"{me.project} · {me.role}").classes("text-white text-sm truncate max-w-40 sm:max-w-md")
             ui.button(icon="contrast", on_click=toggle).props('flat dense color=white aria-label="Light or dark"')
             if self.logged_in:
                 ui.button(icon="logout", on_click=self._leave).props('flat dense color=white aria-label="Log out"')
@@ -103,19 +127,69 @@ class House:
             ui.element("nav").props('aria-label="Pages"').classes("w-full"),
         ):
             for path, name, icon in PAGES:
-                with ui.link(target=path).classes(
-                    "w-full flex items-center gap-3 px-3 py-2 rounded no-underline text-inherit hover:bg-teal-500/10"
-                ) as link:
-                    ui.icon(icon).classes("text-lg")
-                    ui.label(name)
-                if path == here:
-                    link.classes("bg-teal-500/20 font-semibold").props("aria-current=page")
+                if api is None or me.changes or path not in CHANGING:
+                    _link(path, name, icon, here)
+            if me.administers:
+                ui.label("Administration").classes("text-xs uppercase opacity-80 px-3 pt-4 pb-1")
+                for path, name, icon in ADMIN_PAGES:
+                    _link(path, name, icon, here)
         with main:
+            if api is not None and me.why_not:
+                ui.label(me.why_not).classes("w-full rounded bg-amber-500/15 px-3 py-2 text-sm break-words").props(
+                    "role=note"
+                )
             yield
 
     def _leave(self) -> None:
         self.log_out()
         ui.navigate.to("/login")
+
+
+def _link(path: str, name: str, icon: str, here: str) -> None:
+    with ui.link(target=path).classes(
+        "w-full flex items-center gap-3 px-3 py-2 rounded no-underline text-inherit hover:bg-teal-500/10"
+    ) as link:
+        ui.icon(icon).classes("text-lg")
+        ui.label(name)
+    if path == here:
+        link.classes("bg-teal-500/20 font-semibold").props("aria-current=page")
+
+
+def only_admins(api: Api) -> bool:
+    """Tell whoever is no admin why there is nothing here; True for an admin."""
+    if not api.me.administers:
+        heading("For admins")
+        ui.label(
+            f"This page is about the whole server, and this key's role is '{api.me.role}'. "
+            "Ask who runs the server, or log in with an admin key (sk-admin-…)."
+        )
+    return api.me.administers
+
+
+def only_changing(api: Api, title: str) -> bool:
+    """Head a page that is of no use to whom may change nothing, for them; the frame says why. True for all others."""
+    if not api.me.changes:
+        heading(title)
+        ui.label("It uses the machine, which a reader's key does not.")
+    return api.me.changes
+
+
+def page_content() -> Element:
+    """Return what a page's elements lie in: what is drawn there outlives the line whose button was pressed."""
+    return ui.context.client.content
+
+
+def on_page(call: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    """Return a handler whose dialogs and notices belong to the page: a button in a list may be drawn anew meanwhile."""
+    content = page_content()
+
+    async def handle() -> None:
+        with content:
+            done = call()
+            if isinstance(done, Awaitable):
+                await done
+
+    return handle
 
 
 def _browser() -> str:
@@ -150,8 +224,10 @@ def verbatim(text: str = "") -> ui.label:
 
 async def sure(question: str, verb: str, *, color: str = "negative") -> bool:
     """Ask before something is done that others feel; True means yes."""
-    with ui.dialog() as dialog, ui.card().classes("max-w-md"):
-        ui.label(question)
+    with page_content():
+        dialog = ui.dialog()
+    with dialog, ui.card().classes("max-w-md"):
+        ui.label(question).classes("break-words")
         with ui.row().classes("w-full justify-end"):
             ui.button("Leave it", on_click=lambda: dialog.submit(False)).props("flat")
             ui.button(verb, color=color, on_click=lambda: dialog.submit(True))

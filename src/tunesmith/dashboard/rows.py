@@ -1,7 +1,7 @@
 """The first rows of a JSONL file as conversations, for people to look at; how a file is checked is the server's to say."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -27,6 +27,12 @@ def first_rows(content: bytes, n: int = N_ROWS) -> list[Row]:
         if line.strip():
             found.append(_row(number, line))
     return found
+
+
+def rows_at(content: bytes, lines: Collection[int]) -> list[Row]:
+    """Return the rows at some lines."""
+    every = content.decode("utf-8-sig", "replace").split("\n")
+    return [_row(line, every[line - 1]) for line in sorted(lines) if 0 < line <= len(every)]
 
 
 def _row(number: int, line: str) -> Row:

@@ -16,6 +16,8 @@ COLORS: Final = {
 }
 #: States in which something may still happen.
 UNFINISHED: Final = ("validating_files", "queued", "running", "paused")
+#: Of a long text, how many characters are shown.
+N_SHOWN: Final = 1000
 
 
 def when(unix: float | None) -> str:
@@ -106,3 +108,16 @@ def pairs(text: str) -> dict[str, str]:
             raise ValueError(f"'{part}' is no pair: write key=value, several with commas between them.")
         found[key.strip()] = value.strip()
     return found
+
+
+def split(field: str) -> tuple[str, str]:
+    """Return the name of the grader within `multi` that has a template, empty without `multi`, and its field there."""
+    if not field.startswith("graders."):
+        return "", field
+    name, _, rest = field.removeprefix("graders.").partition(".")
+    return name, rest
+
+
+def shortened(text: str) -> str:
+    """Return a text as far as it is shown."""
+    return text if len(text) <= N_SHOWN else f"{text[:N_SHOWN]} … ({len(text):,} characters)"

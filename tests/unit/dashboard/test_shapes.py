@@ -6,8 +6,9 @@ import shlex
 import pytest
 
 from tunesmith.dashboard import snippets
-from tunesmith.dashboard.rows import first_rows, said
-from tunesmith.dashboard.shapes import filtered, lasting, number, pairs, size
+from tunesmith.dashboard.me import Me
+from tunesmith.dashboard.rows import first_rows, rows_at, said
+from tunesmith.dashboard.shapes import filtered, lasting, number, pairs, size, split
 
 JOB = {"id": "ftjob-1", "user_provided_suffix": "Tone", "model": "m", "status": "running", "method": {"type": "dpo"}}
 JOB |= {"fine_tuned_model": None, "metadata": {"team": "a"}}
@@ -70,3 +71,23 @@ def test_rows_are_shown_as_they_are_and_told_where_they_are_not():
     [row] = first_rows(json.dumps(pair).encode())
     assert list(row.parts) == ["input", "preferred_output"]
     assert said(row.parts["preferred_output"][0]) == "[1]"
+
+
+def test_rows_are_found_at_their_lines_as_the_server_counts_them():
+    content = '{"n": "a\u2028b"}\n\n{"n": 3}\r\n{broken'.encode()
+    assert [(row.line, row.other, row.problem is None) for row in rows_at(content, [4, 3, 9])] == [
+        (3, {"n": 3}, True), (4, {}, False),
+    ]  # fmt: skip
+    assert first_rows(content)[0].other == {"n": "a\u2028b"}
+
+
+def test_a_template_within_a_multi_grader_belongs_to_its_grader():
+    assert split("graders.right.input[0].content") == ("right", "input[0].content")
+    assert split("reference") == ("", "reference")
+
+
+def test_who_may_only_look_is_told_why():
+    answer = {"role": "reader", "project": {"id": "proj_1", "name": "Speech"}, "key": {"id": "key_1"}}
+    reader = Me.told(answer | {"may": {"change": False, "administer": False}})
+    assert "everything of the project Speech" in reader.why_not
+    assert Me.told(answer | {"role": "member", "may": {"change": True, "administer": False}}).why_not == ""

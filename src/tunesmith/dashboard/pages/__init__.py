@@ -1,10 +1,27 @@
 """The pages, a file each; `add` gives them their paths."""
 
 from tunesmith.dashboard.house import House
-from tunesmith.dashboard.pages import admin, create, files, graders, job, jobs, login, models, playground, raw
+from tunesmith.dashboard.pages import (
+    audit,
+    create,
+    files,
+    graders,
+    job,
+    jobs,
+    keys,
+    login,
+    models,
+    playground,
+    projects,
+    raw,
+    server,
+    storage,
+    webhooks,
+)
 
 
 def add(house: House) -> None:
     """Give every page its path."""
-    for page in (login, jobs, job, create, models, playground, files, graders, admin, raw):
+    work = (login, jobs, job, create, models, playground, files, graders, webhooks, server, raw)
+    for page in (*work, projects, keys, storage, audit):
         page.add(house)

@@ -6,14 +6,15 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from nicegui import ui
+from nicegui.elements.mixins.validation_element import ValidationElement
 
 from tunesmith.dashboard import snippets
 from tunesmith.dashboard.api import Api, Refused, path_of
-from tunesmith.dashboard.house import House, heading, section, tell, verbatim
+from tunesmith.dashboard.house import House, heading, only_changing, section, tell, verbatim
 from tunesmith.dashboard.pages import forecast
 from tunesmith.dashboard.pages.files import LOOKED_BYTES, draw_row, upload
 from tunesmith.dashboard.pages.graders import EXAMPLE, code
-from tunesmith.dashboard.rows import first_rows
+from tunesmith.dashboard.rows import first_rows, rows_at
 from tunesmith.dashboard.shapes import pairs, size
 
 #: The hyperparameters of each method; what is left empty is `auto`.
@@ -26,6 +27,10 @@ FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 WHOLE: Final = ("n_epochs", "batch_size", "eval_interval", "eval_samples")
 N_PREVIEW: Final = 5
+#: How many wrong rows are shown as rows; the table above them has more.
+N_WRONG: Final = 20
+FIRST: Final = "First rows of the training file"
+WRONG: Final = "Rows of the training file that something is wrong with"
 
 
 def add(house: House) -> None:
@@ -36,8 +41,9 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("New job", here="/new"):
-            await _Form(api, str(ui.context.client.request.base_url)).draw(model)
+        with house.frame("New job", api, here="/new"):
+            if only_changing(api, "New job"):
+                await _Form(api, str(ui.context.client.request.base_url)).draw(model)
 
 
 class _Form:
@@ -46,6 +52,7 @@ class _Form:
         # As the visitor reaches the server, which may be by another name than its own.
         self._base_url = f"{pages_url.rstrip('/').removesuffix('/dashboard')}/v1"
         self._numbers: dict[str, ui.number] = {}
+        self._content = b""
 
     async def draw(self, model: str) -> None:
         heading("New job")
@@ -68,7 +75,7 @@ class _Form:
                         self._python = verbatim()
                     with ui.tab_panel("curl").classes("px-0"):
                         self._curl = verbatim()
-                section("First rows of the training file")
+                self._previewed = section(FIRST)
                 self._preview = ui.column().classes("w-full gap-2")
                 self._report = ui.column().classes("w-full gap-1")
         self._changed()
@@ -130,18 +137,19 @@ class _Form:
     async def _file_changed(self) -> None:
         self._changed()
         self._preview.clear()
+        self._previewed.text, self._content = FIRST, b""
         if not self._training.value:
             return
         try:
             file = await self._api.get(path_of("v1", "files", self._training.value))
             if file["bytes"] > LOOKED_BYTES:
                 return
-            content = await self._api.content(path_of("v1", "files", self._training.value, "content"))
+            self._content = await self._api.content(path_of("v1", "files", self._training.value, "content"))
         except Refused as error:
             tell(error)
             return
         with self._preview:
-            for row in first_rows(content, N_PREVIEW):
+            for row in first_rows(self._content, N_PREVIEW):
                 draw_row(row)
 
     def _body(self) -> dict[str, Any]:
@@ -173,6 +181,8 @@ class _Form:
         )
 
     def _changed(self) -> None:
+        for field in self._fields().values():
+            field.error = None
         try:
             body = self._body()
         except ValueError as error:
@@ -186,9 +196,31 @@ class _Form:
         self._problem.text = ""
         try:
             return await self._api.call("POST", path, self._body())
-        except (Refused, ValueError) as error:
+        except ValueError as error:
             self._problem.text = str(error)
-            return None
+        except Refused as error:
+            self._problem.text = str(error)
+            self._mark(str((error.body.get("error") or {}).get("param") or ""), str(error))
+        return None
+
+    def _mark(self, param: str, why: str) -> None:
+        """Show at the field that a refusal names what is wrong with it."""
+        for name, field in self._fields().items():
+            if param == name or param.startswith((f"{name}.", f"{name}[")):
+                field.error = why
+
+    def _fields(self) -> dict[str, ValidationElement[Any]]:
+        block = f"method.{self._method.value}"
+        return {
+            "model": self._model,
+            "training_file": self._training,
+            "validation_file": self._validation,
+            "suffix": self._suffix,
+            "metadata": self._metadata,
+            "seed": self._seed,
+            f"{block}.grader": self._grader,
+            **{f"{block}.hyperparameters.{name}": field for name, field in self._numbers.items()},
+        }
 
     async def _create(self) -> None:
         job = await self._asked("/v1/fine_tuning/jobs")
@@ -205,3 +237,20 @@ class _Form:
             self._report.clear()
             with self._report:
                 forecast.draw(found)
+            self._show_wrong(found["errors"])
+
+    def _show_wrong(self, errors: list[dict[str, Any]]) -> None:
+        """Show the rows of the training file that something is wrong with, each with what it is."""
+        wrong = dict[int, list[str]]()
+        for error in errors:
+            if error["param"] == "training_file" and error["line"]:
+                told = f"{error['field']}: {error['message']}" if error["field"] else error["message"]
+                wrong.setdefault(error["line"], []).append(told)
+        some = list(wrong)[:N_WRONG]
+        if not some or not self._content:
+            return
+        self._previewed.text = WRONG
+        self._preview.clear()
+        with self._preview:
+            for row in rows_at(self._content, some):
+                draw_row(row, wrong[row.line])

@@ -1,6 +1,7 @@
 """The page of files: upload, look into, download, delete."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -9,7 +10,7 @@ from nicegui import events, ui
 from nicegui.elements.upload_files import FileUpload
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
-from tunesmith.dashboard.house import House, every, heading, sure, tell, verbatim
+from tunesmith.dashboard.house import House, every, heading, on_page, sure, tell, verbatim
 from tunesmith.dashboard.rows import Row, first_rows, said
 from tunesmith.dashboard.shapes import size, when
 
@@ -25,7 +26,7 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("Files", here="/files"):
+        with house.frame("Files", api, here="/files"):
             await _Files(api).draw(open)
 
     @ui.page("/files/{file_id}/content")
@@ -33,7 +34,7 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("File"):
+        with house.frame("File", api):
             try:
                 file = await api.get(path_of("v1", "files", file_id))
                 text = await api.content(path_of("v1", "files", file_id, "content"))
@@ -53,7 +54,8 @@ class _Files:
 
     async def draw(self, opened: str) -> None:
         heading("Files")
-        upload(self._api, self._uploaded)
+        if self._api.me.changes:
+            upload(self._api, self._uploaded)
         self._list = ui.column().classes("w-full gap-2")
         every(3.0, self._look)
         if opened:
@@ -74,15 +76,15 @@ class _Files:
                 ui.label("No file yet.").classes("opacity-70")
             for file in answer["data"]:
                 with ui.row().classes("w-full items-center gap-3 border-b border-gray-500/20 py-1"):
-                    with ui.column().classes("gap-0"):
-                        ui.label(file["filename"]).classes("font-medium")
-                        ui.label(f"{file['id']} · {file['purpose']}").classes("text-xs opacity-70")
-                    ui.space()
+                    with ui.column().classes("gap-0 min-w-48 flex-1"):
+                        ui.label(file["filename"]).classes("font-medium break-all")
+                        ui.label(f"{file['id']} · {file['purpose']}").classes("text-xs opacity-70 break-all")
                     ui.label(size(file["bytes"])).classes("text-sm")
                     ui.label(when(file["created_at"])).classes("text-sm opacity-80")
                     _button("visibility", "Look into", file, self._open)
                     _button("download", "Download", file, fetch)
-                    _button("delete", "Delete", file, self._delete)
+                    if self._api.me.changes:
+                        _button("delete", "Delete", file, self._delete)
 
     async def _open(self, file_id: str) -> None:
         try:
@@ -118,7 +120,7 @@ def fetch(file_id: str) -> None:
 
 
 def _button(icon: str, what: str, file: dict[str, Any], call: Any) -> None:
-    ui.button(icon=icon, on_click=lambda: call(file["id"])).props(f'flat dense aria-label="{what}"').tooltip(what)
+    ui.button(icon=icon, on_click=on_page(lambda: call(file["id"]))).props(f'flat dense aria-label="{what}"').tooltip(what)
 
 
 def upload(api: Api, uploaded: Any) -> ui.upload:
@@ -152,12 +154,12 @@ async def _sent(api: Api, file: FileUpload) -> dict[str, Any]:
             return await api.call("POST", "/v1/files", data={"purpose": "fine-tune"}, files={"file": (file.name, stream)})
 
 
-def draw_row(row: Row) -> None:
-    """Draw a row as a conversation."""
+def draw_row(row: Row, wrong: Sequence[str] = ()) -> None:
+    """Draw a row as a conversation, with what is wrong with it."""
     with ui.card().classes("w-full gap-1").props("flat bordered"):
         ui.label(f"line {row.line}").classes("text-xs opacity-70")
-        if row.problem:
-            ui.label(row.problem).classes("text-negative")
+        for problem in wrong or filter(None, (row.problem,)):
+            ui.label(problem).classes("text-negative break-words")
         for name, messages in row.parts.items():
             if len(row.parts) > 1 or name != "messages":
                 ui.label(name).classes("text-xs uppercase opacity-70")

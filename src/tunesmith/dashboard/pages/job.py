@@ -8,6 +8,7 @@ from nicegui import ui
 
 from tunesmith.dashboard.api import Api, Refused, path_of
 from tunesmith.dashboard.house import House, every, heading, sure, tell
+from tunesmith.dashboard.pages.files import fetch
 from tunesmith.dashboard.pages.job_panels import Answers, Checkpoints, Curves, Events, Panel, Rollouts
 from tunesmith.dashboard.shapes import COLORS, UNFINISHED, lasting, left, name_of, number, took, when
 
@@ -32,7 +33,7 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("Job"):
+        with house.frame("Job", api):
             try:
                 found = await api.get(path_of("v1", "fine_tuning", "jobs", job_id))
             except Refused as error:
@@ -112,7 +113,7 @@ class _Page:
         self._badge.text = status
         self._badge.props(f"color={COLORS.get(status, 'grey-8')}")
         for verb, button in self._buttons.items():
-            button.visible = status in ALLOWED[verb]
+            button.visible = self._api.me.changes and status in ALLOWED[verb]
         step, total = details.get("step") or 0, details.get("total_steps")
         self._bar.value = step / total if total else 0.0
         rest = left(job, time.time())
@@ -127,7 +128,7 @@ class _Page:
                 for term, value in facts:
                     ui.element("dt").classes("opacity-70").props(f'innerText="{term}"')
                     with ui.element("dd").classes("break-all"):
-                        _value(term, value)
+                        _value(term, value, asks=self._api.me.changes)
             self._draw_parameters()
 
     def _told(self) -> list[tuple[str, Any]]:
@@ -183,14 +184,17 @@ class _Page:
         self._show()
 
 
-def _value(term: str, value: Any) -> None:
+def _value(term: str, value: Any, *, asks: bool) -> None:
     if term == "Tuned model":
         with ui.row().classes("items-center gap-2"):
-            ui.label(value).classes("font-mono")
-            ui.link("Try it", f"/playground?right={value}")
+            ui.label(value).classes("font-mono break-all")
+            if asks:
+                ui.link("Try it", f"/playground?right={value}")
     elif term == "Result file":
         for file in value:
-            ui.link(file, f"/files/{file}/content", new_tab=True)
+            with ui.row().classes("items-center gap-2"):
+                ui.link(file, f"/files/{file}/content", new_tab=True)
+                ui.button("Download", icon="download", on_click=partial(fetch, file)).props("flat dense no-caps size=sm")
     elif term in ("Training file", "Validation file"):
         ui.link(value, f"/files?open={value}")
     else:

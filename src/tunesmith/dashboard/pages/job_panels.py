@@ -180,8 +180,9 @@ class Checkpoints(Panel):
                         ui.label(f"Step {checkpoint['step_number']:,}").classes("font-semibold")
                         ui.label(model).classes("font-mono text-sm break-all")
                         ui.space()
-                        ui.link("Try it", "/playground?" + urlencode({"right": model}))
-                        ui.link("Train on", "/new?" + urlencode({"model": model}))
+                        if self.api.me.changes:
+                            ui.link("Try it", "/playground?" + urlencode({"right": model}))
+                            ui.link("Train on", "/new?" + urlencode({"model": model}))
                     told = [f"{key} {number(value)}" for key, value in checkpoint["metrics"].items() if value is not None]
                     ui.label(" · ".join(told)).classes("text-sm opacity-80")
 

@@ -12,6 +12,9 @@ from tunesmith.dashboard.house import House, every, heading, tell
 from tunesmith.dashboard.shapes import COLORS, filtered, lasting, left, pairs, took, when
 
 N_PAGE: Final = 100
+#: How many jobs a filter looks through, and how many it asks for at once; older ones are loaded by the button.
+N_FILTERED: Final = 5000
+N_SCANNED: Final = 1000
 COLUMNS: Final = [
     {"name": "status", "label": "Status", "field": "status", "align": "left", "sortable": True},
     {"name": "name", "label": "Job", "field": "name", "align": "left", "sortable": True},
@@ -41,7 +44,7 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("Jobs", here="/"):
+        with house.frame("Jobs", api, here="/"):
             await _Jobs(api).draw()
 
 
@@ -52,18 +55,20 @@ class _Jobs:
         self._newest: dict[str, Any] = {"data": [], "has_more": False}
         self._more = False
         self._shown: list[dict[str, Any]] = []
+        self._loading = False
 
     async def draw(self) -> None:
         with ui.row().classes("w-full items-center justify-between"):
             heading("Jobs")
-            ui.button("New job", icon="add", on_click=lambda: ui.navigate.to("/new"))
+            if self._api.me.changes:
+                ui.button("New job", icon="add", on_click=lambda: ui.navigate.to("/new"))
         with ui.row().classes("w-full items-center gap-3"):
-            self._text = ui.input("Search", on_change=self._show).props("dense outlined clearable debounce=200")
-            self._states = ui.select(list(COLORS), label="Status", multiple=True, on_change=self._show)
+            self._text = ui.input("Search", on_change=self._filter).props("dense outlined clearable debounce=200")
+            self._states = ui.select(list(COLORS), label="Status", multiple=True, on_change=self._filter)
             self._methods = ui.select(
-                ["supervised", "dpo", "reinforcement"], label="Method", multiple=True, on_change=self._show
+                ["supervised", "dpo", "reinforcement"], label="Method", multiple=True, on_change=self._filter
             )
-            self._models = ui.select([], label="Model", multiple=True, on_change=self._show)
+            self._models = ui.select([], label="Model", multiple=True, on_change=self._filter)
             for select in (self._states, self._methods, self._models):
                 select.props("dense outlined use-chips").classes("min-w-36")
             self._metadata = ui.input("Metadata (key=value)", on_change=self._again).props(
@@ -86,19 +91,22 @@ class _Jobs:
         except Refused as error:
             tell(error)
 
-    def _path(self, after: str | None = None) -> str:
+    def _path(self, after: str | None = None, limit: int = N_PAGE) -> str:
         asked = {f"metadata[{key}]": value for key, value in pairs(self._metadata.value or "").items()}
-        return "/v1/fine_tuning/jobs?" + urlencode({"limit": N_PAGE, **asked, **({"after": after} if after else {})})
+        return "/v1/fine_tuning/jobs?" + urlencode({"limit": limit, **asked, **({"after": after} if after else {})})
 
     async def _look(self) -> None:
         try:
             path = self._path()
         except ValueError as error:
-            self._metadata.props(f'error error-message="{error}"')
+            self._metadata.props(f'error error-message="{str(error).replace(chr(34), chr(39))}"')
             return
         self._metadata.props(remove="error error-message")
         newest = await self._api.get(path)
-        if not self._older:
+        if self._older:  # what new jobs have pushed out of the newest stays
+            ids = {job["id"] for job in newest["data"]}
+            self._older = [job for job in self._all() if job["id"] not in ids]
+        else:
             self._more = newest["has_more"]
         self._newest = newest
         known = {job["model"] for job in self._all()}
@@ -106,16 +114,37 @@ class _Jobs:
             self._models.set_options(sorted(known))
         self._show()
 
-    async def _load(self) -> None:
-        jobs = self._all()
+    async def _load(self, limit: int = N_PAGE) -> bool:
+        asked = self._metadata.value
         try:
-            answer = await self._api.call("GET", self._path(jobs[-1]["id"]))
+            answer = await self._api.call("GET", self._path(self._all()[-1]["id"], limit))
+        except ValueError:  # told beside the field
+            return False
         except Refused as error:
             tell(error)
-            return
-        self._older += answer["data"]
+            return False
+        if asked != self._metadata.value:
+            return False
+        known = {job["id"] for job in self._all()}
+        self._older += [job for job in answer["data"] if job["id"] not in known]
         self._more = answer["has_more"]
         self._show()
+        return True
+
+    async def _filter(self) -> None:
+        """Show what the filters leave, of all jobs: the server's list has no filters but metadata."""
+        self._show()
+        if self._loading:
+            return
+        self._loading = True
+        try:
+            while self._more and self._filters() and len(self._all()) < N_FILTERED and await self._load(N_SCANNED):
+                pass
+        finally:
+            self._loading = False
+
+    def _filters(self) -> bool:
+        return any(field.value for field in (self._text, self._states, self._methods, self._models))
 
     def _all(self) -> list[dict[str, Any]]:
         newest = self._newest["data"]

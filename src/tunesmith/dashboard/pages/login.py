@@ -18,12 +18,13 @@ def add(house: House) -> None:
             problem = ui.label().classes("text-negative").props("role=alert")
 
             async def enter() -> None:
+                given = (key.value or "").strip()
                 try:
-                    await house.api((key.value or "").strip()).call("GET", "/v1/fine_tuning/jobs?limit=1")
+                    await house.api(given).call("GET", "/tunesmith/v1/me")
                 except Refused as error:
                     problem.text = str(error)
                     return
-                house.log_in((key.value or "").strip())
+                house.log_in(given)
                 ui.navigate.to("/")
 
             key.on("keydown.enter", enter)

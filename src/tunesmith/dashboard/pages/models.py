@@ -8,8 +8,9 @@ from urllib.parse import quote, urlencode
 from nicegui import ui
 
 from tunesmith.dashboard.api import Api, Refused
-from tunesmith.dashboard.house import House, every, heading, section, sure, tell
+from tunesmith.dashboard.house import House, every, heading, on_page, section, sure, tell
 from tunesmith.dashboard.shapes import number, size, when
+from tunesmith.dashboard.widgets import Form
 
 FORMATS = {"adapter": "Adapter (PEFT)", "merged": "Merged (safetensors)", "gguf": "GGUF (llama.cpp)"}
 
@@ -22,7 +23,7 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("Models", here="/models"):
+        with house.frame("Models", api, here="/models"):
             _Models(api).draw()
 
 
@@ -62,18 +63,41 @@ class _Models:
     def _draw_tuned(self, model: Mapping[str, Any], aliases: list[str]) -> None:
         name = model["id"]
         with ui.row().classes("w-full items-center gap-3 border-b border-gray-500/20 py-1"):
-            with ui.column().classes("gap-0"):
+            with ui.column().classes("gap-0 min-w-48 flex-1"):
                 ui.label(name).classes("font-mono break-all")
                 told = [when(model["created"]), *(f"also called {alias}" for alias in aliases)]
-                ui.label(" · ".join(told)).classes("text-xs opacity-70")
-            ui.space()
-            ui.link("Try it", "/playground?" + urlencode({"right": name}))
-            ui.link("Train on", "/new?" + urlencode({"model": name}))
+                ui.label(" · ".join(told)).classes("text-xs opacity-70 break-all")
+            if self._api.me.changes:
+                ui.link("Try it", "/playground?" + urlencode({"right": name}))
+                ui.link("Train on", "/new?" + urlencode({"model": name}))
             with ui.dropdown_button("Export", icon="download", auto_close=True).props("flat dense"):
                 for form, title in FORMATS.items():
                     address = f"/dashboard/raw/tunesmith/v1/models/{quote(name, safe=':')}/export?format={form}"
                     ui.item(title, on_click=partial(ui.download, address))
-            ui.button("Delete", icon="delete", on_click=lambda: self._delete(name)).props("flat dense color=negative")
+            if self._api.me.changes:
+                ui.button("Names", icon="label", on_click=on_page(lambda: self._name(name, aliases))).props("flat dense")
+                ui.button("Delete", icon="delete", on_click=on_page(lambda: self._delete(name))).props(
+                    "flat dense color=negative"
+                )
+
+    async def _name(self, model: str, aliases: list[str]) -> None:
+        form = Form[bool](f"Further names of {model}")
+        with form.body:
+            ui.label("What asks for one of these names is answered by this model.").classes("text-sm")
+            keep = {alias: ui.checkbox(alias, value=True) for alias in aliases}
+            new = ui.input("New name").props("outlined dense").classes("w-full")
+            move = ui.checkbox("Take it from the model that has it")
+
+        async def save() -> bool:
+            for alias, box in keep.items():
+                if not box.value:
+                    await self._api.call("DELETE", f"/tunesmith/v1/aliases/{quote(alias, safe=':')}")
+            if alias := (new.value or "").strip():
+                body = {"alias": alias, "model": model, "move": bool(move.value)}
+                await self._api.call("POST", "/tunesmith/v1/aliases", body)
+            return True
+
+        await form.done("Save", save)
 
     async def _delete(self, name: str) -> None:
         question = f"Delete {name}? It stops answering at once. The record of its job stays."
@@ -87,8 +111,8 @@ class _Models:
 
 def _draw_base(base: Mapping[str, Any]) -> None:
     with ui.row().classes("w-full items-center gap-3 border-b border-gray-500/20 py-1"):
-        with ui.column().classes("gap-0"):
-            ui.label(base["name"]).classes("font-mono")
+        with ui.column().classes("gap-0 min-w-48 flex-1"):
+            ui.label(base["name"]).classes("font-mono break-all")
             told = [
                 base["kind"],
                 base["architecture"],
@@ -100,5 +124,4 @@ def _draw_base(base: Mapping[str, Any]) -> None:
             ui.label(" · ".join(filter(None, told))).classes("text-xs opacity-70")
             if base["detail"]:
                 ui.label(base["detail"]).classes("text-sm text-negative")
-        ui.space()
         ui.badge(base["status"]).props("color=teal-9" if base["status"] == "ready" else "color=amber-10")

@@ -6,7 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from tunesmith.dashboard.api import Api, Refused
-from tunesmith.dashboard.house import House, heading, tell
+from tunesmith.dashboard.house import House, heading, only_changing, tell
 from tunesmith.dashboard.pages.files import draw_message
 
 
@@ -18,7 +18,9 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("Playground", here="/playground"):
+        with house.frame("Playground", api, here="/playground"):
+            if not only_changing(api, "Playground"):
+                return
             try:
                 models = [model["id"] for model in (await api.get("/v1/models"))["data"]]
             except Refused as error:
