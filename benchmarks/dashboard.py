@@ -41,11 +41,11 @@ GOAL_CURVE_S = 1.0
 GOAL_LOSS = 0.02
 #: Notes when the chart of the loss has been drawn, before any script of the page runs.
 WATCH = """
-new MutationObserver((_, watcher) => {
-  if (!document.querySelector('[aria-label="Loss"] canvas')) return;
-  watcher.disconnect();
+const look = () => {
+  if (!document.querySelector('[aria-label*="Loss"] canvas')) return requestAnimationFrame(look);
   requestAnimationFrame(() => setTimeout(() => { window.curveAt = performance.now(); }));
-}).observe(document, {childList: true, subtree: true});
+};
+requestAnimationFrame(look);
 """
 PAINT = "return (performance.getEntriesByName('first-contentful-paint')[0] || {}).startTime"
 
