@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from tunesmith.cli import audit, backup, files, grader_env, graders, integrations, keys, models, webhooks
+from tunesmith.cli import audit, backup, files, grader_env, graders, integrations, jobs, keys, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.chat import chat
 from tunesmith.cli.client import INTERRUPTED, USAGE, asked_for_json, fail
@@ -59,6 +59,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help is there in half the time, and eats no brackets
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(files.app, name="files")

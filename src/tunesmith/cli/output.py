@@ -43,7 +43,15 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, shorten:
             typer.echo("\t".join(row))
         return
     for number, line in enumerate(aligned([list(headings), *plain], shutil.get_terminal_size().columns, shorten=shorten)):
-        typer.secho(line, bold=number == 0)
+        typer.echo(typer.style(line, bold=True) if number == 0 else line)
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> None:
+    """Print names and values: tab-separated in a pipe, the values under each other in a terminal."""
+    plain = [(name, clean(str(value))) for name, value in rows]
+    margin = max(len(name) for name, _ in plain) if sys.stdout.isatty() else 0
+    for name, value in plain:
+        typer.echo(f"{typer.style(f'{name:<{margin}}', bold=True)}  {value}" if margin else f"{name}\t{value}")
 
 
 def aligned(rows: Sequence[Sequence[str]], columns: int, *, shorten: int = -1) -> list[str]:
@@ -77,3 +85,11 @@ def when(at: int | None) -> str:
 def tell(line: str) -> None:
     """Tell of progress, on stderr, where it is in nobody's way."""
     typer.echo(line, err=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

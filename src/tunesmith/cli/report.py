@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tunesmith.cli.output import duration
 from tunesmith.core.machine import readable_bytes
 
 _BAR: Final = 30
@@ -91,14 +92,6 @@ def cost(told: Mapping[str, Any]) -> str:
     """Return a cost in words."""
     rate = f"{told['per_million_tokens']:g} {told['currency']} a million"
     return f"{told['amount']:.2f} {told['currency']} ({told['trained_tokens']:,} trained tokens at {rate})"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _show_grades(screen: Console, samples: Sequence[Mapping[str, Any]]) -> None:
