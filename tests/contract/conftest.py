@@ -61,9 +61,9 @@ def _the_servers_log_is_not_what_a_command_prints() -> Iterator[None]:
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
     """Serve an app in a thread and yield its root."""
-    with closing(listen("127.0.0.1", 0)) as listener:
+    with closing(listen("127.0.0.1", port)) as listener:
         door = Door(app)
         thread = threading.Thread(target=lambda: door.run(sockets=[listener]), daemon=True)
         thread.start()
@@ -88,7 +88,7 @@ def _both_doors(composed: Composed) -> ASGIApp:
 
 
 @contextmanager
-def house(folder: Path, *, inside: bool = False, **settings: Any) -> Iterator[Served]:
+def house(folder: Path, *, inside: bool = False, port: int = 0, **settings: Any) -> Iterator[Served]:
     """Serve a data folder, with `inside` the attempts' door too; nothing is scheduled: jobs stay as they were created."""
     make_database(folder / "tunesmith.db")
     composed = compose(
@@ -99,7 +99,7 @@ def house(folder: Path, *, inside: bool = False, **settings: Any) -> Iterator[Se
     )
     composed.services.bases.start()
     try:
-        with serving(_both_doors(composed) if inside else create_app(composed.services)) as root:
+        with serving(_both_doors(composed) if inside else create_app(composed.services), port) as root:
             yield Served(f"{root}/v1", composed)
     finally:
         asyncio.run(composed.close())
