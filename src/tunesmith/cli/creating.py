@@ -1,6 +1,7 @@
 """`tunesmith jobs create`: local files are sent, a dry run is shown where the server has one, and the job is made."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,21 @@ def create(client: Client, wanted: dict[str, Any], *, look: bool, ask: bool, qui
     for name in ("model", "training_file"):
         if not wanted.get(name):
             fail(f"A job needs a {name.replace('_', ' ')}: give --{name.replace('_', '-')}, or a body with --from-json.", 2)
-    sent, ours = dict(wanted), list[str]()
-    try:
+    sent = dict(wanted)
+    with ExitStack() as undone:
         for name in FILES:
             said = wanted.get(name)
             if isinstance(said, str) and not said.startswith("file-"):
                 sent[name] = _send(client, name, said)
-                ours.append(sent[name])
+                undone.callback(client.extra, "DELETE", f"/v1/files/{sent[name]}")
         if look:
             _look(client, sent, quiet=quiet)
         if ask and sys.stdin.isatty() and sys.stdout.isatty() and not quiet and not _agreed():
             tell("Nothing was created.")
             raise typer.Exit(INTERRUPTED)
-        return client.call("POST", JOBS, sent)
-    except BaseException:
-        for file_id in ours:
-            client.extra("DELETE", f"/v1/files/{file_id}")
-        raise
+        job = client.call("POST", JOBS, sent)
+        undone.pop_all()
+    return job
 
 
 def _send(client: Client, name: str, said: str) -> str:
