@@ -19,6 +19,7 @@ from tunesmith.api.app import create_app, with_pages
 from tunesmith.core.ids import Ids
 from tunesmith.domain.identity import Key, hashed, masked
 from tunesmith.domain.sight import COUNTERS, TIMINGS
+from tunesmith.services.attempts import Fenced
 from tunesmith.store import outbox
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -60,6 +61,16 @@ def test_jobs_by_state_and_cancels(http: httpx2.Client, client: openai.OpenAI, t
     found = figures(http)
     assert figure(found, "tunesmith_cancel_seconds_count") == before + 1
     assert figure(found, "tunesmith_jobs", status="cancelled", project="proj_default") == cancelled + 1
+
+
+def test_a_report_of_an_attempt_that_is_over_is_counted(
+    served: Any, http: httpx2.Client, client: openai.OpenAI, training_file: str
+) -> None:
+    job = client.fine_tuning.jobs.create(model="tunesmith-nano", training_file=training_file).id
+    before = figure(figures(http), "tunesmith_fenced_writes_total")
+    with pytest.raises(Fenced):
+        served.composed.attempts.report(job, 7, "a token", [])
+    assert figure(figures(http), "tunesmith_fenced_writes_total") == before + 1
 
 
 @pytest.mark.parametrize(

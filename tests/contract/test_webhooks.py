@@ -91,11 +91,9 @@ def _sender(receiver: Receiver, **more: Any) -> GuardedWebhooks:
 @contextmanager
 def delivering(served: Any, sender: GuardedWebhooks, **more: Any) -> Iterator[Deliveries]:
     composed = served.composed
+    parts = {"db": composed.db, "clock": composed.services.clock, "ids": composed.services.ids, "sender": sender}
     settings = {"every_s": 0.01, "first_pause_s": 0.02, "chance": random.Random(1), **more}
-    deliveries = Deliveries(
-        db=composed.db, clock=composed.services.clock, ids=composed.services.ids, sender=sender,
-        secrets=Secrets(composed.folder.path), **settings,
-    )  # fmt: skip
+    deliveries = Deliveries(secrets=Secrets(composed.folder.path), **parts, **settings)
     deliveries.start()
     try:
         yield deliveries
@@ -263,6 +261,8 @@ def test_410_disables_an_endpoint_until_it_is_updated(
         until(lambda: _n_untold(hooked) == 0)
         [line] = log_of(hooked, made.id)
         assert (line["status"], line["status_code"]) == ("failed", 410)
+        noted = httpx2.get(f"{hooked.root}/tunesmith/v1/audit?limit=100").json()["data"]
+        assert ("webhook_endpoint.disabled", [made.id]) in [(each["action"], each["objects"]) for each in noted]
         with pytest.raises(openai.BadRequestError, match="is disabled: update it first"):
             _redeliver(official, line["id"])
         receiver.answers = lambda _: 200

@@ -17,7 +17,7 @@ from tunesmith.domain.scope import Everywhere
 from tunesmith.domain.sight import UNSEEN, WEBHOOKS, Sight
 from tunesmith.domain.webhook import Delivery, DeliveryFailed, Endpoint, WebhookSender
 from tunesmith.services.webhooks import opened, signed
-from tunesmith.store import outbox, webhooks
+from tunesmith.store import audit, outbox, webhooks
 from tunesmith.store.session import Database
 
 #: How often the outbox is looked at, how long a delivery is tried, and the pauses between tries.
@@ -30,6 +30,8 @@ N_AT_ONCE: Final = 32
 N_OF_ENDPOINT: Final = 4
 N_TOLD: Final = 200
 GONE: Final = 410
+#: Of the audit log, for an endpoint that said so.
+DISABLED: Final = "webhook_endpoint.disabled"
 _EVERYWHERE: Final = Everywhere("what is to be told is told whosever it is")
 
 log = structlog.get_logger()
@@ -181,5 +183,6 @@ class Deliveries:
                 gone = "it answered 410: nothing is sent there any more"
                 webhooks.change_endpoint(tx, _EVERYWHERE, delivery.endpoint_id, disabled_reason=gone, updated_at=now)
                 webhooks.give_up(tx, _EVERYWHERE, delivery.endpoint_id, gone)
+                audit.tell(tx, _EVERYWHERE, DISABLED, delivery.project_id, [delivery.endpoint_id])
         self._sight.count(WEBHOOKS, told)
         log.info("webhook.tried", delivery=delivery.id, status=status, reason=reason, tries=n_tries, now=told)
