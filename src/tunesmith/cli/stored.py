@@ -1,6 +1,7 @@
 """What `tunesmith files upload`, `download` and `show` do: a file goes by pieces and is never held whole."""
 
 import base64
+import mimetypes
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -81,7 +82,9 @@ def _in_parts(
     client: Client, file: IO[bytes], named: tuple[str, int, str], part_bytes: int, told: Callable[[int], None]
 ) -> dict[str, Any]:
     name, n_bytes, purpose = named
-    body = {"filename": name, "bytes": n_bytes, "purpose": purpose, "mime_type": "application/jsonl"}
+    # what OpenAI's uploads call training files; other types are as their names say
+    kind = "text/jsonl" if name.endswith(".jsonl") else mimetypes.guess_type(name)[0] or "application/octet-stream"
+    body = {"filename": name, "bytes": n_bytes, "purpose": purpose, "mime_type": kind}
     begun = client.request("POST", UPLOADS, json=body)
     path = f"{UPLOADS}/{begun['id']}"
     whole = False

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from far import FarServer, said
+from far import Act, FarServer, said
 from terminal import CTRL_C, CTRL_D, Terminals, terminals
 from tunesmith.cli.main import app
 
@@ -218,13 +218,22 @@ def test_a_large_file_goes_in_parts(served: Any, client: Any, tmp_path: Path) ->
     assert (refused.exit_code, json.loads(refused.stderr)["error"]["param"]) == (1, "purpose")
 
 
-def test_a_chat_is_answered_stopped_and_left(at_terminals: Terminals, far: FarServer, tmp_path: Path) -> None:
-    def stops(answer: Any) -> None:
+@pytest.fixture
+def stops(far: FarServer) -> Iterator[Act]:
+    """Begin to answer, and say no more until the test is over."""
+
+    def begin(answer: Any) -> None:
         answer.begin_stream()
         for chunk in said("Once upon", end=None):
             answer.event(chunk)
         answer.server.released.wait(60)
 
+    far.released.clear()
+    yield begin
+    far.released.set()
+
+
+def test_a_chat_is_answered_stopped_and_left(at_terminals: Terminals, far: FarServer, stops: Act, tmp_path: Path) -> None:
     talk = at_terminals.open("chat", "plain", "--system", "Be brief.", "--base-url", far.url, cwd=tmp_path)
     talk.until("Ctrl-D leaves.\n> ")
     talk.type("one\n")
@@ -245,7 +254,18 @@ def test_a_chat_is_answered_stopped_and_left(at_terminals: Terminals, far: FarSe
     talk.until("Ctrl-D or /exit leaves.\n> ")
     talk.type(CTRL_D)
     assert talk.end()[0] == 0
-    far.released.set()
+
+
+@pytest.mark.parametrize("models", [["plain"], ["plain", "--compare", "blind"]])
+def test_an_answer_to_one_question_is_interrupted(
+    models: list[str], at_terminals: Terminals, far: FarServer, stops: Act, tmp_path: Path
+) -> None:
+    far.acts.extend([stops] * 2)
+    asking = at_terminals.open("chat", *models, "-m", "hi", "--base-url", far.url, cwd=tmp_path)
+    asking.until("Once upon")
+    asking.type(CTRL_C)
+    ended, text = asking.end()
+    assert (ended, "Traceback" in text) == (130, False)
 
 
 def test_two_models_answer_side_by_side(at_terminals: Terminals, far: FarServer, tmp_path: Path) -> None:
