@@ -85,7 +85,7 @@ def chart(
     cells = [[chr(0x2800 + dots) if dots else " " for dots in row] for row in grid]
     for x, y in (place(*point) for point in marks):
         cells[y // 4][x // 2] = _MARK
-    at = {0: labels[0], height // 2: labels[1], height - 1: labels[2]}
+    at = {height // 2: labels[1]} | ({0: labels[0], height - 1: labels[2]} if high > low else {})
     lines = [f"{at.get(number, ''):>{margin}} ┤{''.join(row).rstrip()}" for number, row in enumerate(cells)]
     first, last = f"{left:g}", f"{right:g}"
     lines.append(f"{'':>{margin}} └{'─' * columns}")

@@ -1,5 +1,6 @@
 """`tunesmith jobs` before a real server, in a terminal and in a pipe; the tests move the jobs, and nothing is trained."""
 
+import base64
 import io
 import json
 import signal
@@ -12,9 +13,11 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from starlette.responses import JSONResponse, Response
 from typer.testing import CliRunner, Result
 
 from terminal import CTRL_C, Terminal, Terminals, terminals
+from tunesmith.api.app import create_app
 from tunesmith.cli.main import app
 from tunesmith.domain.job import NewEvent
 from tunesmith.domain.states import Status
@@ -294,3 +297,30 @@ def test_the_shell_is_offered_ids_and_nothing_where_no_server_answers(
     assert offered("tunesmith jobs pl") == ["plot"]
     monkeypatch.setenv("TUNESMITH_BASE_URL", "http://127.0.0.1:9/v1")
     assert offered("tunesmith jobs show ftjob-") == []
+
+
+def test_a_server_without_tunesmith_s_own_paths_does(
+    served: Any, serve_app: Any, done: str, other: str, training_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI's server has none of them, and its result files come in base64."""
+    whole = create_app(served.composed.services)
+
+    async def openais(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].startswith("/tunesmith/"):
+            await JSONResponse({"error": {"message": "Invalid URL", "type": "invalid_request_error"}}, 404)(
+                scope, receive, send
+            )
+        elif scope["path"].endswith("/content"):
+            await Response(base64.b64encode(CSV.encode()))(scope, receive, send)
+        else:
+            await whole(scope, receive, send)
+
+    with serve_app(openais) as root:
+        monkeypatch.setenv("TUNESMITH_BASE_URL", f"{root}/v1")
+        assert "status\tsucceeded" in tunesmith("show", done).stdout
+        assert tunesmith("results", done).stdout == CSV
+        assert told("plot", done)["columns"] == ["step", "train_loss", "valid_loss"]
+        assert told("plot", other)["rows"] == [[1, 4.0]]
+        assert "train_loss\t0.2\t4" in tunesmith("compare", done, other).stdout
+        job = tunesmith("create", "--model", MODEL, "--training-file", training_file).stdout.strip()
+        assert told("cancel", job)["status"] == "cancelled"
