@@ -98,4 +98,5 @@ def test_a_run_that_was_paused_goes_on_where_its_server_says(far: Wandb, tmp_pat
     assert known.summary["status"] == "cancelled"
     assert (known.fields["displayName"], known.fields["tags"]) == ("mine", ["openai/finetune"])
     assert "host" not in known.fields
+    assert known.fields["program"] == "tunesmith"
     assert not (tmp_path / "wandb" / "ftjob-x").exists()

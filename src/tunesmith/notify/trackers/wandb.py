@@ -11,6 +11,8 @@ from tunesmith.domain.recording import End, Row, Run
 from tunesmith.notify.trackers.tracker import Place
 
 JOB_TYPE: Final = "fine-tune"
+#: In place of the command that the package finds.
+PROGRAM: Final = "tunesmith"
 #: How long its server may take to answer at the beginning.
 INIT_S: Final = 30.0
 #: What a run's end is called by the code of its process.
@@ -32,6 +34,7 @@ def begin(run: Run, place: Place) -> "WandbRun":
         console="off",
         silent=True,
         # nothing of this machine is told, only of the job
+        program=PROGRAM,
         disable_git=True,
         disable_code=True,
         save_code=False,
