@@ -18,6 +18,7 @@ PATIENCE_S: Final = 600.0
 _AWAY: Final = (502, 503, 504)
 _CODES: Final = {"succeeded": 0, "failed": JOB_FAILED, "cancelled": JOB_CANCELLED}
 _BAR: Final = 24
+_CURVE: Final = 20
 
 Told = TypeVar("Told")
 
@@ -120,10 +121,12 @@ class Watch:
         if not self._total:
             return self._status.replace("_", " ")
         share = min(1.0, self._step / self._total)
-        done = round(share * _BAR)
-        step, *others = self._figures()
-        curve = sparkline(list(self._curve.values()), 20)
-        return "  ".join([f"{'█' * done}{'░' * (_BAR - done)} {share:>4.0%}", step, curve, *others])
+        percent, step, *others = words = [f"{share:>4.0%}", *self._figures()]
+        room = shutil.get_terminal_size().columns - 1 - len("  ".join(words)) - 4
+        width = max(4, min(_BAR, room // 2))
+        done = round(share * width)
+        curve = sparkline(list(self._curve.values()), min(_CURVE, room - width))
+        return "  ".join(filter(None, [f"{'█' * done}{'░' * (width - done)} {percent}", step, curve, *others]))
 
     def _patiently(self, ask: Callable[[], Told]) -> Told:
         """Ask, and ask again while the server is away; it is told once that it is, and once that it is back."""
