@@ -235,9 +235,11 @@ def test_what_a_collection_would_free_is_shown_and_a_policy_kept(browser, ask):
     browser.sees("Files of Default project")
     browser.write("Result files: older than … days", "365")
     browser.write("Earlier checkpoints of ended jobs: keep", "best")
+    browser.write("Runs of trackers kept here, of ended jobs: older than … days", "180")
     browser.press("Save")
     browser.sees("within the hour")
     policy = ask("GET", "/tunesmith/v1/retention").json()
+    assert policy["runs"] == {"older_than_days": 180}
     assert (policy["results"], policy["checkpoints"]["keep"]) == ({"older_than_days": 365}, "best")
     browser.press("Look")
     browser.sees("would go")

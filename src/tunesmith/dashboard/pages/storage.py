@@ -19,6 +19,7 @@ KINDS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "results": ("Result files", ()),
     "checkpoints": ("Earlier checkpoints of ended jobs", ("best", "last")),
     "rollouts": ("Sampled answers of ended jobs", ("last",)),
+    "runs": ("Runs of trackers kept here, of ended jobs", ()),
 }
 #: Kinds of what a collection lets go.
 GOING: Final = {
@@ -26,6 +27,7 @@ GOING: Final = {
     "result_file": "Result files",
     "checkpoint": "Checkpoints",
     "rollouts": "Sampled answers",
+    "run": "Runs of trackers",
     "orphan": "Bytes that no row names",
 }
 #: How many things that would go are listed.
