@@ -49,6 +49,7 @@ class Tab:
             f"{root}?{urlencode(query)}",
             headers={"cookie": "; ".join(f"{each.key}={each.value}" for each in cookies.values())},
             transports=["websocket"],
+            wait_timeout=30,
             socketio_path=f"{prefix[1]}/_nicegui_ws/socket.io",
         )
 

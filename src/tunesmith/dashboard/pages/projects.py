@@ -135,7 +135,8 @@ def _draw_quotas(found: Mapping[str, Any]) -> dict[str, ui.input]:
     for key, label in QUOTAS.items():
         limit, own = found["limits"][key], key in found["own"]
         shown = NO_LIMIT if limit is None else str(limit)
-        field = ui.input(label, value=shown if own else "", placeholder=f"as for every project: {shown}")
+        others = "as for every project" if own else f"as for every project: {shown}"
+        field = ui.input(label, value=shown if own else "", placeholder=others)
         has = usage.get(key)
         told = "" if has is None else f"now {size(has) if key.endswith('bytes') else number(has)}"
         fields[key] = field.classes("w-full").props(f'outlined dense stack-label hint="{told}"')
