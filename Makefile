@@ -82,5 +82,11 @@ FUZZ_S ?= 120
 fuzz: $(STAMP) .venv-fuzz/.installed ## Ask a server for FUZZ_S seconds what Schemathesis makes of its OpenAPI description
 	@PYTHONPATH=tests:. $(BIN)/python -m fuzz $(FUZZ_S)
 
-docs: $(STAMP) ## Check that every link and every code block of the docs is true
-	@$(BIN)/pytest tests/house/test_docs.py
+.venv/.docs: $(STAMP)
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: .venv/.docs ## Build the documentation into site/, which needs no network, and check its links and code
+	@PYTHONPATH=tools $(BIN)/python -m docsite site
+	@TUNESMITH_TEST_PROFILE=soak $(BIN)/pytest tests/house/test_docs.py tests/unit/docsite tests/flow/test_documentation.py
+	@echo "The documentation is site/index.html."

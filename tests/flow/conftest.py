@@ -272,6 +272,14 @@ def furnish(furnished: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Server]:
+    """A server that has the embedded base alone."""
+    server = Server(tmp_path / "data").start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def make_server(tmp_path: Path, furnish: Callable[..., Server]) -> Callable[..., Server]:
     """Return a starter of servers; each has a data folder of its own with the base `tiny` in it."""
 

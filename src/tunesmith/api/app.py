@@ -1,7 +1,7 @@
 """The public app: its routes, and the layers around them. A new resource is a router included here."""
 
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse
@@ -52,6 +52,23 @@ from tunesmith.api.middleware import BodyLimit, Cap, Frame, Vetted
 from tunesmith.services.all import Services
 from tunesmith.services.uploads import PART_BYTES
 
+#: The body of every error, as our own description tells it.
+ERROR: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
 #: What a form may hold beside its file.
 FORM_BYTES: Final = 1024 * 1024
 
@@ -64,6 +81,8 @@ def create_routes(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # what is wrong with a request is 400 in OpenAI's shape, never the framework's own 422
+        responses={"4XX": {"description": "An error.", "content": {"application/json": {"schema": ERROR}}}},
     )
     app.state.services = services
     for module in (

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.chat_schema import CreateChatCompletion
 from tunesmith.api.deps import Caller, Served
+from tunesmith.api.described import query_of
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.refusals import explain
 from tunesmith.api.wire import Metadata, Page, WireRequest, page
@@ -49,7 +50,7 @@ async def listing(request: Request) -> ListCompletions:
         raise explain([{**fault, "loc": ("query", *fault["loc"])} for fault in error.errors()]) from error
 
 
-@router.get("")
+@router.get("", openapi_extra=query_of(ListCompletions))
 def list_chat_completions(query: Annotated[ListCompletions, Depends(listing)], served: Served, caller: Caller) -> Response:
     """List stored completions, oldest first unless `order` says otherwise."""
     found, has_more = served.completions.page(

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tunesmith.api.deps import Caller, Principal, Served
+from tunesmith.api.described import form_of
 from tunesmith.api.multipart import Form, chunks, form_fields, read_form
 from tunesmith.api.once import Once, Repeatable, said_by_form
 from tunesmith.api.reads import read
@@ -52,7 +53,7 @@ class ListFiles(WireQuery):
     order: Literal["asc", "desc"] = "desc"
 
 
-@router.post("")
+@router.post("", openapi_extra=form_of("file", CreateFile))
 async def create_file(request: Request, served: Served, caller: Caller, once: Repeatable) -> Response:
     """Upload a file."""
     with tempfile.TemporaryFile(dir=served.settings.data_dir) as sink:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Caller, Served, no_body
+from tunesmith.api.described import query_of
 from tunesmith.api.job_schema import CreateJobRequest
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.once import Repeatable
@@ -87,7 +88,7 @@ def asked_for(body: CreateJobRequest, served: Services) -> tuple[CreateJob, Grad
     return request, grader
 
 
-@router.get("")
+@router.get("", openapi_extra=query_of(ListJobs))
 async def list_jobs(query: Annotated[ListJobs, Depends(listing)], served: Served, caller: Caller) -> Response:
     """List jobs, newest first."""
     after, limit, metadata = query.after, query.limit, query.metadata

@@ -97,9 +97,10 @@ def _depending(routes: FastAPI, on: object) -> Iterator[tuple[set[str], Pattern[
     """Yield verbs and paths of the routes that depend on something."""
     for route in iter_route_contexts(routes.routes):
         dependant = getattr(route, "dependant", None)
-        if dependant is not None and _depends(dependant, on):
+        if dependant is not None and depends(dependant, on):
             yield set(route.methods or ()), route.path_regex
 
 
-def _depends(dependant: Dependant, on: object) -> bool:
-    return dependant.call is on or any(_depends(each, on) for each in dependant.dependencies)
+def depends(dependant: Dependant, on: object) -> bool:
+    """Say whether a route, by what it depends on or what that does, depends on something."""
+    return dependant.call is on or any(depends(each, on) for each in dependant.dependencies)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.chat import CLIENT_LEFT, EventStream, begun, unless_gone
 from tunesmith.api.deps import Caller, Served
+from tunesmith.api.described import query_of
 from tunesmith.api.jobs import no_body
 from tunesmith.api.multipart import form_fields
 from tunesmith.api.once import Repeatable
@@ -152,7 +153,7 @@ class ResponseEvents(EventStream):
         return f"event: {chunk['type']}\n".encode() + super().rendered(chunk)
 
 
-@router.get("/{response_id}")
+@router.get("/{response_id}", openapi_extra=query_of(GetResponse))
 def get_response(
     response_id: str, query: Annotated[GetResponse, Depends(reading)], served: Served, caller: Caller
 ) -> Response:
@@ -180,7 +181,7 @@ def cancel_response(response_id: str, served: Served, caller: Caller) -> None:
     served.responses.cancel(caller.scope, response_id)
 
 
-@router.get("/{response_id}/input_items")
+@router.get("/{response_id}/input_items", openapi_extra=query_of(ListItems))
 def list_input_items(
     response_id: str, query: Annotated[ListItems, Depends(listing)], served: Served, caller: Caller
 ) -> Response:

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Caller, Served, no_body
+from tunesmith.api.described import form_of
 from tunesmith.api.files import ExpiresAfter, sha256_of, wire_file
 from tunesmith.api.multipart import chunks, read_form
 from tunesmith.api.once import Repeatable, said_by_form
@@ -54,7 +55,7 @@ def create_upload(body: CreateUpload, served: Served, caller: Caller) -> Respons
     return JSONResponse(wire_upload(upload))
 
 
-@router.post("/{upload_id}/parts")
+@router.post("/{upload_id}/parts", openapi_extra=form_of("data"))
 async def add_part(upload_id: str, request: Request, served: Served, caller: Caller, once: Repeatable) -> Response:
     """Upload a part; parts may come in any order and at the same time."""
     await run_in_threadpool(served.uploads.check_pending, caller.scope, upload_id)
