@@ -39,9 +39,9 @@ def picked(n_rows: int) -> list[int]:
 
 
 def compare(
-    questions: Sequence[Question], *, renderer: Renderer, sampler: Drawing, context_length: int, limit_s: float
+    questions: Sequence[Question], *, renderer: Renderer, sampler: Drawing, context_length: int, until: float
 ) -> list[dict[str, Any]]:
-    """Return messages, reference and both answers of each question that was answered within `limit_s` seconds."""
+    """Return messages, reference and both answers of each question answered `until` then, by the monotonic clock."""
     asks: list[Ask] = []
     asked: list[Question] = []
     for question in questions:
@@ -51,13 +51,12 @@ def compare(
             asked.append(question)
             asks += [Ask(prompt, 1, min(N_TOKENS, room), 0, tuned=tuned, temperature=0.0) for tuned in (False, True)]
     answers: dict[int, str] = {}
-    end = time.monotonic() + limit_s
 
     def on_drawn(drawn: Drawn) -> None:
         tokens = drawn.tokens[:-1] if drawn.finish == "stop" and drawn.tokens[-1] in renderer.stop_ids else drawn.tokens
         answers[drawn.ask] = renderer.decode(tokens, skip_special_tokens=not asked[drawn.ask // 2].tools)
 
-    sampler.draw(asks, on_drawn, stop=lambda: time.monotonic() > end)
+    sampler.draw(asks, on_drawn, stop=lambda: time.monotonic() > until)
     return [
         {
             "messages": list(question.messages),

@@ -3,6 +3,7 @@
 
 import json
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -22,21 +23,24 @@ def put_down(
     *,
     method: Method,
     renderer: Renderer,
-    sampler: Drawing,
+    open_sampler: Callable[[], Drawing],
     blobs: Blobs,
     reporter: Reporter,
     trained_s: float,
 ) -> None:
-    """Write `comparison.json`; the training is done, so whatever goes wrong here is a warning and no more."""
+    """Write `comparison.json`, in a part of the time that training took, with all that it needs counted.
+
+    The training is done, so whatever goes wrong here is a warning and no more.
+    """
     began = time.monotonic()
     try:
         questions = _questions(spec, method, blobs)
         rows = compare(
             questions,
             renderer=renderer,
-            sampler=sampler,
+            sampler=open_sampler(),
             context_length=spec.context_length,
-            limit_s=trained_s * SHARE,
+            until=began + trained_s * SHARE,
         )
     except (InvalidRows, RenderError, RuntimeError, MemoryError, ValueError, OSError) as error:
         log.exception("train.comparison")

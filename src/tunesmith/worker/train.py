@@ -161,7 +161,7 @@ def _train(task: Task, spec: TrainSpec, reporter: Reporter, control: Control, bl
             spec,
             method=chosen,
             renderer=renderer,
-            sampler=sampler(),
+            open_sampler=sampler,
             blobs=blobs,
             reporter=reporter,
             trained_s=time.monotonic() - began,

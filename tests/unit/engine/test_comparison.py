@@ -1,5 +1,7 @@
 """Before and after, with a sampler that says what it is told to."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +24,8 @@ class Scripted:
         self.asks = list(asks)
         end = min(self._renderer.stop_ids)
         for number, ask in enumerate(asks[: self._n_answers]):
+            if stop():
+                return False
             chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "yes" if ask.tuned else "no"}]
             (words,) = self._renderer.examples(chat, max_tokens=100)
             tokens = [token for token, weight in zip(words.tokens, words.weights, strict=True) if weight and token != end]
@@ -41,7 +45,7 @@ def question(text: str) -> Question:
 
 def test_both_answer_the_same_question_greedily(renderer: Renderer) -> None:
     sampler = Scripted(renderer, 100)
-    (row,) = compare([question("Well?")], renderer=renderer, sampler=sampler, context_length=2048, limit_s=9)
+    (row,) = compare([question("Well?")], renderer=renderer, sampler=sampler, context_length=2048, until=math.inf)
     assert (row["base"], row["tuned"], row["held_out"]) == ("no", "yes", True)
     assert row["messages"] == [{"role": "user", "content": "Well?"}]
     assert row["reference"] == {"role": "assistant", "content": "yes"}
@@ -51,13 +55,13 @@ def test_both_answer_the_same_question_greedily(renderer: Renderer) -> None:
 
 def test_what_only_one_of_them_answered_in_time_is_left_out(renderer: Renderer) -> None:
     questions = [question("One?"), question("Two?")]
-    found = compare(questions, renderer=renderer, sampler=Scripted(renderer, 3), context_length=2048, limit_s=9)
+    found = compare(questions, renderer=renderer, sampler=Scripted(renderer, 3), context_length=2048, until=math.inf)
     assert [row["messages"][0]["content"] for row in found] == ["One?"]
 
 
 def test_a_question_that_fills_the_context_is_not_asked(renderer: Renderer) -> None:
     sampler = Scripted(renderer, 100)
-    assert compare([question("word " * 50)], renderer=renderer, sampler=sampler, context_length=20, limit_s=9) == []
+    assert compare([question("word " * 50)], renderer=renderer, sampler=sampler, context_length=20, until=math.inf) == []
     assert sampler.asks == []
 
 
@@ -65,3 +69,11 @@ def test_a_question_that_fills_the_context_is_not_asked(renderer: Renderer) -> N
 def test_the_rows_shown_are_spread_over_the_file(n_rows: int, expected: list[int]) -> None:
     assert picked(n_rows) == expected
     assert len(picked(10_000)) == N_ROWS
+
+
+def test_no_more_is_answered_when_the_time_is_over(renderer: Renderer) -> None:
+    sampler = Scripted(renderer, 2)
+    assert (
+        compare([question("Well?")], renderer=renderer, sampler=sampler, context_length=2048, until=time.monotonic()) == []
+    )
+    assert sampler.asks
