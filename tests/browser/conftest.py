@@ -160,6 +160,7 @@ def server(furnished: Path, driver: Any, tmp_path_factory: pytest.TempPathFactor
     long_ago(folder)
     made = Server(folder).start()
     yield made
+    driver.get("about:blank")  # no page goes on looking for a server that has gone
     made.close()
 
 

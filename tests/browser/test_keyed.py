@@ -50,6 +50,7 @@ def keyed(
     long_ago(folder, n_points=50)
     made = Server(folder, auth="on", admin_key=KEY, webhook_hosts=receiver[0]).start()
     yield made
+    driver.get("about:blank")  # no page goes on looking for a server that has gone
     made.close()
 
 
@@ -248,6 +249,7 @@ def test_what_a_collection_would_free_is_shown_and_a_policy_kept(browser, ask):
 
 def test_new_pages_are_narrow_and_dark_and_without_complaints(browser):
     log_in(browser)
+    browser.driver.get_log("browser")  # what other pages complained of
     browser.press("Light or dark")
     narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
