@@ -91,7 +91,8 @@ class House:
             api.me = Me.told(await api.get("/tunesmith/v1/me"))
         except Refused as error:
             if error.status == UNAUTHORIZED:
-                self.log_out()
+                if self._keys.get(_browser()) == api.key:  # another may have been given while this one was refused
+                    self.log_out()
                 ui.navigate.to("/login")
                 return None
         return api
