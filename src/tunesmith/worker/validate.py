@@ -32,8 +32,9 @@ from tunesmith.worker.sources import (
 
 log = structlog.get_logger()
 
-#: Seconds between two looks whether the file still exists, and between two lines about the progress.
+#: Seconds between two looks whether the file still exists, before the first line about the progress, and between two.
 _LOOK_EVERY_S: Final = 1.0
+_TELL_AFTER_S: Final = 2.0
 _TELL_EVERY_S: Final = 15.0
 
 
@@ -86,7 +87,8 @@ class _Validation:
     def __init__(self, spec: ValidateSpec, reporter: ValidateReporter, blobs: Blobs, clock: Clock) -> None:
         self._spec, self._reporter, self._blobs, self._clock = spec, reporter, blobs, clock
         self._context = context_of(spec)
-        self._looked_at = self._told_at = clock.monotonic()
+        self._looked_at = clock.monotonic()
+        self._told_at = self._looked_at - _TELL_EVERY_S + _TELL_AFTER_S
 
     def outcome(self) -> dict[str, Any]:
         """Read both files and return what `validated` reports.

@@ -262,8 +262,11 @@ def test_a_watch_in_a_pipe_writes_lines_and_json_is_the_job(
         while "is running" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == 130
+        finally:
+            process.kill()
         assert process.stdout.read().endswith(f"goes on without you: `tunesmith jobs watch {job}`.\n")
-        assert process.wait(30) == 130
 
 
 def test_a_watch_survives_a_restart(
