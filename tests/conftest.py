@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 # What is imported stays: looking through it for garbage again and again takes more time than most tests.
 gc.disable()
 
-# Who starts the tests in the background may have interrupts ignored; commands under test, which inherit that, must hear them.
+# Whoever starts the tests in the background may have interrupts ignored; commands under test inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
