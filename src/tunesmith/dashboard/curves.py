@@ -49,6 +49,26 @@ def charts(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]
     return [(title, shown) for title, columns in CHARTS if (shown := [column for column in columns if column in have])]
 
 
+class Drawings:
+    """What ECharts draws, made once for all who look at the same answers."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        #: The answers are kept beside what was made of them, so that no other object takes their identity meanwhile.
+        self._made: dict[tuple[object, ...], tuple[list[Mapping[str, Any]], dict[str, Any]]] = {}
+
+    def option(
+        self, title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, Any]], weight: float
+    ) -> dict[str, Any]:
+        """Return what `option` does; the same object for the same answers, so it is not to be changed."""
+        name = (title, *columns, weight, *runs, *map(id, runs.values()))
+        if name not in self._made:
+            while len(self._made) >= self._most:
+                del self._made[next(iter(self._made))]
+            self._made[name] = ([*runs.values()], option(title, columns, runs, weight))
+        return self._made[name][1]
+
+
 def option(title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, Any]], weight: float) -> dict[str, Any]:
     """Return what ECharts draws: every column of every run as a line, the names of the runs told where there are several."""
     series: list[dict[str, Any]] = []
@@ -63,7 +83,7 @@ def option(title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, A
                 {
                     "name": column if len(runs) == 1 else f"{name} · {column}",
                     "type": "line",
-                    "data": smoothed(found, weight) if training else found,
+                    "data": [[step, _short(value)] for step, value in (smoothed(found, weight) if training else found)],
                     "showSymbol": not training and len(found) <= RARE,
                     "symbolSize": 6,
                     "lineStyle": {"width": 1.5, "type": "solid" if training else "dashed"},
@@ -83,3 +103,8 @@ def option(title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, A
         "yAxis": {"type": "value", "scale": True, "splitLine": {"lineStyle": {"color": "rgba(128,128,128,0.2)"}}},
         "series": series,
     }
+
+
+def _short(value: float) -> float:
+    """Return a value as exactly as a screen can show it: a curve is sent to everybody who looks."""
+    return float(f"{value:.6g}")

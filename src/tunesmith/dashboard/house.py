@@ -238,11 +238,13 @@ async def sure(question: str, verb: str, *, color: str = "negative") -> bool:
 
 
 def every(seconds: float, look: Callable[[], Awaitable[None]]) -> ui.timer:
-    """Look now and again every so often; a server that is away for a moment is not told each time."""
+    """Look now and again every so often, as long as a browser shows it; a server away for a moment is not told each time."""
     away = False
 
     async def looked() -> None:
         nonlocal away
+        if not ui.context.client.has_socket_connection:  # closed, or back in a moment
+            return
         try:
             await look()
             away = False

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunesmith.dashboard.curves import charts, option, points, smoothed
+from tunesmith.dashboard.curves import Drawings, charts, option, points, smoothed
 from tunesmith.services.details import thinned
 
 CURVES = {"columns": ["step", "train_loss", "valid_loss"], "rows": [[1, 4.0, None], [2, 2.0, 3.0], [3, 1.0, None]]}
@@ -39,3 +39,14 @@ def test_thinning_keeps_the_extremes_the_ends_and_what_is_rare():
     assert few[-1] == rows[-1]
     assert all(rows[index] in few for index in (4_321, 7_000, 5_555))
     assert thinned(few, 1_000) == few
+
+
+def test_all_who_look_at_the_same_answers_share_a_drawing():
+    drawings = Drawings(most=2)
+    answer = {"columns": ["step", "train_loss"], "rows": [[1, 1 / 3], [2, 0.25]]}
+    first = drawings.option("Loss", ["train_loss"], {"a": answer}, 0.0)
+    assert drawings.option("Loss", ["train_loss"], {"a": answer}, 0.0) is first
+    assert first["series"][0]["data"] == [[1, 0.333333], [2, 0.25]]
+    for other in ({"a": dict(answer)}, {"b": answer}):
+        assert drawings.option("Loss", ["train_loss"], other, 0.0) is not first
+    assert drawings.option("Loss", ["train_loss"], {"a": answer}, 0.0) is not first, "the oldest went"

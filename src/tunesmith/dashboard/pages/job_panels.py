@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from tunesmith.dashboard.api import Api, Refused, path_of
-from tunesmith.dashboard.curves import charts, option
+from tunesmith.dashboard.curves import Drawings, charts
 from tunesmith.dashboard.house import tell
 from tunesmith.dashboard.pages.files import draw_message
 from tunesmith.dashboard.rows import said
@@ -16,6 +16,8 @@ from tunesmith.dashboard.shapes import UNFINISHED, name_of, number, when
 
 #: How often a growing curve is drawn again.
 DRAW_S = 2.0
+#: Shared by all pages: many look at the same job.
+_DRAWINGS = Drawings()
 
 
 class Panel:
@@ -114,7 +116,7 @@ class Curves(Panel):
                     self._charts[title] = ui.echart({}).classes("w-full h-72").props(f'role=img aria-label="{title}"')
         for title, columns in wanted:
             self._charts[title].options.clear()
-            self._charts[title].options.update(option(title, columns, self._runs, self._weight.value or 0.0))
+            self._charts[title].options.update(_DRAWINGS.option(title, columns, self._runs, self._weight.value or 0.0))
             self._charts[title].update()
 
 
