@@ -6,6 +6,12 @@ from pathlib import Path
 
 from browser.conftest import LONG, N_POINTS
 
+#: The first and the last step that the first chart shows.
+DRAWN = """
+const element = document.querySelector("[aria-label*=Loss]:has(canvas)");
+const points = getElement(Number(element.id.slice(1)))?.chart?.getOption()?.series?.[0]?.data;
+return points && [points[0][0], points[points.length - 1][0]];
+"""
 PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/server", "/login")
 
 ROWS = "\n".join(
@@ -46,6 +52,7 @@ def test_a_long_curve_is_drawn_at_once(browser):
     browser.find("//*[contains(@aria-label, 'Loss')]//canvas")
     took = time.monotonic() - began
     browser.sees(f"step {N_POINTS:,} of {N_POINTS:,}")
+    browser.until(lambda: browser.driver.execute_script(DRAWN) == [1, N_POINTS], "the first and the last step are drawn")
     browser.picture("curve")
     assert took < 20.0, took
 

@@ -1,5 +1,6 @@
 """Curves of a job's metrics: which belong into one chart, smoothed, as ECharts draws them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -50,22 +51,20 @@ def charts(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]
 
 
 class Drawings:
-    """What ECharts draws, made once for all who look at the same answers."""
+    """What ECharts draws, as JSON, made once for all who look at the same answers."""
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
         #: The answers are kept beside what was made of them, so that no other object takes their identity meanwhile.
-        self._made: dict[tuple[object, ...], tuple[list[Mapping[str, Any]], dict[str, Any]]] = {}
+        self._made: dict[tuple[object, ...], tuple[list[Mapping[str, Any]], str]] = {}
 
-    def option(
-        self, title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, Any]], weight: float
-    ) -> dict[str, Any]:
-        """Return what `option` does; the same object for the same answers, so it is not to be changed."""
+    def text(self, title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, Any]], weight: float) -> str:
+        """Return what `option` does as a JSON text, for the same answers the same one."""
         name = (title, *columns, weight, *runs, *map(id, runs.values()))
         if name not in self._made:
             while len(self._made) >= self._most:
                 del self._made[next(iter(self._made))]
-            self._made[name] = ([*runs.values()], option(title, columns, runs, weight))
+            self._made[name] = ([*runs.values()], json.dumps(option(title, columns, runs, weight)))
         return self._made[name][1]
 
 

@@ -1,5 +1,7 @@
 """Curves: what is smoothed, thinned and put into one chart."""
 
+import json
+
 import pytest
 
 from tunesmith.dashboard.curves import Drawings, charts, option, points, smoothed
@@ -44,9 +46,9 @@ def test_thinning_keeps_the_extremes_the_ends_and_what_is_rare():
 def test_all_who_look_at_the_same_answers_share_a_drawing():
     drawings = Drawings(most=2)
     answer = {"columns": ["step", "train_loss"], "rows": [[1, 1 / 3], [2, 0.25]]}
-    first = drawings.option("Loss", ["train_loss"], {"a": answer}, 0.0)
-    assert drawings.option("Loss", ["train_loss"], {"a": answer}, 0.0) is first
-    assert first["series"][0]["data"] == [[1, 0.333333], [2, 0.25]]
+    first = drawings.text("Loss", ["train_loss"], {"a": answer}, 0.0)
+    assert drawings.text("Loss", ["train_loss"], {"a": answer}, 0.0) is first
+    assert json.loads(first)["series"][0]["data"] == [[1, 0.333333], [2, 0.25]]
     for other in ({"a": dict(answer)}, {"b": answer}):
-        assert drawings.option("Loss", ["train_loss"], other, 0.0) is not first
-    assert drawings.option("Loss", ["train_loss"], {"a": answer}, 0.0) is not first, "the oldest went"
+        assert drawings.text("Loss", ["train_loss"], other, 0.0) is not first
+    assert drawings.text("Loss", ["train_loss"], {"a": answer}, 0.0) is not first, "the oldest went"

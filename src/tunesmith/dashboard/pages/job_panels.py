@@ -115,8 +115,8 @@ class Curves(Panel):
                 for title, _ in wanted:
                     self._charts[title] = ui.echart({}).classes("w-full h-72").props(f'role=img aria-label="{title}"')
         for title, columns in wanted:
-            self._charts[title].options.clear()
-            self._charts[title].options.update(_DRAWINGS.option(title, columns, self._runs, self._weight.value or 0.0))
+            # As a text, which the page evaluates: NiceGUI looks into every number of options that are objects.
+            self._charts[title].props[":options"] = _DRAWINGS.text(title, columns, self._runs, self._weight.value or 0.0)
             self._charts[title].update()
 
 
