@@ -12,6 +12,12 @@ const element = document.querySelector("[aria-label*=Loss]:has(canvas)");
 const points = getElement(Number(element.id.slice(1)))?.chart?.getOption()?.series?.[0]?.data;
 return points && [points[0][0], points[points.length - 1][0]];
 """
+#: The names of the lines of the chart of losses.
+SERIES = """
+const element = document.querySelector("[aria-label*=Loss]:has(canvas)");
+const series = getElement(Number(element?.id.slice(1)))?.chart?.getOption()?.series ?? [];
+return series.map(each => each.name);
+"""
 PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/server", "/login")
 
 ROWS = "\n".join(
@@ -105,9 +111,34 @@ def test_from_a_file_to_an_answer(browser, server, tmp_path: Path):
     assert server.job(job).status == "succeeded"
 
 
-def test_a_job_is_cancelled_once_one_is_sure(browser, server):
+def test_runs_lie_over_each_other(browser, server):
+    job = server.create(server.upload(20))
+    server.reaches(job, "succeeded")
+    browser.open(f"/jobs/{LONG}")
+    browser.choose("Compare with", job[-6:])
+    browser.until(lambda: len(browser.driver.execute_script(SERIES)) == 2, "both are drawn")
+    assert all(name.endswith("train_loss") for name in browser.driver.execute_script(SERIES))
+    browser.picture("overlaid")
+
+
+def test_what_a_step_sampled_is_shown_with_its_grades(browser, server):
+    job = server.create(server.upload(10, method="reinforcement"), method="reinforcement", n_epochs=1)
+    server.reaches(job, "succeeded")
+    browser.open(f"/jobs/{job}")
+    browser.tab("Rollouts")
+    browser.sees("reward")
+    browser.sees("sample 2")
+    browser.picture("rollouts")
+
+
+def test_a_job_is_paused_resumed_and_cancelled_once_one_is_sure(browser, server):
     job = server.create(server.upload(200), n_epochs=40)
     browser.open(f"/jobs/{job}")
+    browser.until(lambda: server.status(job) == "running", "it trains")
+    for verb, status in (("Pause", "paused"), ("Resume", "running")):
+        browser.press(verb)
+        browser.agree(verb)
+        browser.until(lambda status=status: server.status(job) == status, f"the job is {status}")
     browser.press("Cancel")
     browser.sees("ends at once and for good")
     browser.press("Leave it")

@@ -156,3 +156,9 @@ def test_a_server_that_ends_has_written_everything(
             "POST /tunesmith/v1/aliases",
             "a19",
         ]
+
+
+@pytest.mark.parametrize("moment", [-1, 2**64])
+def test_a_time_that_nobody_can_mean_is_refused(admin: httpx2.Client, moment: int) -> None:
+    answer = admin.get("/tunesmith/v1/audit", params={"since": moment})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "since")

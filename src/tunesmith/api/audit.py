@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, cast
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,13 +41,17 @@ N_LOOKED_AT: Final = 64 * 1024
 _NAMES: Final = ("id", "name", "alias")
 
 
+#: Seconds since 1970, no further away than a database can count.
+Moment = Annotated[int, Field(ge=0, le=2**53)]
+
+
 class ListAudit(Page):
     """Which entries, in which order."""
 
     project_id: str | None = None
     key_id: str | None = None
-    since: int | None = None
-    until: int | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     order: Literal["asc", "desc"] = "desc"
 
 

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/tunesmith/v1/fine_tuning/jobs/{job_id}", tags=["Fine
 class ListMetrics(WireQuery):
     """Which metrics to list: those of the steps after `after`, thinned out to about `points` of them."""
 
-    after: int | None = Field(default=None, ge=0)
+    after: int | None = Field(default=None, ge=0, le=2**53)
     points: int = Field(default=N_POINTS, ge=2, le=100_000)
 
 
