@@ -5,7 +5,7 @@ Shapes: H query heads, K key heads, T tokens of the row, L tokens of one part of
 what it sees before it, D head size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -23,12 +23,21 @@ _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens `start` to `stop` of a row, which see the tokens from `stem` to `stem_stop`, and themselves causally."""
+    """Tokens `start` to `stop` of a row, which see the tokens from `stem` to `stem_stop`, and themselves causally.
+
+    Outputs are asked for from `first` on.
+    """
 
     start: int
     stop: int
     stem: int
     stem_stop: int
+    first: int
+
+    @property
+    def n_before(self) -> int:
+        """Tokens that the first query sees before itself."""
+        return self.stem_stop - self.stem + self.first - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +49,58 @@ class Kept:
     lse_1HL: Tensor
 
 
-def parts(lengths: tuple[Piece, ...]) -> list[Part]:
-    """Cut a row into what attends by itself."""
+def parts(lengths: tuple[Piece, ...], asked_N: Tensor | None = None) -> list[Part]:
+    """Cut a row into what attends by itself; what has no asked token is left out."""
     found: list[Part] = []
     start = 0
     for piece in lengths:
         stem, *branches = (piece,) if isinstance(piece, int) else piece
-        found.append(Part(start, start + stem, start, start))
+        found.append(Part(start, start + stem, start, start, start))
         at = start + stem
         for branch in branches:
-            found.append(Part(at, at + branch, start, start + stem))
+            found.append(Part(at, at + branch, start, start + stem, at))
             at += branch
         start = at
-    return found
+    if asked_N is None:
+        return found
+    nexts = torch.searchsorted(asked_N, torch.tensor([part.start for part in found])).tolist()
+    firsts = [int(asked_N[place]) if place < len(asked_N) else start for place in nexts]
+    return [replace(part, first=first) for part, first in zip(found, firsts, strict=True) if first < part.stop]
 
 
 def attend(
-    q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, lengths: tuple[Piece, ...], scale: float
+    q_THD: Tensor,
+    k_TKD: Tensor,
+    v_TKD: Tensor,
+    lengths: tuple[Piece, ...],
+    scale: float,
+    asked_N: Tensor | None = None,
 ) -> tuple[Tensor, list[Kept]]:
-    """Return the heads' outputs (T, H, D), and what `attend_back` needs."""
+    """Return the heads' outputs (T, H, D), and what `attend_back` needs; only those of asked tokens need to be right."""
     out_THD = q_THD.new_empty(q_THD.shape)
     kept: list[Kept] = []
-    for part in parts(lengths):
+    for part in parts(lengths, asked_N):
         q, k, v, mask = _inputs(q_THD, k_TKD, v_TKD, part)
         out, lse = _forward(q, k, v, 0.0, mask is None, attn_mask=mask, scale=scale)
         kept.append(Kept(part, out, lse))
-        out_THD[part.start : part.stop] = out[0, :, : part.stop - part.start].transpose(0, 1)
+        out_THD[part.first : part.stop] = out[0, :, : part.stop - part.first].transpose(0, 1)
     return out_THD, kept
 
 
 def attend_back(
     grad_THD: Tensor, qkv: tuple[Tensor, Tensor, Tensor], kept: list[Kept], scale: float, slopes: tuple[Tensor, ...]
 ) -> None:
-    """Write the gradients of queries, keys and values into `slopes`."""
+    """Write the gradients of queries, keys and values into `slopes`, which are zero where a part asks for less than all."""
     q_THD, k_TKD, v_TKD = qkv
     dq_THD, dk_TKD, dv_TKD = slopes
     for each in kept:
         part = each.part
-        n_stem, n = part.stem_stop - part.stem, part.stop - part.start
+        n_stem, n, n_asked = part.stem_stop - part.stem, part.stop - part.start, part.stop - part.first
         q, k, v, mask = _inputs(q_THD, k_TKD, v_TKD, part, n_exact=_N_EXACT_BACK)
-        grad = _padded(grad_THD[part.start : part.stop], q)
+        grad = _padded(grad_THD[part.first : part.stop], q)
         out, lse = each.out_1HLD[:, :, : q.shape[2]].to(q.dtype), each.lse_1HL[:, :, : q.shape[2]]
         dq, dk, dv = _backward(grad, q, k, v, out, lse, 0.0, mask is None, attn_mask=mask, scale=scale)
-        dq_THD[part.start : part.stop] = dq[0, :, :n].transpose(0, 1)
+        dq_THD[part.first : part.stop] = dq[0, :, :n_asked].transpose(0, 1)
         for whole, slope in ((dk_TKD, dk), (dv_TKD, dv)):
             whole[part.start : part.stop] = slope[0, :, n_stem : n_stem + n].transpose(0, 1)
             if n_stem:
@@ -92,13 +110,12 @@ def attend_back(
 def _inputs(
     q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, part: Part, *, n_exact: int = N_SHORT
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return queries, keys and values of a part as the kernels take them, and a mask where it sees a stem.
+    """Return queries, keys and values of a part as the kernels take them, and a mask where queries see any before them.
 
     With fewer keys than `n_exact` they are in fp32.
     """
     own, stem = slice(part.start, part.stop), slice(part.stem, part.stem_stop)
-    n, n_stem = part.stop - part.start, part.stem_stop - part.stem
-    n_seen, dtype = n + n_stem, q_THD.dtype
+    n_seen, dtype = part.stop - part.first + part.n_before, q_THD.dtype
     stride = 1
     if dtype == torch.bfloat16:
         dtype, stride = (torch.float32, 1) if n_seen < n_exact else (dtype, _STRIDE)
@@ -112,12 +129,12 @@ def _inputs(
             at += len(each)
         return made.transpose(0, 1)[None]
 
-    if not n_stem:
-        return laid(q_THD[own]), laid(k_TKD[own]), laid(v_TKD[own]), None
-    q = laid(q_THD[own])
+    q = laid(q_THD[part.first : part.stop])
+    if not part.n_before:
+        return q, laid(k_TKD[own]), laid(v_TKD[own]), None
     k, v = laid(k_TKD[stem], k_TKD[own]), laid(v_TKD[stem], v_TKD[own])
     place_M = torch.arange(k.shape[2])
-    seen_LM = place_M[None] <= n_stem + torch.arange(q.shape[2])[:, None]
+    seen_LM = place_M[None] <= part.n_before + torch.arange(q.shape[2])[:, None]
     mask_LM = torch.zeros(seen_LM.shape, dtype=dtype).masked_fill_(~seen_LM, float("-inf"))
     return q, k, v, mask_LM[None, None]
 

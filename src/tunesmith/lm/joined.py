@@ -116,15 +116,16 @@ class Product:
             y_MO.addmm_(u_MR, factors.b_OR.t(), alpha=factors.scale)
         return y_MO
 
-    def back(self, block: Block, grad_MO: Tensor, x_MI: Tensor, dx_MI: Tensor) -> Tensor:
-        """Write the gradient of the inputs into `dx_MI`."""
-        torch.mm(grad_MO, self.weight_OI, out=dx_MI)
+    def back(self, block: Block, grad_MO: Tensor, x_MI: Tensor, dx_MI: Tensor | None) -> None:
+        """Write the gradient of the inputs into `dx_MI`, where it is wanted, and add to those of the factors."""
+        if dx_MI is not None:
+            torch.mm(grad_MO, self.weight_OI, out=dx_MI)
         if block.adapter is not None:
             factors = self.factors[block.adapter]
             du_MR = grad_MO @ factors.b_OR
-            dx_MI.addmm_(du_MR, factors.a_RI, alpha=factors.scale)
+            if dx_MI is not None:
+                dx_MI.addmm_(du_MR, factors.a_RI, alpha=factors.scale)
             factors.add(x_MI, grad_MO, self.inner[block.start], du_MR)
-        return dx_MI
 
     def gradients(self) -> list[Tensor]:
         """Return the slopes in the order of `parameters`."""

@@ -83,10 +83,11 @@ class Layer(torch.autograd.Function):
             turned_TJD[at] = turn(heads_MJD, row.cos_T1D[at], row.sin_T1D[at])
         v_TKD = qkv_TO[:, n_turned * form.head_size :].unflatten(1, (form.n_keys, -1))
         q_THD, k_TKD = turned_TJD.split([form.n_queries, form.n_keys], 1)
-        out_THD, kept = attend(q_THD, k_TKD, v_TKD, row.lengths, form.scaling)
+        asked_N = row.asked_N if work.asked else None
+        out_THD, kept = attend(q_THD, k_TKD, v_TKD, row.lengths, form.scaling, asked_N)
         a_NO, h_NC = out_THD.flatten(1), x_TC
-        if work.asked:
-            a_NO, h_NC = a_NO.index_select(0, row.asked_N), h_NC.index_select(0, row.asked_N)
+        if asked_N is not None:
+            a_NO, h_NC = a_NO.index_select(0, asked_N), h_NC.index_select(0, asked_N)
         h_NC, y_NC = h_NC.clone(), torch.empty_like(h_NC)
         gate_up_NF = x_TC.new_empty(len(a_NO), gate_up.joined.n_outputs)
         for block in work.late_blocks:
@@ -101,7 +102,7 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy_NC: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - the arity is ours
-        """Return the gradients of the layer's input and of the factors."""
+        """Return the gradients of the layer's input, where it has any, and of the factors."""
         x_TC, n_TC, qkv_TO, turned_TJD, a_NO, h_NC, gate_up_NF = ctx.saved_tensors
         work, kept = ctx.work, ctx.kept
         form, row, (qkv, o, gate_up, down) = work.form, work.row, work.products
@@ -111,13 +112,15 @@ class Layer(torch.autograd.Function):
             dy_MC, h_MC = dy_NC[at], h_NC[at]
             gate_MF, up_MF = gate_up_NF[at].chunk(2, 1)
             act_MF = F.silu(gate_MF)
-            d_MF = down.back(block, dy_MC, act_MF * up_MF, torch.empty_like(act_MF))
+            d_MF = torch.empty_like(act_MF)
+            down.back(block, dy_MC, act_MF * up_MF, d_MF)
             d_gate_up_MF = torch.empty_like(gate_up_NF[at])
             d_gate_MF, d_up_MF = d_gate_up_MF.chunk(2, 1)
             torch.mul(act_MF, d_MF, out=d_up_MF)
             torch.ops.aten.silu_backward.grad_input(d_MF.mul_(up_MF), gate_MF, grad_input=d_gate_MF)
             n_MC = norm(h_MC, form.before_mlp).to(h_MC.dtype)
-            dn_MC = gate_up.back(block, d_gate_up_MF, n_MC, torch.empty_like(n_MC))
+            dn_MC = torch.empty_like(n_MC)
+            gate_up.back(block, d_gate_up_MF, n_MC, dn_MC)
             dh_MC = dh_NC[at].copy_(norm_back(dn_MC.float(), h_MC, form.before_mlp).add_(dy_MC.float()))
             o.back(block, dh_MC, a_NO[at], da_NO[at])
         if work.asked:
@@ -126,10 +129,12 @@ class Layer(torch.autograd.Function):
         n_turned, size = form.n_queries + form.n_keys, form.head_size
         q_THD, k_TKD = turned_TJD.split([form.n_queries, form.n_keys], 1)
         v_TKD = qkv_TO[:, n_turned * size :].unflatten(1, (form.n_keys, -1))
-        d_qkv_TJD = torch.empty_like(qkv_TO).unflatten(1, (-1, size))
+        # What no query sees, and queries that nobody asks for, have no slope.
+        d_qkv_TJD = (torch.zeros_like if work.asked else torch.empty_like)(qkv_TO).unflatten(1, (-1, size))
         slopes = d_qkv_TJD.split([form.n_queries, form.n_keys, form.n_keys], 1)
         attend_back(da_NO.view_as(q_THD), (q_THD, k_TKD, v_TKD), kept, form.scaling, slopes)
-        dx_TC = torch.empty_like(x_TC)
+        # Below the first layer there is nothing that learns.
+        dx_TC = torch.empty_like(x_TC) if ctx.needs_input_grad[0] else None
         for block in row.blocks:
             at = slice(block.start, block.stop)
             d_heads_MJD = d_qkv_TJD[at, :n_turned]
@@ -137,8 +142,10 @@ class Layer(torch.autograd.Function):
             if form.of_heads is not None:
                 slope_MJD = norm_back(slope_MJD, qkv_TO[at, : n_turned * size].unflatten(1, (n_turned, -1)), form.of_heads)
             d_heads_MJD.copy_(slope_MJD)
-            dn_MC = qkv.back(block, d_qkv_TJD[at].flatten(1), n_TC[at], torch.empty_like(n_TC[at]))
-            dx_TC[at] = norm_back(dn_MC.float(), x_TC[at], form.before_attention).add_(dh_NC[at].float())
+            dn_MC = None if dx_TC is None else torch.empty_like(n_TC[at])
+            qkv.back(block, d_qkv_TJD[at].flatten(1), n_TC[at], dn_MC)
+            if dx_TC is not None and dn_MC is not None:
+                dx_TC[at] = norm_back(dn_MC.float(), x_TC[at], form.before_attention).add_(dh_NC[at].float())
         return dx_TC, None, *(slope for product in work.products for slope in product.gradients())
 
 
