@@ -6,12 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
 from flow.conftest import PATIENCE_S, Server, furnished, tiny_base
+from near import lay_out
 from tunesmith.bootstrap import compose
 from tunesmith.core.settings import Settings
 from tunesmith.domain.job import Job
@@ -24,6 +26,8 @@ __all__ = ["furnished", "tiny_base"]
 
 N_POINTS = 50_000
 LONG = "ftjob-long"
+#: Models that jobs of long ago left.
+STAYS, GOES = "ft:tiny:tunesmith:stays:AbCdEfGh", "ft:tiny:tunesmith:goes:IjKlMnOp"
 #: Where screenshots are kept for people to look at.
 ARTEFACTS = os.environ.get("TUNESMITH_TEST_ARTEFACTS")
 
@@ -165,7 +169,7 @@ def server(furnished: Path, driver: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 def long_ago(folder: Path, n_points: int = N_POINTS) -> None:
-    """Write down a job of many steps, as if it had been run; it is the page's business, not the trainer's."""
+    """Write down a job of many steps and two with models, as if they had been run; that is not the pages' business."""
     composed = compose(Settings(data_dir=folder))
     scope, now = Project("proj_default"), composed.services.clock.now()
     job = Job(
@@ -183,6 +187,8 @@ def long_ago(folder: Path, n_points: int = N_POINTS) -> None:
         with composed.db.begin() as tx:
             jobs.add(tx, scope, job)
             tx.execute(insert(metrics), rows)
+        for name in (STAYS, GOES):
+            lay_out(SimpleNamespace(composed=composed), name, base="tiny")
     finally:
         composed.db.close()
         composed.folder.close()
@@ -193,3 +199,11 @@ def browser(driver: Any, server: Server) -> Browser:
     """A page that has not been opened yet."""
     driver.set_window_size(1300, 1000)
     return Browser(driver, server.url.removesuffix("/v1"))
+
+
+@pytest.fixture
+def downloads(driver: Any, tmp_path: Path) -> Iterator[Path]:
+    """The folder of what the browser downloads."""
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    yield tmp_path
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "default"})

@@ -1,16 +1,26 @@
 """The dashboard as a person uses it: what is clicked, and what is seen then."""
 
 import json
+import tarfile
 import time
 from pathlib import Path
 
-from browser.conftest import LONG, N_POINTS
+import httpx2
+import openai
+import pytest
+
+from browser.conftest import GOES, LONG, N_POINTS, STAYS
 
 #: The first and the last step that the first chart shows.
 DRAWN = """
 const element = document.querySelector("[aria-label*=Loss]:has(canvas)");
 const points = getElement(Number(element.id.slice(1)))?.chart?.getOption()?.series?.[0]?.data;
 return points && [points[0][0], points[points.length - 1][0]];
+"""
+#: The second point of the first chart: the first one is the same however smooth the curve.
+SECOND = """
+const element = document.querySelector("[aria-label*=Loss]:has(canvas)");
+return getElement(Number(element?.id.slice(1)))?.chart?.getOption()?.series?.[0]?.data?.[1]?.[1];
 """
 #: The names of the lines of the chart of losses.
 SERIES = """
@@ -61,6 +71,21 @@ def test_a_long_curve_is_drawn_at_once(browser):
     browser.until(lambda: browser.driver.execute_script(DRAWN) == [1, N_POINTS], "the first and the last step are drawn")
     browser.picture("curve")
     assert took < 20.0, took
+
+
+def test_a_curve_is_as_smooth_as_the_slider_says(browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    browser.open(f"/jobs/{LONG}")
+    rough = browser.until(lambda: browser.driver.execute_script(SECOND), "the curve is drawn")
+    ActionChains(browser.driver).click(browser.find("//*[@role='slider'][@aria-label='Smoothing']")).perform()
+    browser.until(lambda: browser.driver.execute_script(SECOND) > rough, "a click smooths it")
+    smooth = browser.driver.execute_script(SECOND)
+    browser.picture("smoothed")
+    ActionChains(browser.driver).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform()
+    browser.until(lambda: browser.driver.execute_script(SECOND) > smooth, "a key smooths it more")
+    ActionChains(browser.driver).send_keys(*[Keys.PAGE_DOWN] * 6).perform()
+    browser.until(lambda: browser.driver.execute_script(SECOND) == rough, "and another one takes it all back")
 
 
 def test_from_a_file_to_an_answer(browser, server, tmp_path: Path):
@@ -189,12 +214,42 @@ def test_what_is_wrong_with_a_file_is_shown_at_its_lines(browser, tmp_path: Path
     browser.find("//*[contains(@class, 'q-field--error')][.//*[@aria-label='Suffix (a name for the model)']]")
 
 
-def test_files_are_looked_into_and_deleted(browser, server):
+def test_a_model_is_exported_and_one_is_deleted(browser, server, downloads):
+    browser.open("/models")
+    browser.press(f"Export {STAYS}")
+    browser.picture("export")
+    browser.click("//a[contains(., 'Adapter')]")
+    [fetched] = browser.until(lambda: [*downloads.glob("*.tar")], "the archive is there")
+    with tarfile.open(fetched) as archive:
+        inside = {name.rpartition("/")[2] for name in archive.getnames()}
+    assert inside == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    browser.until(lambda: len(browser.driver.window_handles) == 1, "the page that fetched it closes")
+    refused = httpx2.get(f"{browser.root}/dashboard/raw/tunesmith/v1/models/ft:none/export?format=adapter", trust_env=False)
+    assert (refused.status_code, "ft:none" in refused.text) == (404, True)  # which that page shows
+    browser.press(f"Delete {GOES}")
+    browser.sees("It stops answering at once.")
+    browser.press("Leave it")
+    with server.client as client:
+        said = {"messages": [{"role": "user", "content": "number 3"}], "max_completion_tokens": 3}
+        assert client.chat.completions.create(model=GOES, **said).choices
+        browser.press(f"Delete {GOES}")
+        browser.agree("Delete")
+        browser.until(lambda: GOES not in browser.text, "it is gone")
+        assert {STAYS, GOES} & {model.id for model in client.models.list()} == {STAYS}
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model=GOES, **said)
+    assert STAYS in browser.text
+
+
+def test_files_are_looked_into_downloaded_and_deleted(browser, server, downloads):
     file = server.upload(5)
     browser.open(f"/files?open={file}")
     browser.sees("it is 4")
     browser.press("Close")
-    browser.click(f"//*[contains(., '{file}')]/ancestor::*[contains(@class, 'row')][1]//button[@aria-label='Delete']")
+    line = f"//*[contains(., '{file}')]/ancestor::*[contains(@class, 'row')][1]"
+    browser.click(f"{line}//button[@aria-label='Download']")
+    browser.until(lambda: "it is 4" in "".join(each.read_text() for each in downloads.glob("*.jsonl")), "it is downloaded")
+    browser.click(f"{line}//button[@aria-label='Delete']")
     browser.agree("Delete")
     browser.until(lambda: file not in browser.text, "the file is gone")
 

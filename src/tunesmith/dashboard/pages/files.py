@@ -116,7 +116,7 @@ class _Files:
 
 def fetch(file_id: str) -> None:
     """Let the browser download a file."""
-    ui.download(f"/dashboard/raw/v1/files/{file_id}/content")
+    ui.download(f"/raw/v1/files/{file_id}/content")
 
 
 def _button(icon: str, what: str, file: dict[str, Any], call: Any) -> None:

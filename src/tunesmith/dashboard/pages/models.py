@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from nicegui import ui
 
-from tunesmith.dashboard.api import Api, Refused
-from tunesmith.dashboard.house import House, every, heading, on_page, section, sure, tell
+from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
+from tunesmith.dashboard.house import House, every, heading, section, sure, tell
 from tunesmith.dashboard.shapes import number, size, when
-from tunesmith.dashboard.widgets import Form
+from tunesmith.dashboard.widgets import Form, act
 
 FORMATS = {"adapter": "Adapter (PEFT)", "merged": "Merged (safetensors)", "gguf": "GGUF (llama.cpp)"}
 
@@ -40,8 +40,8 @@ class _Models:
         self._bases = ui.column().classes("w-full gap-2")
         every(3.0, self._look)
 
-    async def _look(self) -> None:
-        found = await self._api.get("/v1/models")
+    async def _look(self, fresh_s: float = FRESH_S) -> None:
+        found = await self._api.get("/v1/models", fresh_s)
         bases = await self._api.get("/tunesmith/v1/models")
         aliases = await self._api.get("/tunesmith/v1/aliases")
         if (id(found), id(bases), id(aliases)) == self._seen:
@@ -70,15 +70,16 @@ class _Models:
             if self._api.me.changes:
                 ui.link("Try it", "/playground?" + urlencode({"right": name}))
                 ui.link("Train on", "/new?" + urlencode({"model": name}))
-            with ui.dropdown_button("Export", icon="download", auto_close=True).props("flat dense"):
+            export = ui.dropdown_button("Export", icon="download", auto_close=True)
+            with export.props(f'flat dense no-caps toggle-aria-label="Export {name}"'):
                 for form, title in FORMATS.items():
-                    address = f"/dashboard/raw/tunesmith/v1/models/{quote(name, safe=':')}/export?format={form}"
-                    ui.item(title, on_click=partial(ui.download, address))
+                    # A page of its own: what the server refuses, it says there.
+                    address = f"/raw{path_of('tunesmith', 'v1', 'models', name, 'export')}?format={form}"
+                    link = ui.link(title, address, new_tab=True)
+                    link.classes("block px-4 py-3 no-underline text-inherit hover:bg-teal-500/10")
             if self._api.me.changes:
-                ui.button("Names", icon="label", on_click=on_page(lambda: self._name(name, aliases))).props("flat dense")
-                ui.button("Delete", icon="delete", on_click=on_page(lambda: self._delete(name))).props(
-                    "flat dense color=negative"
-                )
+                act("Names", "label", partial(self._name, name, aliases), about=name)
+                act("Delete", "delete", partial(self._delete, name), color="negative", about=name)
 
     async def _name(self, model: str, aliases: list[str]) -> None:
         form = Form[bool](f"Further names of {model}")
@@ -91,7 +92,7 @@ class _Models:
         async def save() -> bool:
             for alias, box in keep.items():
                 if not box.value:
-                    await self._api.call("DELETE", f"/tunesmith/v1/aliases/{quote(alias, safe=':')}")
+                    await self._api.call("DELETE", path_of("tunesmith", "v1", "aliases", alias))
             if alias := (new.value or "").strip():
                 body = {"alias": alias, "model": model, "move": bool(move.value)}
                 await self._api.call("POST", "/tunesmith/v1/aliases", body)
@@ -104,7 +105,8 @@ class _Models:
         if not await sure(question, "Delete"):
             return
         try:
-            await self._api.call("DELETE", f"/v1/models/{quote(name, safe=':')}")
+            await self._api.call("DELETE", path_of("v1", "models", name))
+            await self._look(0)
         except Refused as error:
             tell(error)
 
