@@ -136,6 +136,24 @@ def test_what_the_server_does_by_itself_is_told_too(
     assert deleted["action"] == "DELETE /v1/files/{file_id}"
 
 
+def test_the_first_admin_key_is_told_as_the_server_s_own(keyed: Any, admin: httpx2.Client) -> None:
+    first = log(admin, limit=1, order="asc")[0]
+    keys = {key.id for key in keyed.composed.services.identity.every_key() if key.role == "admin"}
+    assert (first["actor"], first["action"], set(first["objects"])) == ("system", "admin_api_key.created", keys)
+
+
+def test_the_admin_key_of_the_environment_is_told_when_it_comes_and_goes(
+    open_house: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    for key in ("the-first-admin-key-of-it", "the-other-admin-key-of-it", "the-other-admin-key-of-it"):
+        with (
+            open_house(tmp_path / "data", auth="on", admin_key=key) as served,
+            httpx2.Client(base_url=served.root, headers={"authorization": f"Bearer {key}"}, trust_env=False) as http,
+        ):
+            told = [entry["action"] for entry in log(http, order="asc")]
+    assert told == [f"admin_api_key.{what}" for what in ("created", "deleted", "created")]
+
+
 def test_a_server_that_ends_has_written_everything(
     open_house: Callable[..., AbstractContextManager[Any]], tmp_path: Path
 ) -> None:

@@ -123,6 +123,9 @@ def test_a_restored_installation_answers_and_its_jobs_go_on(
         ]
         with served.composed.db.read() as tx:
             assert jobs.occupied(tx, served.scope) == [], "no process of elsewhere is waited for, or killed"
+        noted = client.get(f"{served.root}/tunesmith/v1/audit?limit=1", cast_to=dict[str, Any])["data"][0]
+        assert (noted["actor"], noted["action"]) == ("system", "installation.restored")
+        assert set(noted["objects"]) == {full.training, full.pausing}
 
 
 def test_a_folder_that_no_server_holds_is_backed_up_from_itself(backed_up: Path, tmp_path: Path) -> None:

@@ -220,6 +220,10 @@ def test_an_hour_later_it_is_expired(served: Any, client: openai.OpenAI, monkeyp
     assert kept is not None
     assert kept.status == "expired"
     assert not kept.has_parts
+    log = client.get(f"{served.root}/tunesmith/v1/audit?limit=100", cast_to=dict[str, Any])["data"]
+    assert [(each["actor"], each["action"]) for each in log if each["objects"] == [upload.id]] == [
+        ("system", "upload.expired"), ("admin", "POST /v1/uploads"),
+    ]  # fmt: skip
 
 
 def test_a_part_with_a_key_is_stored_once(served: Any, client: openai.OpenAI) -> None:

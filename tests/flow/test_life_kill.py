@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from typing import Any
 
 import pytest
 
@@ -172,6 +173,10 @@ def test_a_drain_pauses_what_runs_and_the_next_start_resumes_just_that(make_serv
     assert told < texts.index(f"The job was paused after step {step}") < texts.index("The job was resumed")
     assert f"Fine-tuning job continues after step {step}" in texts
     assert server.status(rests) == "paused", "its owner wants it so"
+    with server.client as client:
+        log = client.get(f"{server.url.removesuffix('/v1')}/tunesmith/v1/audit?limit=100", cast_to=dict[str, Any])["data"]
+    by_server = [(each["action"], each["objects"]) for each in log[::-1] if each["actor"] == "system"]
+    assert by_server[:2] == [("job.pause_requested", [job]), ("job.resumed", [job])]
 
 
 def test_a_supervisor_ends_when_its_data_folder_is_removed(make_server, eventually):

@@ -52,7 +52,7 @@ class Drain:
             resting = jobs.drained(tx, _SCOPE)
         for job in resting:
             try:
-                self._pauses.resume(Project(job.project_id, job.organization_id), job.id)
+                self._pauses.resume(Project(job.project_id, job.organization_id), job.id, by_server=True)
             except (JobNotFound, StateConflict) as gone:
                 log.info("job.resume", job=job.id, refused=str(gone))
 

@@ -17,13 +17,15 @@ from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.services.idempotency import Also
 from tunesmith.services.jobs import Jobs
 from tunesmith.services.limits import Limits
-from tunesmith.store import files
+from tunesmith.store import audit, files
 from tunesmith.store.session import Database
 
 PURPOSES: Final = ("fine-tune", "assistants", "batch", "user_data", "vision", "evals")
 #: Files of this purpose go after thirty days unless the upload says otherwise.
 BATCH_EXPIRES_AFTER_S: Final = 30 * 24 * 3600
 N_SWEPT: Final = 100
+#: Of the audit log, for a file whose time is over.
+EXPIRED: Final = "file.expired"
 _EVERYWHERE: Final = Everywhere("retention is the server's own work")
 
 log = structlog.get_logger()
@@ -174,7 +176,8 @@ class Files:
         if unneeded:
             with self._db.begin() as tx:
                 for file in unneeded:
-                    files.forget(tx, _EVERYWHERE, file.id)
+                    if files.forget(tx, _EVERYWHERE, file.id):
+                        audit.tell(tx, _EVERYWHERE, EXPIRED, file.project_id, [file.id])
         return len(unneeded)
 
     def _checked(self, chunks: Iterable[bytes], *, jsonl: bool, max_bytes: int | None) -> Iterator[bytes]:

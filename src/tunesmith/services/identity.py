@@ -17,6 +17,7 @@ from tunesmith.core.errors import Unauthorized
 from tunesmith.core.ids import Ids
 from tunesmith.domain.identity import ENVIRONMENT, Key, NamedProject, hashed, masked
 from tunesmith.domain.scope import DEFAULT_PROJECT, Everywhere
+from tunesmith.store import audit
 from tunesmith.store import identity as rows
 from tunesmith.store.session import Database
 
@@ -24,6 +25,9 @@ from tunesmith.store.session import Database
 FIRST_KEY: Final = "admin-key"
 #: Nothing longer is a key; what is shown of it would be no use either.
 N_MAX_KEY: Final = 512
+#: Of the audit log, for the admin keys that a server makes, takes from its environment, or finds there no more.
+MADE: Final = "admin_api_key.created"
+DROPPED: Final = "admin_api_key.deleted"
 _EVERYWHERE: Final = Everywhere("who calls is asked before it is known for which project")
 _HOW: Final = "Ask who runs this server for a key, or make one with `tunesmith keys create`."
 
@@ -77,6 +81,7 @@ class Identity:
                 for key in known:
                     if key.id == ENVIRONMENT and key.sha256 != sha256:
                         rows.delete_key(tx, _EVERYWHERE, key.id)
+                        audit.tell(tx, _EVERYWHERE, DROPPED, DEFAULT_PROJECT, [key.id])
                 same = next((key for key in known if key.sha256 == sha256), None)
                 if same is not None and same.role != "admin":
                     raise AdminKeyRefused(f"TUNESMITH_ADMIN_KEY is the key {same.id} of a project: choose another.")
@@ -84,6 +89,7 @@ class Identity:
                     hint, now = masked(environment_key), self._clock.now()
                     made = Key(ENVIRONMENT, None, "admin", "TUNESMITH_ADMIN_KEY", sha256, hint, now)
                     rows.add_key(tx, _EVERYWHERE, made)
+                    audit.tell(tx, _EVERYWHERE, MADE, DEFAULT_PROJECT, [made.id])
             with self._db.read() as tx:
                 self._projects = {project.id: project for project in rows.get_projects(tx, _EVERYWHERE)}
                 self._by_hash = {key.sha256: _Known(key, key.last_used_at) for key in rows.get_keys(tx, _EVERYWHERE)}
@@ -103,7 +109,7 @@ class Identity:
                 self._ids.key_id(), None, "admin", "first admin key", hashed(secret.encode()),
                 masked(secret, "sk-admin-"), self._clock.now(),
             )  # fmt: skip
-            self.add(made)
+            self.add(made, told=MADE)
         log.warning("identity.first_admin_key", key=made.id, file=str(file))
         return file
 
@@ -154,11 +160,13 @@ class Identity:
         """Return a project, or None."""
         return self._projects.get(project_id)
 
-    def add(self, key: Key) -> None:
-        """Keep a new key."""
+    def add(self, key: Key, *, told: str | None = None) -> None:
+        """Keep a new key; `told` is for the audit log, of one that the server makes by itself."""
         with self.changing:
             with self._db.begin() as tx:
                 rows.add_key(tx, _EVERYWHERE, key)
+                if told is not None:
+                    audit.tell(tx, _EVERYWHERE, told, DEFAULT_PROJECT, [key.id])
             self._by_hash[key.sha256] = _Known(key, None)
 
     def drop(self, key: Key) -> None:

@@ -13,7 +13,7 @@ from tunesmith.domain.job import Job, NewEvent
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.jobs import Jobs, Wake
-from tunesmith.store import events, jobs
+from tunesmith.store import audit, events, jobs
 from tunesmith.store.session import Database, Transaction
 
 #: How long the answer to a pause waits for the checkpoint.
@@ -21,6 +21,9 @@ ANSWER_S: Final = 5.0
 #: Between looks at a job that is about to pause: at first, and at the longest, since many may be waited for at once.
 LOOK_S: Final = 0.02
 LONGEST_LOOK_S: Final = 0.25
+#: Of the audit log, for pauses that the server asks for by itself and for their ends.
+PAUSED: Final = "job.pause_requested"
+RESUMED: Final = "job.resumed"
 
 log = structlog.get_logger()
 
@@ -62,6 +65,8 @@ class Pauses:
             if job.status is Status.PAUSED or _is_pausing(job):
                 return job
             asked = _asked(tx, scope, job, drained=drained)
+            if drained:
+                audit.tell(tx, scope, PAUSED, job.project_id, [job.id])
             failpoint("pauses.ask")
         log.info("job.pause", job=job.id, was=str(job.status), attempt=job.attempt)
         if asked.attempt != job.attempt:
@@ -70,7 +75,7 @@ class Pauses:
             self._on_change()
         return asked
 
-    def resume(self, scope: Project, job_id: str) -> Job:
+    def resume(self, scope: Project, job_id: str, *, by_server: bool = False) -> Job:
         """Let a paused job wait for its turn again; a pause that is still under way is withdrawn.
 
         Raises:
@@ -82,6 +87,8 @@ class Pauses:
             if job.status is not Status.PAUSED and not _is_pausing(job):
                 raise StateConflict(f"Job {job.id} {_state(job)}, so it cannot be resumed: only a paused job can.")
             resumed = _resumed(tx, scope, job, self._clock.now())
+            if by_server:
+                audit.tell(tx, scope, RESUMED, job.project_id, [job.id])
             failpoint("pauses.resume")
         log.info("job.resume", job=job.id, was=str(job.status), attempt=job.attempt)
         self._on_change()

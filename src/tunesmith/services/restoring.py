@@ -13,14 +13,16 @@ from tunesmith.core.clock import Clock
 from tunesmith.core.ids import Ids
 from tunesmith.domain import events as wording
 from tunesmith.domain.job import Job
-from tunesmith.domain.scope import Everywhere
+from tunesmith.domain.scope import DEFAULT_PROJECT, Everywhere
 from tunesmith.domain.states import TERMINAL, Desired, Status
 from tunesmith.services.backup import DATABASE, FORM, MANIFEST
-from tunesmith.store import checkpoints, events, jobs, models
+from tunesmith.store import audit, checkpoints, events, jobs, models
 from tunesmith.store.session import Database, Transaction
 
 _N_CHUNK_BYTES: Final = 1024 * 1024
 _REASON: Final = "The installation was restored from a backup"
+#: Of the audit log; it tells of the jobs that go on.
+RESTORED: Final = "installation.restored"
 _SCOPE: Final = Everywhere("a backup is of the whole installation")
 
 
@@ -113,7 +115,9 @@ def _settle(folder: Path, data_dir: str, target: Path, clock: Clock, ids: Ids) -
                 if Path(base.path).is_relative_to(data_dir):
                     path = target.absolute() / Path(base.path).relative_to(data_dir)
                     models.swap_base(tx, _SCOPE, base.name, path=str(path))
-            return list(_let_go(tx))
+            going_on = list(_let_go(tx))
+            audit.tell(tx, _SCOPE, RESTORED, DEFAULT_PROJECT, going_on)
+            return going_on
     finally:
         db.close()
 

@@ -18,7 +18,7 @@ from tunesmith.domain.ports import Blobs
 from tunesmith.domain.scope import Everywhere, Project
 from tunesmith.domain.upload import Part, Upload
 from tunesmith.services.files import Files
-from tunesmith.store import uploads
+from tunesmith.store import audit, uploads
 from tunesmith.store.session import Database, Transaction
 
 #: Of OpenAI's service: how long an upload may take, and how large a part may be.
@@ -26,6 +26,8 @@ LIFE_S: Final = 3600
 PART_BYTES: Final = 64 * 1024 * 1024
 PURPOSES: Final = ("assistants", "batch", "fine-tune", "vision")
 N_SWEPT: Final = 100
+#: Of the audit log, for an upload whose hour is over.
+EXPIRED: Final = "upload.expired"
 _PIECE_BYTES: Final = 1024 * 1024
 _EVERYWHERE: Final = Everywhere("retention is the server's own work")
 
@@ -223,7 +225,8 @@ class Uploads:
         self._blobs.delete(upload.prefix)
         failpoint("uploads.parts_deleted")
         with self._db.begin() as tx:
-            uploads.forget_parts(tx, _EVERYWHERE, upload)
+            if uploads.forget_parts(tx, _EVERYWHERE, upload) and upload.status == "expired":
+                audit.tell(tx, _EVERYWHERE, EXPIRED, upload.project_id, [upload.id])
 
     def _bytes(self, chosen: Sequence[Part], md5: str | None) -> Iterator[bytes]:
         digest = hashlib.md5(usedforsecurity=False)

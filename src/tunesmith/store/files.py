@@ -93,6 +93,8 @@ def unneeded(tx: Transaction, scope: Scope, *, limit: int) -> list[File]:
     return [_file(row) for row in tx.every(query.limit(limit))]
 
 
-def forget(tx: Transaction, scope: Scope, file_id: str) -> None:
-    """Delete a row, whatever its state."""
-    tx.execute(delete(files).where(owned(files, scope), files.c.id == file_id))
+def forget(tx: Transaction, scope: Scope, file_id: str) -> bool:
+    """Delete a row, whatever its state; True when it was there and nobody had deleted it before."""
+    statement = delete(files).where(owned(files, scope), files.c.id == file_id)
+    row = tx.one(statement.returning(files.c.deleted_at))
+    return row is not None and row["deleted_at"] is None

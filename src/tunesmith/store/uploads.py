@@ -96,8 +96,9 @@ def ended(tx: Transaction, scope: Scope, *, limit: int) -> list[Upload]:
     return [_upload(row, now) for row in tx.every(query.limit(limit))]
 
 
-def forget_parts(tx: Transaction, scope: Scope, upload: Upload) -> None:
-    """Note that the bytes of an upload's parts are gone, and how it ended."""
+def forget_parts(tx: Transaction, scope: Scope, upload: Upload) -> bool:
+    """Note that the bytes of an upload's parts are gone, and how it ended; False when that was known."""
     tx.execute(delete(upload_parts).where(owned(upload_parts, scope), upload_parts.c.upload_id == upload.id))
-    statement = update(uploads).where(owned(uploads, scope), uploads.c.id == upload.id)
-    tx.execute(statement.values(has_parts=False, status=upload.status))
+    statement = update(uploads).where(owned(uploads, scope), uploads.c.id == upload.id, uploads.c.has_parts)
+    done = tx.one(statement.values(has_parts=False, status=upload.status).returning(uploads.c.id))
+    return done is not None

@@ -16,7 +16,7 @@ from tunesmith.domain.ports import Handle
 from tunesmith.domain.scope import Project
 from tunesmith.domain.states import Status
 from tunesmith.services.retention import Retention
-from tunesmith.store import files, outbox
+from tunesmith.store import audit, files, outbox
 
 OWN, OTHER = Project("proj_a", "org-a"), Project("proj_b", "org-b")
 ROWS = b'{"messages": []}\n{"messages": []}\n'
@@ -110,6 +110,10 @@ def test_an_expired_file_is_gone_and_swept(rig: Any) -> None:
     assert rig.files.sweep() == 1
     assert rig.files.sweep() == 0
     assert (rig.bytes_of(file), rig.bytes_of(other)) == (False, True)
+    rig.files.delete(OWN, other.id)
+    with rig.db.read() as tx:
+        entries, _ = audit.page(tx, OWN)
+    assert [(each.actor, each.action, each.objects) for each in entries] == [("system", "file.expired", [file.id])]
 
 
 def test_a_crash_between_delete_and_bytes_is_made_good_by_the_next_sweep(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
