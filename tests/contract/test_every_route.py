@@ -158,6 +158,7 @@ ROUTES: dict[str, Case] = {
     "DELETE /v1/organization/admin_api_keys/{key_id}": ADMIN,
     "GET /v1/organization/projects/{project_id}/api_keys": ADMIN,
     "GET /v1/organization/projects/{project_id}/api_keys/{key_id}": ADMIN,
+    "POST /v1/organization/projects/{project_id}/api_keys/{key_id}": Case("admin", body={"expires_in_seconds": 60}),
     "DELETE /v1/organization/projects/{project_id}/api_keys/{key_id}": ADMIN,
     "POST /v1/organization/projects/{project_id}/service_accounts": Case("admin", body={"name": "another"}),
     "GET /v1/organization/projects/{project_id}/service_accounts": ADMIN,

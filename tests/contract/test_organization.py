@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from tunesmith.bootstrap import compose
 from tunesmith.cli.main import app
+from tunesmith.core.clock import SystemClock
 from tunesmith.core.settings import Settings
 
 
@@ -88,6 +91,39 @@ def test_a_deleted_account_and_a_deleted_key_open_nothing(keyed: Any, admin: ope
         assert key is not None
         with member_of(keyed, key.value) as client, pytest.raises(openai.AuthenticationError):
             client.models.list()
+
+
+def test_a_key_is_changed_while_it_is_used(keyed: Any, admin: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    projects = admin.admin.organization.projects
+    key = projects.service_accounts.create("proj_default", name="x").api_key
+    assert key is not None
+    change: Any = partial(projects.api_keys.update, key.id, project_id="proj_default")
+    with member_of(keyed, key.value) as client:
+
+        def upload() -> str:
+            return client.files.create(file=("a.txt", b"x"), purpose="user_data").id
+
+        file = upload()
+        told = change(scopes=["api.all.read"])
+        assert (told.id, told.owner.service_account.role, told.expires_at) == (key.id, "reader", None)
+        assert client.files.retrieve(file).id == file
+        with pytest.raises(openai.PermissionDeniedError):
+            upload()
+        with pytest.raises(openai.BadRequestError, match=r"permissions by endpoint are not here - 'scopes'"):
+            change(scopes=["api.model.request"])
+        assert change(scopes=[]).owner.service_account.role == "member"
+        until = change(expires_in_seconds=60).expires_at
+        assert 50 < until - time.time() <= 60
+        upload()
+        assert projects.api_keys.retrieve(key.id, project_id="proj_default").expires_at == until
+        with pytest.raises(openai.NotFoundError):
+            projects.api_keys.update(key.id, project_id=projects.create(name="Elsewhere").id, scopes=[])
+        real = SystemClock().now
+        monkeypatch.setattr(type(keyed.composed.services.clock), "now", lambda _: real() + 61)
+        with pytest.raises(openai.AuthenticationError, match="has expired"):
+            upload()
+        with pytest.raises(openai.BadRequestError, match="has expired and stays so"):
+            change(expires_in_seconds=60)
 
 
 def test_what_cannot_be_archived(keyed: Any, admin: openai.OpenAI, rows: Callable[[int], bytes]) -> None:

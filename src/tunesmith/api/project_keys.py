@@ -12,12 +12,14 @@ from tunesmith.api.deps import Admin, Served, admin
 from tunesmith.api.organization import N_MAX_EXPIRY_S, ExpiresIn, Name, Part
 from tunesmith.api.wire import Text, WireQuery, WireRequest, page, unix
 from tunesmith.core.errors import InvalidRequest
-from tunesmith.domain.identity import Key
+from tunesmith.domain.identity import Key, Role
 from tunesmith.services.organization import page_of
 
 router = APIRouter(tags=["Keys"], dependencies=[Depends(admin)])
 
 PROJECT: Final = "/v1/organization/projects/{project_id}"
+#: OpenAI's scope of keys that change nothing.
+READ: Final = "api.all.read"
 OURS: Final = "/tunesmith/v1/keys"
 
 
@@ -36,6 +38,13 @@ class CreateKey(WireRequest):
     project_id: Text | None = None
     role: Literal["member", "reader"] = "member"
     expires_at: int | None = None
+
+
+class ChangeKey(WireRequest):
+    """The body of `POST …/api_keys/{id}`; what is left out stays."""
+
+    expires_in_seconds: ExpiresIn | None = None
+    scopes: list[Text] | None = None
 
 
 class ListProjectKeys(Part):
@@ -64,6 +73,16 @@ def get_project_key(project_id: str, key_id: str, served: Served) -> Response:
     """Retrieve a project's key, without its text."""
     access = _access(served.organization.project(project_id).status)
     return JSONResponse(wire_project_key(served.organization.key(project_id, key_id), access))
+
+
+@router.post(f"{PROJECT}/api_keys/{{key_id}}")
+def change_project_key(project_id: str, key_id: str, body: ChangeKey, served: Served) -> Response:
+    """Give a project's key another expiry, or let it read alone (`["api.all.read"]`), or all again (`[]`)."""
+    changes: dict[str, object] = {} if body.scopes is None else {"role": _role(body.scopes)}
+    if body.expires_in_seconds is not None:
+        changes["expires_at"] = served.clock.now() + body.expires_in_seconds
+    access = _access(served.organization.project(project_id).status)
+    return JSONResponse(wire_project_key(served.organization.change_key(project_id, key_id, **changes), access))
 
 
 @router.delete(f"{PROJECT}/api_keys/{{key_id}}")
@@ -183,6 +202,23 @@ def wire_project_key(key: Key, access: str) -> dict[str, Any]:
         "owner": {"type": "service_account", "service_account": owner},
         "owner_project_access": access,
     }
+
+
+def _role(scopes: list[str]) -> Role:
+    """Return the role that OpenAI's scopes are.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    if not scopes:
+        return "member"
+    if scopes == [READ]:
+        return "reader"
+    raise InvalidRequest(
+        f"A key may do everything in its project ([]) or read alone (['{READ}']): permissions by endpoint are not here - "
+        "'scopes'",
+        param="scopes",
+    )
 
 
 def _access(status: str) -> str:

@@ -169,6 +169,15 @@ class Identity:
                     audit.tell(tx, _EVERYWHERE, told, DEFAULT_PROJECT, [key.id])
             self._by_hash[key.sha256] = _Known(key, None)
 
+    def change(self, key: Key, **changes: object) -> Key:
+        """Change a key and return it; the next request with it finds it so."""
+        with self.changing:
+            with self._db.begin() as tx:
+                rows.change_key(tx, _EVERYWHERE, key.id, **changes)
+            known = self._by_hash[key.sha256]
+            known.key = replace(known.key, **changes)
+            return replace(known.key, last_used_at=known.used_at)
+
     def drop(self, key: Key) -> None:
         """Delete a key; the next request with it is refused."""
         with self.changing:

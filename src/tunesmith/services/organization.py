@@ -171,6 +171,23 @@ class Organization:
         """
         return _named(self.keys(project_id), key_id)
 
+    def change_key(self, project_id: str, key_id: str, **changes: object) -> Key:
+        """Change the role or the expiry of a project's key: the next request with it finds it so.
+
+        Raises:
+            ProjectNotFound, KeyNotFound: as `key`.
+            StateConflict: it has expired.
+        """
+        with self._identity.changing:
+            key = self.key(project_id, key_id)
+            if key.expires_at is not None and key.expires_at <= self._clock.now():
+                raise StateConflict(f"The key {key.id} has expired and stays so: make another one.", param="key_id")
+            if not changes:
+                return key
+            changed = self._identity.change(key, **changes)
+        log.info("key.changed", key=key.id, role=changed.role, project=project_id)
+        return changed
+
     def revoke(self, key_id: str) -> None:
         """Revoke a key of whatever kind, by its id or its account's: the next request with it is refused.
 
