@@ -3,18 +3,17 @@
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
 import openai
 import pytest
 
+from far.hooks import Receiver, receiving
 from laws.thorough import THOROUGH
 from tunesmith.core.secrets import Secrets
 from tunesmith.domain.scope import Project
@@ -30,51 +29,16 @@ N_EVENTS = 1000 if THOROUGH else 200
 OWN = Project("proj_default", "org-default")
 
 
-class Receiver(ThreadingHTTPServer):
-    """Answers what the test says, in turn, and keeps what came: headers and body."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Hook)
-        self.came: list[tuple[dict[str, str], bytes]] = []
-        self.answers: Callable[[int], int] = lambda _: 200
-        self.slow_s = 0.0
-
-    @property
-    def host(self) -> str:
-        return f"hooks.test:{self.server_port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}/in?a=b"
-
-
-class _Hook(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        time.sleep(self.server.slow_s)
-        self.server.came.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(self.server.answers(len(self.server.came)))
-        self.send_header("location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving("hooks.test") as server:
+        yield server
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def slow() -> Iterator[Receiver]:
+    with receiving("slow.test") as server:
+        yield server
 
 
 @pytest.fixture
@@ -298,11 +262,8 @@ def test_a_delivery_is_given_up_in_the_end_and_may_be_sent_again(
 
 
 def test_a_slow_endpoint_holds_no_other_up(
-    hooked: Any, official: openai.OpenAI, receiver: Receiver, rows: Callable[[int], bytes]
+    hooked: Any, official: openai.OpenAI, receiver: Receiver, slow: Receiver, rows: Callable[[int], bytes]
 ) -> None:
-    slow = Receiver()
-    thread = threading.Thread(target=slow.serve_forever, daemon=True)
-    thread.start()
     slow.slow_s = 1.0
     sender = GuardedWebhooks(hosts=[receiver.host, slow.host], look_up=lambda host, port: ["127.0.0.1"], longest_s=0.3)
     hooked.composed.services.webhooks._sender = sender
@@ -318,9 +279,6 @@ def test_a_slow_endpoint_holds_no_other_up(
     tried = [line for line in log_of(hooked, stuck.id) if line["tries"]]
     assert {line["reason"] for line in tried} == {"the endpoint took longer than 0.3 s"}
     assert len(tried) < 100
-    slow.shutdown()
-    slow.server_close()
-    thread.join()
 
 
 @pytest.mark.parametrize(
