@@ -85,8 +85,8 @@ class Browser:
         self.click(f"//button[.//*[normalize-space(text())='{words}'] or @aria-label='{words}']")
 
     def agree(self, words: str) -> None:
-        """Press a button of the dialog that is open."""
-        self.click(f"//*[@role='dialog']//button[contains(., '{words}')]")
+        """Press a button of the dialog that is open, of several the last one."""
+        self.click(f"(//*[@role='dialog'])[last()]//button[contains(., '{words}')]")
 
     def tab(self, words: str) -> None:
         self.click(f"//*[@role='tab'][contains(., '{words}')]")
@@ -111,21 +111,25 @@ class Browser:
 
     def faults(self, paths: Iterable[str]) -> list[str]:
         """Return what axe-core finds serious on pages."""
-        axe = Path(os.environ.get("TUNESMITH_SDK_NODE", "nowhere")) / "node_modules" / "axe-core" / "axe.min.js"
-        if not axe.exists():
-            pytest.skip("no axe-core here: name the folder of its node_modules in TUNESMITH_SDK_NODE")
         found: list[str] = []
         for path in paths:
             self.open(path)
             self.find("//*[@role='heading']")
-            self.driver.execute_script(axe.read_text())
-            looked = self.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-            found += [
-                f"{path}: {fault['id']} {[node['html'][:150] for node in fault['nodes'][:3]]}"
-                for fault in looked["violations"]
-                if fault["impact"] in {"serious", "critical"}
-            ]
+            found += [f"{path}: {fault}" for fault in self.faults_here()]
         return found
+
+    def faults_here(self) -> list[str]:
+        """Return what axe-core finds serious on the page as it is now."""
+        axe = Path(os.environ.get("TUNESMITH_SDK_NODE", "nowhere")) / "node_modules" / "axe-core" / "axe.min.js"
+        if not axe.exists():
+            pytest.skip("no axe-core here: name the folder of its node_modules in TUNESMITH_SDK_NODE")
+        self.driver.execute_script(axe.read_text())
+        looked = self.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        return [
+            f"{fault['id']} {[node['html'][:150] for node in fault['nodes'][:3]]}"
+            for fault in looked["violations"]
+            if fault["impact"] in {"serious", "critical"}
+        ]
 
     def picture(self, name: str) -> None:
         if ARTEFACTS:

@@ -217,6 +217,8 @@ def test_what_is_wrong_with_a_file_is_shown_at_its_lines(browser, tmp_path: Path
 def test_a_model_is_exported_and_one_is_deleted(browser, server, downloads):
     browser.open("/models")
     browser.press(f"Export {STAYS}")
+    browser.find("//a[contains(., 'Adapter')]")
+    assert not browser.faults_here()
     browser.picture("export")
     browser.click("//a[contains(., 'Adapter')]")
     [fetched] = browser.until(lambda: [*downloads.glob("*.tar")], "the archive is there")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from browser.conftest import Browser, Server, long_ago
+from browser.conftest import STAYS, Browser, Server, long_ago
 
 KEY = "sk-admin-of-the-tests-which-nobody-else-has"
 ADMIN_PAGES = ("/projects", "/keys", "/webhooks", "/storage", "/audit", "/server")
@@ -169,6 +169,7 @@ def test_a_reader_sees_everything_and_can_touch_nothing(browser, ask):
         "Upload JSONL",
         "Delete",
         "Names",
+        "Share",
         "Create job",
         "Send",
         "Run",
@@ -189,6 +190,42 @@ def test_a_reader_sees_everything_and_can_touch_nothing(browser, ask):
     browser.sees("It is Lyon.")
     browser.picture("reader-graders")
     assert ask("POST", "/v1/fine_tuning/jobs/ftjob-long/cancel", made["value"]).status_code == 403
+
+
+def test_an_admin_lets_another_project_use_a_model_until_it_is_withdrawn(browser, ask):
+    project = ask("POST", "/v1/organization/projects", json={"name": "Friends"}).json()["id"]
+    member, friend = (
+        ask("POST", "/tunesmith/v1/keys", json={"name": name, "project_id": of}).json()["value"]
+        for name, of in (("own", "proj_default"), ("friend", project))
+    )
+
+    def seen() -> set[str]:
+        return {each["id"] for each in ask("GET", "/v1/models", friend).json()["data"]}
+
+    log_in(browser, member)
+    browser.open("/models")
+    browser.find(f"//button[@aria-label='Delete {STAYS}']")
+    assert "Share" not in browser.text  # a plain key is not offered it
+    log_in(browser)
+    browser.open("/models")
+    browser.press(f"Share {STAYS}")
+    browser.sees("No other project.")
+    browser.choose("Project", "Friends")
+    browser.agree("Let it use it")
+    browser.find("//button[@aria-label='Withdraw Friends']")
+    browser.picture("sharing")
+    assert STAYS in seen()
+    [job] = [each["id"] for each in ask("GET", "/v1/fine_tuning/jobs").json()["data"] if each["fine_tuned_model"] == STAYS]
+    browser.open(f"/jobs/{job}")
+    browser.tab("Checkpoints")
+    browser.press(f"Share {STAYS}")
+    browser.find("//button[@aria-label='Withdraw Friends']")
+    # of colours it says nothing: it takes the shade behind a dialog for the dialog's own ground
+    assert not [fault for fault in browser.faults_here() if not fault.startswith("color-contrast")]
+    browser.press("Withdraw Friends")
+    browser.agree("Withdraw")
+    browser.sees("No other project.")
+    assert STAYS not in seen()
 
 
 def test_a_webhook_is_made_and_tried_out(browser, ask, receiver):

@@ -180,6 +180,14 @@ def page_content() -> Element:
     return ui.context.client.content
 
 
+def dialog_of_page(title: str) -> ui.dialog:
+    """Return a dialog that is not of the line whose button was pressed: that may be drawn anew while it is open."""
+    with page_content():
+        dialog = ui.dialog()
+    dialog.props["aria-label"] = title
+    return dialog
+
+
 def on_page(call: Callable[[], object]) -> Callable[[], Awaitable[None]]:
     """Return a handler whose dialogs and notices belong to the page: a button in a list may be drawn anew meanwhile."""
     content = page_content()
@@ -225,8 +233,7 @@ def verbatim(text: str = "") -> ui.label:
 
 async def sure(question: str, verb: str, *, color: str = "negative") -> bool:
     """Ask before something is done that others feel; True means yes."""
-    with page_content():
-        dialog = ui.dialog()
+    dialog = dialog_of_page(question)
     with dialog, ui.card().classes("max-w-md"):
         ui.label(question).classes("break-words")
         with ui.row().classes("w-full justify-end"):

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 from nicegui import ui
 
 from tunesmith.dashboard.api import Refused
-from tunesmith.dashboard.house import on_page, page_content, verbatim
+from tunesmith.dashboard.house import dialog_of_page, on_page, verbatim
 
 Made = TypeVar("Made")
 
@@ -21,9 +21,7 @@ class Form(Generic[Made]):
     """A dialog with fields: what the server refuses stands in it until it is right."""
 
     def __init__(self, title: str) -> None:
-        # Not in the line whose button was pressed: that may be drawn anew while the dialog is open.
-        with page_content():
-            self._dialog = ui.dialog()
+        self._dialog = dialog_of_page(title)
         with self._dialog, ui.card().classes("w-full max-w-lg gap-3"):
             ui.label(title).classes("text-lg font-semibold break-words").props("role=heading aria-level=2")
             self.body = ui.column().classes("w-full gap-3")
@@ -55,8 +53,7 @@ class Form(Generic[Made]):
 
 async def show_once(title: str, secret: str, note: str) -> None:
     """Show a secret that is not shown again, with a button that copies it."""
-    with page_content():
-        dialog = ui.dialog().props("persistent")
+    dialog = dialog_of_page(title).props("persistent")
     with dialog, ui.card().classes("w-full max-w-lg gap-3"):
         ui.label(title).classes("text-lg font-semibold break-words").props("role=heading aria-level=2")
         verbatim(secret)

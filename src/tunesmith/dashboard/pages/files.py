@@ -10,7 +10,7 @@ from nicegui import events, ui
 from nicegui.elements.upload_files import FileUpload
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
-from tunesmith.dashboard.house import House, every, heading, on_page, sure, tell, verbatim
+from tunesmith.dashboard.house import House, dialog_of_page, every, heading, on_page, sure, tell, verbatim
 from tunesmith.dashboard.rows import Row, first_rows, said
 from tunesmith.dashboard.shapes import size, when
 
@@ -96,7 +96,9 @@ class _Files:
         except Refused as error:
             tell(error)
             return
-        with ui.dialog(value=True) as dialog, ui.card().classes("w-full max-w-3xl gap-2"):
+        dialog = dialog_of_page(file["filename"])
+        dialog.open()
+        with dialog, ui.card().classes("w-full max-w-3xl gap-2"):
             with ui.row().classes("w-full items-center"):
                 ui.label(file["filename"]).classes("text-lg font-semibold")
                 ui.space()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -11,8 +12,10 @@ from tunesmith.dashboard.api import Api, Refused, path_of
 from tunesmith.dashboard.curves import Drawings, charts
 from tunesmith.dashboard.house import tell
 from tunesmith.dashboard.pages.files import draw_message
+from tunesmith.dashboard.pages.sharing import share
 from tunesmith.dashboard.rows import said
 from tunesmith.dashboard.shapes import UNFINISHED, name_of, number, when
+from tunesmith.dashboard.widgets import act
 
 #: How often a growing curve is drawn again.
 DRAW_S = 2.0
@@ -185,6 +188,8 @@ class Checkpoints(Panel):
                         if self.api.me.changes:
                             ui.link("Try it", "/playground?" + urlencode({"right": model}))
                             ui.link("Train on", "/new?" + urlencode({"model": model}))
+                        if self.api.me.administers:
+                            act("Share", "group", partial(share, self.api, model), about=model)
                     told = [f"{key} {number(value)}" for key, value in checkpoint["metrics"].items() if value is not None]
                     ui.label(" · ".join(told)).classes("text-sm opacity-80")
 

@@ -1,4 +1,4 @@
-"""The page of models: bases and tuned ones, with export and delete."""
+"""The page of models: bases and tuned ones, with export, sharing and delete."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,6 +9,7 @@ from nicegui import ui
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
 from tunesmith.dashboard.house import House, every, heading, section, sure, tell
+from tunesmith.dashboard.pages.sharing import share
 from tunesmith.dashboard.shapes import number, size, when
 from tunesmith.dashboard.widgets import Form, act
 
@@ -76,7 +77,9 @@ class _Models:
                     # A page of its own: what the server refuses, it says there.
                     address = f"/raw{path_of('tunesmith', 'v1', 'models', name, 'export')}?format={form}"
                     link = ui.link(title, address, new_tab=True)
-                    link.classes("block px-4 py-3 no-underline text-inherit hover:bg-teal-500/10")
+                    link.classes("block px-4 py-3 no-underline text-inherit hover:bg-teal-500/10").props("role=menuitem")
+            if self._api.me.administers:
+                act("Share", "group", partial(share, self._api, name), about=name)
             if self._api.me.changes:
                 act("Names", "label", partial(self._name, name, aliases), about=name)
                 act("Delete", "delete", partial(self._delete, name), color="negative", about=name)

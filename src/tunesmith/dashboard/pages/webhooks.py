@@ -7,7 +7,7 @@ from typing import Any, Final
 from nicegui import ui
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
-from tunesmith.dashboard.house import House, every, heading, page_content, sure, tell
+from tunesmith.dashboard.house import House, dialog_of_page, every, heading, sure, tell
 from tunesmith.dashboard.shapes import when
 from tunesmith.dashboard.widgets import Form, Lines, act, line, show_once
 
@@ -126,8 +126,7 @@ class _Webhooks:
             tell(error)
 
     async def _log(self, endpoint_id: str, name: str) -> None:
-        with page_content():
-            dialog = ui.dialog()
+        dialog = dialog_of_page(f"Sent to {name}")
         with dialog, ui.card().classes("w-full max-w-3xl gap-2"):
             with ui.row().classes("w-full items-center no-wrap"):
                 ui.label(f"Sent to {name}").classes("text-lg font-semibold break-all").props("role=heading aria-level=2")
