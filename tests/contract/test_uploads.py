@@ -124,6 +124,7 @@ def test_what_does_not_fit_is_refused_and_the_upload_stays(client: openai.OpenAI
         ([second, first], None, "file", "JSONL format"),
         ([second, first], right, None, "JSONL format|have the md5 sum"),
         ([first, second], "0" * 32, "md5", f"have the md5 sum {right}"),
+        ([first, second], "xyz", "md5", r"must match pattern"),
     ):
         with pytest.raises(openai.BadRequestError, match=told) as caught:
             client.uploads.complete(upload.id, part_ids=part_ids, **({} if md5 is None else {"md5": md5}))

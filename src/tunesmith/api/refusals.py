@@ -21,6 +21,8 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "model_attributes_type": "an object",
     "mapping_type": "an object",
 }
+#: What pydantic's sentences are about, which here is the field.
+_SUBJECTS: Final = ("Input", "String", "Value", "List", "Dictionary")
 _SOURCES: Final = frozenset({"body", "query", "path", "header"})
 _KINDS: Final[tuple[tuple[type, str], ...]] = (
     (type(None), "null"),
@@ -75,9 +77,11 @@ def _told(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "union_tag_invalid":
         return f"must be one of {fault['ctx']['expected_tags']} (got {shown(fault['ctx']['tag'])})"
     if fault["type"] != "value":
-        message = message.replace("Input should", "must")
-        message = message.removeprefix("String should ").replace("Value should", "must").replace("List should", "must")
-        message = f"must {message}" if message.startswith("have ") else message
+        for subject in _SUBJECTS:
+            message = message.replace(f"{subject} should", "must")
+        message = message.replace(" after validation", "")
+        if isinstance(got, str):  # whose length is told in items where it was looked at by more than pydantic
+            message = message.replace(" items", " characters").replace(" item", " character")
     return message if isinstance(got, dict | list) else f"{message} (got {shown(got)})"
 
 

@@ -101,11 +101,13 @@ class Guard:
             raise NotAllowed(f"{self.what} is {verb} by an http or https URL")
         if parts.username is not None or parts.password is not None:
             raise NotAllowed(f"{self.what}'s URL holds no user and no password")
-        name = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode()
+        name = parts.hostname if ":" in parts.hostname else _ascii(parts.hostname)
         port = parts.port if parts.port is not None else usual
         allowed = _host(name, port, usual).lower() in self.hosts
         if port != usual and not allowed:
             raise NotAllowed(f"{self.what} is {self.verb} port {usual}, not {port}")
+        if not allowed and _is_inside(name):
+            raise self._elsewhere(name)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return parts.scheme, name, port, target, allowed
 
@@ -122,9 +124,29 @@ class Guard:
         except OSError as error:
             raise NotAllowed(f"{name} has no address ({error.strerror})") from error
         if not found or not (allowed or all(map(is_public, found))):
-            what = self.what[0].lower() + self.what[1:]
-            raise NotAllowed(f"{name} is not on the public internet, and {what} is {self.verb} nowhere else")
+            raise self._elsewhere(name)
         return Place(scheme, list(found), port, name, _host(name, port, PORTS[scheme]), target)
+
+    def _elsewhere(self, name: str) -> NotAllowed:
+        what = self.what[0].lower() + self.what[1:]
+        return NotAllowed(f"{name} is not on the public internet, and {what} is {self.verb} nowhere else")
+
+
+def _ascii(name: str) -> str:
+    try:
+        return name.encode("idna").decode()
+    except UnicodeError as error:
+        raise NotAllowed(f"{name[:100]!a} is no name of a host") from error
+
+
+def _is_inside(name: str) -> bool:
+    """Say whether a name alone tells that it leads inside: this machine, or an address, however it is written."""
+    if f".{name.lower().rstrip('.')}".endswith(".localhost"):
+        return True
+    try:
+        return not is_public(name if ":" in name else socket.inet_ntoa(socket.inet_aton(name)))
+    except OSError:  # no address, and so to be looked up
+        return False
 
 
 def _host(name: str, port: int, usual: int) -> str:

@@ -33,6 +33,8 @@ class GuardedWebhooks:
         Raises:
             DeliveryFailed: nothing could ever be sent there.
         """
+        if " " in url or not url.isprintable():
+            raise DeliveryFailed("A webhook's URL has no blanks and no control characters: write them as %20 and the like")
         try:
             scheme, name, _, _, allowed = self._guard.parts(url)
         except (NotAllowed, ValueError) as error:
