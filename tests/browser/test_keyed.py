@@ -14,7 +14,7 @@ import pytest
 from browser.conftest import STAYS, Browser, Server, long_ago
 
 KEY = "sk-admin-of-the-tests-which-nobody-else-has"
-ADMIN_PAGES = ("/projects", "/keys", "/webhooks", "/storage", "/audit", "/server")
+ADMIN_PAGES = ("/projects", "/keys", "/webhooks", "/trackers", "/storage", "/audit", "/server")
 LONG_NAME = "The project of those who give everything the longest name thatTheyCanThinkOfWithoutAnySpaceBetweenItsWords"
 HOOK = {"name": "elsewhere", "url": "https://hooks.example.com/x", "event_types": ["fine_tuning.job.failed"]}
 CODE = "//*[@role='dialog']//*[@aria-label='Code']"
@@ -265,6 +265,36 @@ def test_a_webhook_is_made_and_tried_out(browser, ask, receiver):
     browser.press("Delete ci")
     browser.agree("Delete")
     browser.until(lambda: address not in browser.text, "it is gone")
+
+
+def test_an_admin_registers_a_key_of_a_tracker_which_is_never_shown(browser, ask):
+    log_in(browser)
+    browser.open("/trackers")
+    browser.sees("No key is registered")
+    browser.press("Register")
+    browser.agree("Register")
+    browser.sees("Write the key.")
+    browser.write("Key", "w" * 40)
+    browser.write("Server of your own", "wandb.example.com")
+    browser.agree("Register")
+    browser.sees("the http or https address")
+    browser.fill("Server of your own", "https://wandb.example.com")
+    browser.agree("Register")
+    browser.sees("A key for https://wandb.example.com")
+    assert "w" * 40 not in browser.driver.page_source
+    browser.sees("TensorBoard")
+    browser.picture("trackers")
+    [registered] = ask("GET", "/tunesmith/v1/integrations").json()["data"]
+    assert registered["base_url"] == "https://wandb.example.com"
+    browser.press("Remove")
+    browser.agree("Remove")
+    browser.sees("No key is registered")
+    assert ask("GET", "/tunesmith/v1/integrations").json()["data"] == []
+    # who is no admin is told so
+    member = ask("POST", "/tunesmith/v1/keys", json={"name": "plain"}).json()["value"]
+    log_in(browser, member)
+    browser.open("/trackers")
+    browser.sees("For admins")
 
 
 def test_what_a_collection_would_free_is_shown_and_a_policy_kept(browser, ask):

@@ -10,7 +10,7 @@ from tunesmith.api.deps import Admin, Caller, Served
 from tunesmith.api.wire import Text, WireQuery, WireRequest, unix
 from tunesmith.core.errors import JobNotFound
 from tunesmith.domain.integration import Integration
-from tunesmith.domain.recording import Recording
+from tunesmith.domain.recording import NAMES, SETTINGS, Recording, Tracker
 
 router = APIRouter(tags=["Integrations"])
 
@@ -27,9 +27,11 @@ class Register(WireRequest):
 
 @router.get(PATH)
 def list_integrations(query: Annotated[WireQuery, Query()], served: Served, caller: Admin) -> Response:  # noqa: ARG001 - refuses what is unknown
-    """List what the organisation has registered."""
+    """List what the organisation has registered, and the trackers as they stand on this server."""
     found = served.integrations.registered(caller.scope)
-    return JSONResponse({"object": "list", "data": [wire_integration(each) for each in found], "has_more": False})
+    trackers = [wire_tracker(each) for each in served.integrations.trackers()]
+    data = [wire_integration(each) for each in found]
+    return JSONResponse({"object": "list", "data": data, "has_more": False, "trackers": trackers})
 
 
 @router.put(f"{PATH}/{{integration}}")
@@ -63,6 +65,19 @@ def wire_integration(integration: Integration) -> dict[str, Any]:
         "base_url": integration.base_url,
         "created_at": unix(integration.created_at),
         "updated_at": unix(integration.updated_at),
+    }
+
+
+def wire_tracker(tracker: Tracker) -> dict[str, Any]:
+    """Return a tracker, told of jobs or not."""
+    return {
+        "object": "tunesmith.tracker",
+        "type": tracker.kind,
+        "name": NAMES[tracker.kind],
+        "tells": tracker.tells,
+        "place": tracker.place,
+        "setting": SETTINGS[tracker.kind],
+        "install": tracker.missing,
     }
 
 

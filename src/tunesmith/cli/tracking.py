@@ -8,7 +8,7 @@ import httpx2
 from tunesmith.cli.client import own_key
 from tunesmith.core.address import shown
 from tunesmith.core.settings import Settings
-from tunesmith.domain.recording import NAMES, PACKAGES, TrackerKind
+from tunesmith.domain.recording import NAMES, PACKAGES, SETTINGS, TrackerKind
 
 
 def trackers(settings: Settings, root: str) -> Iterator[tuple[str, str]]:
@@ -16,7 +16,7 @@ def trackers(settings: Settings, root: str) -> Iterator[tuple[str, str]]:
     yield "wandb", _wandb(settings, root)
     for kind, place in _named(settings).items():
         if place is None:
-            yield kind, f"not told ({_place(kind)} names where to); {'installed' if _there(kind) else 'not installed'}"
+            yield kind, f"not told ({SETTINGS[kind]} names where to); {'installed' if _there(kind) else 'not installed'}"
         else:
             yield kind, f"told of every job, at {place}" if _there(kind) else f"not installed: {_way_out(kind)}"
 
@@ -25,7 +25,7 @@ def not_installed(settings: Settings) -> Iterator[str]:
     """Yield what keeps a server of these settings from its start."""
     for kind, place in _named(settings).items():
         if place is not None and not _there(kind):
-            yield f"{_place(kind)} names {NAMES[kind]}, whose package is not installed: {_way_out(kind)}."
+            yield f"{SETTINGS[kind]} names {NAMES[kind]}, whose package is not installed: {_way_out(kind)}."
 
 
 def _named(settings: Settings) -> dict[TrackerKind, str | None]:
@@ -62,7 +62,3 @@ def _there(kind: TrackerKind) -> bool:
 
 def _way_out(kind: TrackerKind) -> str:
     return f"pip install 'tunesmith[{kind}]'"
-
-
-def _place(kind: TrackerKind) -> str:
-    return "mlflow_url" if kind == "mlflow" else f"{kind}_dir"

@@ -26,6 +26,7 @@ CHANGING: Final = ("/new", "/playground")
 ADMIN_PAGES: Final = (
     ("/projects", "Projects", "folder_shared"),
     ("/keys", "Keys", "key"),
+    ("/trackers", "Trackers", "insights"),
     ("/storage", "Storage", "storage"),
     ("/audit", "Audit log", "history"),
 )

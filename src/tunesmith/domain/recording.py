@@ -23,6 +23,13 @@ PACKAGES: Final[dict[TrackerKind, str]] = {
     "mlflow": "mlflow",
     "trackio": "trackio",
 }
+#: The setting that says whether a tracker is told, or where.
+SETTINGS: Final[dict[TrackerKind, str]] = {
+    "wandb": "wandb_mode",
+    "tensorboard": "tensorboard_dir",
+    "mlflow": "mlflow_url",
+    "trackio": "trackio_dir",
+}
 #: A tag of Weights & Biases is no longer.
 _LONGEST_TAG: Final = 64
 
@@ -87,6 +94,19 @@ class End:
     files: dict[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """A tracker as it stands on this server."""
+
+    kind: TrackerKind
+    #: Whether it is told of every job, or of those that ask for it, or of none.
+    tells: Literal["every_job", "jobs_that_ask", "no_job"]
+    #: Where it is, as it may be shown; None where this server does not say so.
+    place: str | None
+    #: What has to be installed for it; None when nothing has.
+    missing: str | None
+
+
 class TrackerFailed(Exception):
     """A tracker did not take what it was told; the message says why."""
 
@@ -129,6 +149,10 @@ class Trackers(Protocol):
 
     def missing(self, kind: TrackerKind) -> str | None:
         """Return what has to be installed for a tracker; None when nothing has."""
+        ...
+
+    def place(self, kind: TrackerKind) -> str | None:
+        """Return where a tracker is told of jobs, as it may be shown; None where this server does not say so."""
         ...
 
     async def open(self, run: Run) -> OpenRun:

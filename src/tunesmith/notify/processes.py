@@ -73,6 +73,13 @@ class TrackerProcesses:
         """Return what has to be installed for a tracker; None when nothing has."""
         return None if importlib.util.find_spec(PACKAGES[kind]) else f"pip install 'tunesmith[{kind}]'"
 
+    def place(self, kind: TrackerKind) -> str | None:
+        """Return where a tracker is told of jobs, as it may be shown; None where this server does not say so."""
+        place = self._places.get(kind)
+        if place is None or (kind == "wandb" and not self.offline):
+            return None
+        return place.folder if place.url is None else shown(place.url)
+
     async def open(self, run: Run) -> "RunProcess":
         """Begin a run, or go on with it, in a process of its own.
 

@@ -10,7 +10,7 @@ from tunesmith.core.errors import InvalidRequest, NotFound
 from tunesmith.core.secrets import Secrets
 from tunesmith.domain.integration import Integration
 from tunesmith.domain.job import Job
-from tunesmith.domain.recording import Recording, TrackerKind, Trackers
+from tunesmith.domain.recording import NAMES, Recording, Tracker, TrackerKind, Trackers
 from tunesmith.domain.scope import Project
 from tunesmith.store import integrations, jobs, recordings
 from tunesmith.store.session import Database, Transaction
@@ -75,6 +75,19 @@ class Integrations:
             if not integrations.remove(tx, scope, kind):
                 raise IntegrationNotFound(kind)
         log.info("integration.removed", kind=kind, organization=scope.organization_id)
+
+    def trackers(self) -> list[Tracker]:
+        """Return the trackers that a server can tell of jobs."""
+        here = self._trackers
+        return [
+            Tracker(
+                kind,
+                "jobs_that_ask" if kind == WANDB else "every_job" if kind in here.always else "no_job",
+                here.place(kind),
+                here.missing(kind),
+            )
+            for kind in NAMES
+        ]
 
     def check(self, scope: Project, asked: list[dict[str, Any]]) -> None:
         """Look at what a job to be asks for.

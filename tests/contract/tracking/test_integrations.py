@@ -1,5 +1,6 @@
 """Integrations over HTTP and on the command line: registered, never shown, asked for by a job, refused with the way out."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 from tunesmith.cli.integrations import app
 from tunesmith.cli.tracking import trackers
 from tunesmith.core.settings import Settings
+from tunesmith.domain.recording import PACKAGES
+from tunesmith.notify.processes import TrackerProcesses
 
 KEY = "w" * 40
 PATH = "/tunesmith/v1/integrations"
@@ -46,6 +49,30 @@ def test_a_job_without_a_key_is_refused_with_the_command_and_with_one_it_is_echo
             "last_step": None, "last_sent_at": None, "error": None, "failures": 0, "next_try_at": None,
         }
     ]  # fmt: skip
+
+
+def test_every_tracker_is_told_of_with_where_it_is_and_without_its_password(
+    http: httpx2.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {each["type"]: each for each in http.get(PATH).json()["trackers"]}
+    assert list(told) == ["wandb", "tensorboard", "mlflow", "trackio"]
+    assert told["wandb"] == {
+        "object": "tunesmith.tracker", "type": "wandb", "name": "Weights & Biases", "tells": "jobs_that_ask", "place": None,
+        "setting": "wandb_mode", "install": None,
+    }  # fmt: skip
+    assert (told["trackio"]["tells"], told["trackio"]["setting"]) == ("no_job", "trackio_dir")
+    monkeypatch.setitem(PACKAGES, "mlflow", "json")
+    settings = Settings(
+        wandb_mode="offline", tensorboard_dir=tmp_path / "boards", mlflow_url="http://user:secret@mlflow.example.com"
+    )
+    here = TrackerProcesses(tmp_path, settings)
+    assert [here.place(kind) for kind in ("wandb", "tensorboard", "trackio")] == [
+        str(tmp_path / "wandb"), str(tmp_path / "boards"), None,
+    ]  # fmt: skip
+    shown = here.place("mlflow") or ""
+    assert "mlflow.example.com" in shown
+    assert "secret" not in shown
+    assert list(here.always) == ["tensorboard", "mlflow"]
 
 
 def test_two_runs_of_one_job_in_one_project_are_refused(house: Any, http: httpx2.Client, conforms: Any) -> None:

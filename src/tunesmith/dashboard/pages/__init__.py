@@ -16,6 +16,7 @@ from tunesmith.dashboard.pages import (
     raw,
     server,
     storage,
+    trackers,
     webhooks,
 )
 
@@ -23,5 +24,5 @@ from tunesmith.dashboard.pages import (
 def add(house: House) -> None:
     """Give every page its path."""
     work = (login, jobs, job, create, models, playground, files, graders, webhooks, server, raw)
-    for page in (*work, projects, keys, storage, audit):
+    for page in (*work, projects, keys, trackers, storage, audit):
         page.add(house)
