@@ -127,6 +127,25 @@ def test_a_wrong_field_is_refused_by_its_path(
     assert param in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("knob", "value", "span"),
+    [
+        ("learning_rate_multiplier", 1e300, "a number above 0 and at most 1e+30 (got 1e+300)"),
+        ("learning_rate_multiplier", -1, "a number above 0 (got -1)"),
+        ("eval_interval", 2**40, "a whole number from 1 to 2147483647 (got 1099511627776)"),
+        ("eval_samples", 257, "a whole number from 1 to 256 (got 257)"),
+    ],
+)
+def test_a_number_is_told_the_bound_that_it_breaks(
+    http: httpx2.Client, training_file: str, knob: str, value: float, span: str
+) -> None:
+    block = {"grader": PYTHON, "hyperparameters": {knob: value}}
+    method = {"type": "reinforcement", "reinforcement": block}
+    answer = http.post("/v1/fine_tuning/jobs", json={"model": MODEL, "training_file": training_file, "method": method})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith(f"must be 'auto' or {span}.")
+
+
 GRADER = "method.reinforcement.grader"
 
 

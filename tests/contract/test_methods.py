@@ -115,7 +115,8 @@ def test_a_reinforcement_job_is_created_with_every_hyperparameter(
     }  # fmt: skip
     for given, told in (
         ({"hyperparameters": said}, said),
-        ({"hyperparameters": {"eval_samples": 3}}, {**EVERY, **SAMPLED, "eval_samples": 3}),
+        ({"hyperparameters": {"eval_samples": 256}}, {**EVERY, **SAMPLED, "eval_samples": 256}),
+        ({"hyperparameters": dict.fromkeys(said)}, {**EVERY, **SAMPLED}),
         ({}, {**EVERY, **SAMPLED}),
     ):
         job = create(**given)

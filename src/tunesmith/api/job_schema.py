@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tunesmith.api.chat_schema import JsonSchema, SchemaName
@@ -13,12 +13,15 @@ from tunesmith.graders.grader import Grader
 Auto = Literal["auto"]
 Model = TypeVar("Model", bound=BaseModel)
 MethodType = Literal["supervised", "dpo", "reinforcement"]
+Effort = Literal["default", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 MAX_SEED: Final = 2**31 - 1
 
 
 #: Beyond it a multiplier is a slip of the keyboard, and 64-bit floats are near their end.
 N_LARGEST: Final = 1e30
+#: All samples of an evaluation are held until they are graded.
+N_MOST_EVAL_SAMPLES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,12 @@ class Whole:
             return "auto"
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= (self.high or MAX_SEED):
+        high = self.high or MAX_SEED
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if number and self.low <= value <= high:
             return value
-        span = f"of at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+        bounded = self.high is not None or (number and value > high)
+        span = f"from {self.low} to {high}" if bounded else f"of at least {self.low}"
         raise PydanticCustomError("value", "must be 'auto' or a whole number {span}", {"span": span})
 
     def __get_pydantic_core_schema__(self, _source: object, _next: GetCoreSchemaHandler) -> CoreSchema:
@@ -55,9 +61,12 @@ class Number:
         """Return the value, or refuse it."""
         if value is None or value == "auto":
             return "auto"
-        if isinstance(value, int | float) and not isinstance(value, bool) and self.above < value <= (self.high or N_LARGEST):
+        high = self.high or N_LARGEST
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and self.above < value <= high:
             return value
-        span = f"above {self.above:g}" + ("" if self.high is None else f" and at most {self.high:g}")
+        bounded = self.high is not None or (number and value > high)
+        span = f"above {self.above:g}" + (f" and at most {high:g}" if bounded else "")
         raise PydanticCustomError("value", "must be 'auto' or a number {span}", {"span": span})
 
     def __get_pydantic_core_schema__(self, _source: object, _next: GetCoreSchemaHandler) -> CoreSchema:
@@ -67,6 +76,10 @@ class Number:
 
 def _or_auto(number: CoreSchema) -> CoreSchema:
     return core_schema.union_schema([core_schema.literal_schema(["auto"]), number])
+
+
+def _or_default(effort: object) -> object:
+    return "default" if effort is None else effort
 
 
 def _kept(part: Model) -> Model:
@@ -94,8 +107,8 @@ class ReinforcementHyperparameters(SupervisedHyperparameters):
 
     compute_multiplier: Annotated[float | Auto, Number(1e-5, 10)] = "auto"
     eval_interval: Annotated[int | Auto, Whole(1)] = "auto"
-    eval_samples: Annotated[int | Auto, Whole(1)] = "auto"
-    reasoning_effort: Literal["default", "none", "minimal", "low", "medium", "high", "xhigh", "max"] = "default"
+    eval_samples: Annotated[int | Auto, Whole(1, N_MOST_EVAL_SAMPLES)] = "auto"
+    reasoning_effort: Annotated[Effort, BeforeValidator(_or_default)] = "default"
 
 
 class SupervisedMethod(WireRequest):

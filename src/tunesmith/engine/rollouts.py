@@ -249,14 +249,15 @@ class Rollouts:
 
     def _check_grader(self, step: int, samples: list[Graded]) -> None:
         failed = [sample for sample in samples if sample.reward is None]
-        if len(failed) <= MOST_ERRORS * len(samples):
+        if not failed:
             return
         reasons = list(dict.fromkeys(f"{flag}: {why}" for each in failed for flag, why in each.grade.errors.items()))
         shown = " | ".join(reason[:_N_SHOWN_CHARACTERS] for reason in reasons[:_N_SHOWN])
-        raise GraderFailing(
-            f"The grader failed for {len(failed)} of the {len(samples)} samples of step {step}, more than "
-            f"{MOST_ERRORS:.0%}: {shown}"
-        )
+        share = f"The grader failed for {len(failed)} of the {len(samples)} samples of step {step}"
+        if len(failed) > MOST_ERRORS * len(samples):
+            raise GraderFailing(f"{share}, more than {MOST_ERRORS:.0%}: {shown}")
+        text = f"{share}. They are left out, as are all further ones that it fails for: {shown}"
+        self._bench.reporter.message(text, level="warn", key="grader-errors")
 
     def _warn_of_no_gradient(self, step: int) -> None:
         self._bench.reporter.message(

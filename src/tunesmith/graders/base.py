@@ -7,7 +7,7 @@ it fills any in), and add it to the union in `leaves.py`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from tunesmith.core.clock import Clock
 
 log = structlog.get_logger()
+
+#: Beyond it a score is none: means, and how far each lies from its mean, have to stay numbers.
+LARGEST_SCORE: Final = 1e30
 
 #: What can go wrong with a grade, as the wire names it (`RunGraderResponse.metadata.errors`).
 Flag = Literal[
@@ -293,6 +296,10 @@ class GraderBase(GraderSchema):
         except Exception as error:  # one sample's grade is not another's
             log.exception("grader.crashed", grader=self.name, kind=type(self).__name__)
             grade = Grade(None, {"other_error": f"{type(error).__name__}: {error}"})
+        if grade.score is not None and abs(grade.score) > LARGEST_SCORE:
+            grade = replace(
+                grade, score=None, errors={"other_error": f"the score {grade.score:g} is beyond {LARGEST_SCORE:g}"}
+            )
         return replace(grade, seconds=tools.clock.monotonic() - began)
 
     async def score(self, sample: Sample, tools: Tools, /) -> Grade:

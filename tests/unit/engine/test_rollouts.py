@@ -142,6 +142,10 @@ def test_samples_without_a_grade_are_left_out_and_counted(prompts_plan: Any, rig
     (errors,) = news.steps[1]["errors"]["graders"]
     assert errors["train_invalid_variable_error_count"] == 4
     assert errors["train_invalid_variable_error_mean"] == pytest.approx(0.2)
+    (told,) = news.messages
+    assert told.startswith("The grader failed for 4 of the 20 samples of step 1. They are left out")
+    assert "wanted" in told
+    assert set(news.keys) == {"grader-errors"}
     counted = [record for record in records if record["reward"] is not None]
     assert outcome.trained_tokens == sum(record["prompt_tokens"] + record["completion_tokens"] for record in counted)
 

@@ -120,3 +120,11 @@ def test_latencies_are_told_for_each_grader_of_a_multi():
     assert {name: latency.n for name, latency in told.items()} == {"both": 50, "a": 50, "b": 50}
     assert 0 <= told["a"].p50 <= told["a"].p95 <= told["a"].p99
     assert told["both"].p50 >= told["a"].p50
+
+
+@pytest.mark.parametrize(("formula", "score"), [("10 ^ 30 * a", 1e30), ("-10 ^ 31 * a", None), ("10 ^ 300 * a", None)])
+def test_a_score_of_which_no_mean_could_be_made_is_none(formula, score):
+    grader = ANY.validate_python({**BOTH, "calculate_output": formula})
+    (grade,) = asyncio.run(Batch(grader, Tools(SystemClock()), n_at_once=1).grade(samples("yes")))
+    assert grade.score == (None if score is None else pytest.approx(score))
+    assert ["beyond 1e+30" in text for text in grade.errors.values()] == ([True] if score is None else [])
