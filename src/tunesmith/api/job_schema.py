@@ -37,11 +37,11 @@ class Whole:
             return "auto"
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        high = self.high or MAX_SEED
-        number = isinstance(value, int) and not isinstance(value, bool)
-        if number and self.low <= value <= high:
-            return value
-        bounded = self.high is not None or (number and value > high)
+        high, bounded = self.high or MAX_SEED, self.high is not None
+        if isinstance(value, int) and not isinstance(value, bool):
+            if self.low <= value <= high:
+                return value
+            bounded = bounded or value > high
         span = f"from {self.low} to {high}" if bounded else f"of at least {self.low}"
         raise PydanticCustomError("value", "must be 'auto' or a whole number {span}", {"span": span})
 
@@ -61,11 +61,11 @@ class Number:
         """Return the value, or refuse it."""
         if value is None or value == "auto":
             return "auto"
-        high = self.high or N_LARGEST
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and self.above < value <= high:
-            return value
-        bounded = self.high is not None or (number and value > high)
+        high, bounded = self.high or N_LARGEST, self.high is not None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if self.above < value <= high:
+                return value
+            bounded = bounded or value > high
         span = f"above {self.above:g}" + (f" and at most {high:g}" if bounded else "")
         raise PydanticCustomError("value", "must be 'auto' or a number {span}", {"span": span})
 

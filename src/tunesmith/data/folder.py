@@ -18,6 +18,9 @@ TEMPLATE: Final = "chat_template.jinja"
 INDEX: Final = "model.safetensors.index.json"
 #: Names of the configuration keys that hold the longest sequence a model was made for, in the order of preference.
 CONTEXT_KEYS: Final = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+#: Kinds of rotary positions that change for the whole sequence when it grows beyond the length of the pre-training.
+_STRETCHED: Final = frozenset({"longrope", "su"})
+_ORIGINAL: Final = "original_max_position_embeddings"
 _PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _N_MAX_HEADER_BYTES: Final = 100_000_000
 
@@ -178,12 +181,27 @@ def _context_length(path: Path, config: dict[str, Any]) -> int:
     for key in CONTEXT_KEYS:
         value = config.get(key)
         if isinstance(value, int) and value > 0:
-            return value
+            return min(value, _unstretched(config) or value)
     tokenizer = _json(path / TOKENIZER_CONFIG) if (path / TOKENIZER_CONFIG).is_file() else {}
     longest = tokenizer.get("model_max_length")
     if isinstance(longest, int) and 0 < longest < 10**9:
         return longest
     raise BrokenFolder(f"{path / CONFIG} tells no context length (none of {', '.join(CONTEXT_KEYS)}).")
+
+
+def _unstretched(config: dict[str, Any]) -> int | None:
+    """Return the length beyond which a base turns every position otherwise, the earlier ones too; None where there is none.
+
+    Up to it a token's place is all that counts, and what else is in the row or the cache does not.
+    """
+    turns: Any = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(turns, dict):
+        return None
+    for each in (turns, *turns.values()):  # of the whole base, or of each kind of layer
+        if isinstance(each, dict) and (each.get("rope_type") or each.get("type")) in _STRETCHED:
+            length = each.get(_ORIGINAL) or config.get(_ORIGINAL)
+            return length if isinstance(length, int) and length > 0 else None
+    return None
 
 
 def _n_parameters(file: Path) -> int:

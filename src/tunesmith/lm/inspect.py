@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.machine import gpus, memory_bytes, readable_bytes
-from tunesmith.data.folder import CONFIG, BrokenFolder, chat_template, fingerprint, pins, read_folder
+from tunesmith.data.folder import CONFIG, TOKENIZER, BrokenFolder, chat_template, fingerprint, pins, read_folder
 
 #: Room that working needs beside the weights.
 MEMORY_FACTOR = 1.25
@@ -34,6 +34,14 @@ def check_config(config: dict[str, Any]) -> None:
         )
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: PLC0415 - slow to import
 
+    if config.get("quantization_config"):
+        raise Refused(
+            f"Its weights are quantised (quantization_config in {CONFIG}), and adapters are trained and exported on whole "
+            "ones. Use the checkpoint in bf16, fp16 or fp32."
+        )
+    architecture = str((config.get("architectures") or [""])[0])
+    if "Classification" in architecture or "QuestionAnswering" in architecture:
+        raise Refused(f"{architecture} has a head that labels texts in place of one that writes them.")
     model_type = str(config.get("model_type", ""))
     if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise Refused(
@@ -71,8 +79,7 @@ def inspect(path: Path) -> dict[str, Any]:
             f"{path} has no chat template, so messages cannot be turned into tokens. An instruction-tuned variant of the "
             "model has one; or put yours into chat_template.jinja."
         )
-    _check_template(path)
-    _check_engine(path)
+    _check_engine(path, highest=_check_template(path))
     return {
         "architecture": folder.architecture,
         "model_type": folder.model_type,
@@ -84,7 +91,8 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def _check_template(path: Path) -> None:
+def _check_template(path: Path) -> int:
+    """Check the chat template and return the highest number of a token that it gives a message."""
     from tunesmith.data.render import Renderer  # noqa: PLC0415 - loads tokenizers
 
     try:
@@ -93,9 +101,26 @@ def _check_template(path: Path) -> None:
         raise Refused(f"The chat template of {path} cannot render one user message: {error}") from error
     if not prompt:
         raise Refused(f"The chat template of {path} renders a user message to nothing.")
+    return max(prompt)
 
 
-def _check_engine(path: Path) -> None:
+def _check_vocabulary(path: Path, n_rows: int, highest: int) -> None:
+    """Check that the model has a row for every token, but for what was added to the tokenizer and no prompt has.
+
+    Raises:
+        Refused: with both numbers.
+    """
+    from tokenizers import Tokenizer  # noqa: PLC0415 - as above
+
+    own = Tokenizer.from_file(str(path / TOKENIZER)).get_vocab(with_added_tokens=False)
+    highest = max(highest, *own.values())
+    if highest >= n_rows:
+        raise Refused(
+            f"Its tokenizer has tokens up to number {highest:,}, and the model has {n_rows:,} of them. Which is whose?"
+        )
+
+
+def _check_engine(path: Path, highest: int) -> None:
     from transformers import AutoConfig  # noqa: PLC0415 - slow to import
 
     from tunesmith.lm.load import BaseRefused, load, prove, refusals  # noqa: PLC0415 - loads torch
@@ -104,8 +129,12 @@ def _check_engine(path: Path) -> None:
     if reasons:
         raise Refused(f"The engine cannot train it exactly. {' '.join(reasons)}")
     try:
-        prove(load(path))
-    except (BaseRefused, OSError, ValueError, RuntimeError) as error:
+        base = load(path)
+        _check_vocabulary(path, int(base.head.weight_VC.shape[0]), highest)
+        prove(base)
+    except Refused:
+        raise
+    except (BaseRefused, ImportError, OSError, ValueError, RuntimeError) as error:
         raise Refused(f"It cannot be loaded and run as it should be: {error}") from error
 
 

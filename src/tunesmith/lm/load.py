@@ -25,6 +25,7 @@ LAYER_TYPES: Final = frozenset({"full_attention", "sliding_attention"})
 #: How far our logits may lie from transformers' own, as relative L2.
 _PROOF_TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 _N_PROOF_TOKENS: Final = (11, 6)
+_N_SHOWN: Final = 3
 
 
 class BaseRefused(ValueError):
@@ -92,7 +93,7 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
     """Load a base for packed training or scoring.
 
     Raises:
-        BaseRefused: the architecture has a setting that this engine does not honour.
+        BaseRefused: the architecture has a setting that this engine does not honour, or the files lack a part of it.
     """
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds, which a base that is known need not wait
     from transformers.utils import logging  # noqa: PLC0415 - as above
@@ -101,10 +102,14 @@ def load(folder: Path, *, device: torch.device | None = None, dtype: torch.dtype
     logging.disable_progress_bar()  # it would fill the log of a process that nobody watches
     device = device if device is not None else choose_device()
     dtype = dtype if dtype is not None else choose_dtype(device)
-    model = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, attn_implementation=attention.NAME, use_safetensors=True, trust_remote_code=False,
-        local_files_only=True,
+        local_files_only=True, output_loading_info=True,
     )  # fmt: skip
+    model, found = loaded
+    if absent := sorted(found["missing_keys"]):  # what transformers would make up at random
+        more = f" and {len(absent) - _N_SHOWN} more" if len(absent) > _N_SHOWN else ""
+        raise BaseRefused(f"the files lack weights of {type(model).__name__}: {', '.join(absent[:_N_SHOWN])}{more}")
     return wrap(nn.Module.to(model, device))
 
 
@@ -151,6 +156,8 @@ def refusals(config: Any) -> list[str]:
     odd = sorted(set(getattr(text, "layer_types", None) or ()) - LAYER_TYPES)
     if odd:
         return [f"It has layers of the kind {', '.join(odd)}; only causal attention (full, or with a window) can be packed."]
+    if "dynamic" in _turns(text):
+        return ["Its rotary positions (rope_type dynamic) change with the length of what is read, so nothing can be packed."]
     if getattr(text, "attention_dropout", 0.0):
         return ["It asks for attention dropout, which is not applied here: set attention_dropout to 0 in config.json."]
     attention.register()
@@ -164,6 +171,12 @@ def refusals(config: Any) -> list[str]:
         return [f"{type(model).__name__}: {error}." if "model" in locals() else f"{error}."]
     except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError, KeyError) as error:
         return [f"It cannot be run with packed attention and adapters: {type(error).__name__}: {error}"]
+
+
+def _turns(config: Any) -> set[str]:
+    """Return the kinds of a base's rotary positions: one, or one for each kind of layer."""
+    turns: Any = getattr(config, "rope_parameters", None) or {}
+    return {str(each.get("rope_type")) for each in (turns, *turns.values()) if isinstance(each, dict)}
 
 
 def _dry_run(model: Any, config: Any) -> list[str]:

@@ -49,6 +49,24 @@ def test_context_comes_from_a_text_configuration_or_the_tokenizer(folder: Path) 
         read_folder(folder)
 
 
+@pytest.mark.parametrize(
+    ("turns", "length"),
+    [
+        ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 16}, 16),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 32}}, 32),
+        ({"rope_parameters": {"full": {"rope_type": "su", "original_max_position_embeddings": 8}, "window": {}}}, 8),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 128}}, 64),
+        ({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 16}}, 64),
+        ({"rope_parameters": {"rope_type": "longrope"}}, 64),
+    ],
+)
+def test_context_ends_where_all_positions_would_be_turned_otherwise(
+    folder: Path, turns: dict[str, object], length: int
+) -> None:
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 64, **turns}))
+    assert read_folder(folder).context_length == length
+
+
 def test_one_weight_file_is_pinned_by_its_own_hash(folder: Path) -> None:
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert pins(folder)["weights"] == digest

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tunesmith.data.folder import pins
 from tunesmith.lm.inspect import Refused, check_config, check_memory, inspect
@@ -85,6 +87,53 @@ def test_a_knob_of_attention_that_the_engine_lacks_is_refused(copy: Path) -> Non
 def test_weights_of_another_shape_are_refused(copy: Path) -> None:
     _edit(copy / "config.json", intermediate_size=128)
     with pytest.raises(Refused, match="cannot be loaded and run"):
+        inspect(copy)
+
+
+def _reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_weights_that_are_absent_are_not_made_up(copy: Path) -> None:
+    _reweigh(copy, lambda tensors: tensors.pop("model.layers.0.self_attn.q_proj.weight"))
+    with pytest.raises(
+        Refused, match=r"files lack weights of LlamaForCausalLM: model\.layers\.0\.self_attn\.q_proj\.weight"
+    ):
+        inspect(copy)
+
+
+def test_a_head_that_is_said_to_be_there_and_is_not_is_not_made_up(copy: Path) -> None:
+    _edit(copy / "config.json", tie_word_embeddings=False)
+    with pytest.raises(Refused, match=r"files lack weights of LlamaForCausalLM: lm_head\.weight"):
+        inspect(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised"),
+        ({"quantization_config": {"quant_method": "of tomorrow"}}, "quantised"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "labels texts"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}}, "rope_type dynamic"),
+    ],
+)
+def test_what_the_configuration_tells_of_another_kind_of_model_is_refused(
+    copy: Path, changes: dict[str, object], told: str
+) -> None:
+    _edit(copy / "config.json", **changes)
+    with pytest.raises(Refused, match=told):
+        inspect(copy)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(copy: Path) -> None:
+    def shorten(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:100].clone()
+
+    _reweigh(copy, shorten)
+    _edit(copy / "config.json", vocab_size=100)
+    with pytest.raises(Refused, match=r"up to number 2\d\d, and the model has 100"):
         inspect(copy)
 
 
