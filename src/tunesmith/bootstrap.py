@@ -75,6 +75,7 @@ from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
 from tunesmith.services.scheduler import Scheduler
 from tunesmith.services.specs import Specs
+from tunesmith.services.storage import Storage
 from tunesmith.services.surveys import Surveys
 from tunesmith.services.tracing import Tracing
 from tunesmith.services.trials import Trials
@@ -275,6 +276,7 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
         permissions=Permissions(db=db, clock=clock, ids=ids),
         audit=Audit(db=db),
         gc=Gc(db=db, blobs=blobs, files=files, clock=clock, runs=_kept_runs(folder, settings), on_gone=forgetting.soon),
+        storage=Storage(db=db, blobs=blobs),
         exports=Exports(db=db, bases=bases, blobs=blobs, chat=chat),
         bases=bases,
         upstreams=UpstreamModels(db=db, bases=bases, servers=servers, own=own, clock=clock),

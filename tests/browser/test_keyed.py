@@ -301,6 +301,8 @@ def test_what_a_collection_would_free_is_shown_and_a_policy_kept(browser, ask):
     log_in(browser)
     browser.open("/storage")
     browser.sees("Files of Default project")
+    [has] = [each for each in ask("GET", "/tunesmith/v1/storage").json()["data"] if each["project_id"] == "proj_default"]
+    browser.sees(f"Models of Default project {has['models']['n']} {has['models']['bytes'] / 1000:.1f} KB")
     browser.write("Result files: older than … days", "365")
     browser.write("Earlier checkpoints of ended jobs: keep", "best")
     browser.write("Runs of trackers kept here, of ended jobs: older than … days", "180")

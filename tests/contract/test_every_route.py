@@ -146,6 +146,7 @@ ROUTES: dict[str, Case] = {
     "GET /tunesmith/v1/audit": ADMIN,
     "GET /tunesmith/v1/retention": ADMIN,
     "PUT /tunesmith/v1/retention": Case("admin", body={}),
+    "GET /tunesmith/v1/storage": ADMIN,
     "POST /tunesmith/v1/gc": Case("admin", body={"dry_run": True}),
     "POST /tunesmith/v1/backup": Case("admin", body={"bases": False}),
     "POST /v1/organization/projects": Case("admin", body={"name": "New"}),

@@ -1,13 +1,17 @@
 """What is kept how long, over the wire and by the command line."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 from typer.testing import CliRunner
 
+from near import lay_out
 from tunesmith.cli.main import app
+from tunesmith.domain.scope import Everywhere
+from tunesmith.store import models
 
 RETENTION, GC = "/tunesmith/v1/retention", "/tunesmith/v1/gc"
 NOTHING = {
@@ -67,6 +71,24 @@ def test_a_collection_shows_first_and_lets_go_then(served: Any, http: httpx2.Cli
     assert tunesmith(served, "gc")[0].split("\t")[:3] == ["orphan", "files/nobodys", "-"]
     assert blobs.keys("files/nobodys") == []
     assert http.post(GC, json={"dry_run": 1}).status_code == 400
+
+
+def test_what_every_project_has_on_the_disk_is_counted_and_measured(served: Any, http: httpx2.Client) -> None:
+    lay_out(served)
+    final = lay_out(served, "ft:tunesmith-nano:tunesmith:mine:IjKlMnOp")
+    inside = served.composed
+    early = replace(final, name=f"{final.name}:ckpt-step-1", step=1, adapter_key="jobs/x/attempts/1/checkpoints/000001")
+    inside.services.chat.blobs.put(f"{early.adapter_key}/adapter_model.safetensors", [b"x" * 100])
+    with inside.db.begin() as tx:
+        models.add(tx, Everywhere("the test lays out what others made"), early)
+    file = http.post("/v1/files", data={"purpose": "user_data"}, files={"file": ("a.txt", b"12345")}).json()
+    [one] = http.get("/tunesmith/v1/storage").json()["data"]
+    blobs = inside.services.chat.blobs
+    n_bytes = sum(blobs.path(key).stat().st_size for key in blobs.keys(final.adapter_key))
+    assert one == {
+        "object": "tunesmith.project_storage", "project_id": "proj_default", "files": {"n": 1, "bytes": file["bytes"]},
+        "models": {"n": 2, "bytes": 2 * n_bytes}, "checkpoints": {"n": 1, "bytes": 100},
+    }  # fmt: skip
 
 
 def test_the_command_line_sets_a_policy_and_shows_it(served: Any) -> None:

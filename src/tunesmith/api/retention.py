@@ -1,5 +1,6 @@
-"""What is kept how long, over HTTP: `/tunesmith/v1/retention` by project, `/tunesmith/v1/gc` for the whole server."""
+"""What is kept how long, over HTTP: `/tunesmith/v1/retention` by project, `/tunesmith/v1/gc` and `/storage` for all."""
 
+from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -14,6 +15,7 @@ router = APIRouter(tags=["Retention"])
 
 RETENTION: Final = "/tunesmith/v1/retention"
 GC: Final = "/tunesmith/v1/gc"
+STORAGE: Final = "/tunesmith/v1/storage"
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
 Newest = Annotated[int, Field(ge=1, le=10_000)]
@@ -87,6 +89,13 @@ def collect(body: Collect, served: Served, admin: Admin) -> Response:  # noqa: A
             "data": [wire_going(each) for each in gone],
         }
     )
+
+
+@router.get(STORAGE)
+def list_storage(query: Annotated[WireQuery, Query()], served: Served, admin: Admin) -> Response:  # noqa: ARG001 - as above
+    """Tell what every project has on the disk."""
+    data = [{"object": "tunesmith.project_storage", **asdict(each)} for each in served.storage.projects(admin.scope)]
+    return JSONResponse({"object": "list", "data": data, "has_more": False})
 
 
 def wire_policy(policy: Policy) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from tunesmith.services.responses import Responses
 from tunesmith.services.rewards import Rewards
 from tunesmith.services.rollouts import Rollouts
 from tunesmith.services.samplers import Samplers
+from tunesmith.services.storage import Storage
 from tunesmith.services.uploads import Uploads
 from tunesmith.services.upstreams import UpstreamModels
 from tunesmith.services.vllm import Vllm
@@ -66,6 +67,7 @@ class Services:
     aliases: Aliases
     permissions: Permissions
     gc: Gc
+    storage: Storage
     audit: Audit
     exports: Exports
     bases: Bases

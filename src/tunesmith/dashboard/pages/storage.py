@@ -6,13 +6,15 @@ from typing import Any, Final
 
 from nicegui import ui
 
-from tunesmith.dashboard.api import Api, Refused, path_of
+from tunesmith.dashboard.api import Api, Refused
 from tunesmith.dashboard.house import House, every, heading, only_admins, section, sure, tell
 from tunesmith.dashboard.shapes import number, size
 from tunesmith.dashboard.widgets import fill, table, whole
 
 RETENTION: Final = "/tunesmith/v1/retention"
 GC: Final = "/tunesmith/v1/gc"
+STORAGE: Final = "/tunesmith/v1/storage"
+TITLES: Final = {"files": "Files", "models": "Models", "checkpoints": "Earlier checkpoints"}
 #: The kinds that a policy knows, with what `keep` may be beside a number.
 KINDS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "files": ("Uploaded files", ()),
@@ -89,10 +91,12 @@ class _Storage:
         bases = [each for each in (await self._api.get("/tunesmith/v1/models", 10.0))["data"] if each["weights_bytes"]]
         n_bytes = sum(each["weights_bytes"] for each in bases)
         rows.append({"kind": "Base models", "n": number(len(bases)), "bytes": size(n_bytes)})
-        for project in projects:
-            usage = (await self._api.get(path_of("tunesmith", "v1", "projects", project["id"], "limits"), 10.0))["usage"]
-            told = {"n": number(usage["files"]), "bytes": size(usage["file_bytes"])}
-            rows.append({"kind": f"Files of {project['name']}", **told})
+        stored = {each["project_id"]: each for each in (await self._api.get(STORAGE, 10.0))["data"]}
+        for project in filter(lambda each: each["id"] in stored, projects):
+            for kind in ("files", "models", "checkpoints"):
+                n, n_bytes = stored[project["id"]][kind]["n"], stored[project["id"]][kind]["bytes"]
+                if n or kind == "files":
+                    rows.append({"kind": f"{TITLES[kind]} of {project['name']}", "n": number(n), "bytes": size(n_bytes)})
         fill(self._kinds, rows)
 
     async def _asked(self, *, dry_run: bool) -> Mapping[str, Any] | None:
