@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx2
 
-from tunesmith.cli.client import CONNECT_S, NO_SERVER, REFUSED, TIMEOUT_S, own_key
-from tunesmith.core.address import is_loopback
+from tunesmith.cli.client import CONNECT_S, NO_SERVER, REFUSED, TIMEOUT_S, Unreachable, connection, nobody
 
 PATH: Final = "/v1/chat/completions"
 
@@ -41,22 +39,20 @@ def ask(
     root: str, answers: Sequence[Answer], turns: Sequence[Sequence[Message]], options: Mapping[str, Any], told: Told
 ) -> None:
     """Let each model answer its own conversation, all at the same time; an interrupt leaves what has come until then."""
-    asyncio.run(_ask_all(root, list(zip(answers, turns, strict=True)), options, told))
+    try:
+        how = connection(root)
+    except Unreachable as error:
+        for answer in answers:
+            answer.error, answer.code = str(error), error.code
+        return
+    asyncio.run(_ask_all(how, list(zip(answers, turns, strict=True)), options, told))
 
 
 async def _ask_all(
-    root: str, asked: Sequence[tuple[Answer, Sequence[Message]]], options: Mapping[str, Any], told: Told
+    how: dict[str, Any], asked: Sequence[tuple[Answer, Sequence[Message]]], options: Mapping[str, Any], told: Told
 ) -> None:
-    host = urlsplit(root).hostname
-    async with (
-        httpx2.AsyncClient(
-            base_url=root,
-            headers=own_key(host),
-            timeout=httpx2.Timeout(TIMEOUT_S, connect=CONNECT_S),
-            trust_env=host is not None and not is_loopback(host),
-        ) as http,
-        asyncio.TaskGroup() as group,
-    ):
+    timeout = httpx2.Timeout(TIMEOUT_S, connect=CONNECT_S)
+    async with httpx2.AsyncClient(**how, timeout=timeout) as http, asyncio.TaskGroup() as group:
         for answer, messages in asked:
             body = {"model": answer.model, "messages": list(messages), "stream": True, **options}
             group.create_task(_follow(http, answer, body, told))
@@ -72,8 +68,8 @@ async def _follow(http: httpx2.AsyncClient, answer: Answer, body: Mapping[str, A
             async with aclosing(_events(response)) as events:
                 async for event in events:
                     _take(answer, event, told)
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol):
-        answer.error, answer.code = f"No server answers at {http.base_url}.", NO_SERVER
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        answer.error, answer.code = nobody(str(http.base_url).rstrip("/"), error), NO_SERVER
     except (httpx2.HTTPError, ValueError) as error:
         answer.error, answer.code = f"The answer broke off: {error or type(error).__name__}.", REFUSED
     if answer.reason is None and answer.error is None:

@@ -60,7 +60,10 @@ def backup(
 def _ask(destination: Path, base_url: str, *, bases: bool) -> str:
     """Let a running server make the backup; return where it is."""
     with Client(base_url) as client, client.download("/tunesmith/v1/backup", {"bases": bases}) as response:
-        _write(response.iter_bytes(N_CHUNK_BYTES), destination)
+        try:
+            _write(response.iter_bytes(N_CHUNK_BYTES), destination)
+        except OSError as error:
+            fail(f"{destination} cannot be written: {error.strerror or error}.")
     return client.root
 
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
-from tunesmith.cli.client import REFUSED, Client, fail
+from tunesmith.cli.client import REFUSED, Client, fail, segment
 from tunesmith.cli.local import MAX_LINE_BYTES, opened
 from tunesmith.cli.output import print_json
 from tunesmith.cli.report import console, cost, show_errors, show_file, show_notes
@@ -146,7 +145,7 @@ def _folder(base: str, base_url: str) -> Path:
     if Path(base).is_dir():
         return Path(base)
     with Client(base_url) as client:
-        told = client.call("GET", f"/tunesmith/v1/models/{quote(base, safe='')}")
+        told = client.call("GET", f"/tunesmith/v1/models/{segment(base)}")
     path = told.get("path")
     if not path or not Path(path).is_dir():
         fail(
@@ -164,7 +163,7 @@ def _show(told: dict[str, Any]) -> None:
             show_file(screen, each["file"], each)
             show_errors(screen, each["errors"], each["n_errors"])
             if each["error"]:
-                screen.print(f"[bold red]{each['file']}: {each['error']}[/bold red]", markup=True)
+                screen.print(f"{each['file']}: {each['error']}", style="bold red", markup=False)
     if told["worst"]:
         screen.print(f"\n[bold]worst rows ({len(told['worst'])})[/bold]")
         for oddity in told["worst"]:
@@ -176,3 +175,5 @@ def _show(told: dict[str, Any]) -> None:
         screen.print(f"{told['trained_tokens']:,} trained tokens in {told['n_epochs']} epochs")
     if told["cost"] is not None:
         screen.print(f"cost: {cost(told['cost'])}")
+    if told["valid"]:
+        screen.print("[bold green]Every row can be used.[/bold green]")

@@ -8,9 +8,8 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -25,6 +24,8 @@ JOB_CANCELLED: Final = 5
 INTERRUPTED: Final = 130
 DEFAULT_BASE_URL: Final = "http://127.0.0.1:8000/v1"
 OPENAI: Final = "api.openai.com"
+#: Where Tunesmith's own paths begin, which no other server has.
+OURS: Final = "/tunesmith/"
 #: Inspecting a folder hashes its weights; connecting takes no time on a machine that has the server.
 TIMEOUT_S: Final = 600.0
 CONNECT_S: Final = 5.0
@@ -58,11 +59,56 @@ class Unreachable(Exception):
         self.code = code
 
 
+def connection(root: str) -> dict[str, Any]:
+    """Return how a server is asked: its address, the caller's key, and whether by a proxy.
+
+    Raises:
+        Unreachable: the address is none, or the key cannot be sent.
+    """
+    from tunesmith.core.address import is_loopback
+
+    try:
+        split = urlsplit(root)
+        host = split.hostname
+    except ValueError:
+        split, host = None, None
+    if split is None or host is None or split.scheme not in ("http", "https"):
+        raise Unreachable(f"'{root}' is no address of a server: --base-url takes one like {DEFAULT_BASE_URL}.", USAGE)
+    return {"base_url": root, "headers": own_key(host), "trust_env": not is_loopback(host) or split.scheme == "https"}
+
+
 def own_key(host: str | None = None) -> dict[str, str]:
-    """Return the header with the caller's key for a host, none without one; a key of ours is never sent to OpenAI."""
+    """Return the header with the caller's key for a host, none without one; a key of ours is never sent to OpenAI.
+
+    Raises:
+        Unreachable: the key cannot be sent.
+    """
     ours = () if host == OPENAI else ("TUNESMITH_API_KEY", "TUNESMITH_ADMIN_KEY")
-    key = next((key for name in (*ours, "OPENAI_API_KEY") if (key := os.environ.get(name))), None)
+    found = ((name, key) for name in (*ours, "OPENAI_API_KEY") if (key := os.environ.get(name, "").strip()))
+    name, key = next(found, ("", ""))
+    if key and not (key.isascii() and key.isprintable()):
+        raise Unreachable(f"The key in {name} has a character that no key has: set it again.", USAGE)
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def nobody(root: str, error: Exception) -> str:
+    """Return what to tell of a server that cannot be reached."""
+    reason = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        why = reason.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+        return f"The certificate of {root} is not trusted here ({why}): the variable SSL_CERT_FILE names one that is."
+    if "SSL" in reason:
+        return f"{root} speaks no TLS that is understood here ({reason}): does its address begin with http://?"
+    known = not reason or "refused" in reason or reason.startswith("All connection attempts")
+    why = "" if known else f" ({reason.partition('] ')[2] or reason})"
+    return f"No server answers at {root}{why}. Start one with `tunesmith serve`, or name yours with --base-url."
+
+
+def segment(said: str) -> str:
+    """Return an id as a piece of a path; one that would be no piece of its own ends the command with one line."""
+    if said.strip() in ("", ".", ".."):
+        fail(f"'{said}' is no id or name{'' if said.strip() else ': is a variable of your script empty?'}", USAGE)
+    return quote(said, safe="")
 
 
 class Client:
@@ -85,21 +131,30 @@ class Client:
         if self._opened is None:
             import httpx2
 
-            from tunesmith.core.address import is_loopback
-
             timeout_s, connect_s = self._timeouts
+            how = connection(self.root)
             try:
-                host = urlsplit(self.root).hostname
-                self._opened = httpx2.Client(
-                    base_url=self.root,
-                    headers=own_key(host),
-                    timeout=httpx2.Timeout(timeout_s, connect=connect_s),
-                    trust_env=host is not None and not is_loopback(host),
-                )
+                self._opened = httpx2.Client(**how, timeout=httpx2.Timeout(timeout_s, connect=connect_s))
             except (httpx2.InvalidURL, ValueError) as error:
-                message = f"'{self.root}' is no address of a server: {error}. It looks like {DEFAULT_BASE_URL}."
-                raise Unreachable(message, USAGE) from error
+                raise Unreachable(f"'{self.root}' is no address of a server: {error}.", USAGE) from error
         return self._opened
+
+    def require(self, path: str) -> None:
+        """End the command where it is known, without asking, that the server has no such path."""
+        try:
+            self._check(path)
+        except Refused as error:
+            fail(str(error))
+
+    def _check(self, path: str) -> None:
+        if path.startswith(OURS) and urlsplit(self.root).hostname == OPENAI:
+            raise Refused(404, {"message": self._not_ours(path)})
+
+    def _not_ours(self, path: str) -> str:
+        return (
+            f"{self.root} has no {path.partition('?')[0]}, which is Tunesmith's own: this verb is for a Tunesmith server, "
+            "named by --base-url."
+        )
 
     @contextmanager
     def download(self, path: str, body: dict[str, Any] | None = None) -> Generator["httpx2.Response"]:
@@ -110,32 +165,20 @@ class Client:
         import httpx2
 
         try:
+            self._check(path)
             with self._http.stream("GET" if body is None else "POST", path, json=body) as response:
                 if response.is_error:
                     response.read()
-                    raise Refused(response.status_code, response.json()["error"])
+                    raise self._refused(path, response)
                 yield response
         except Refused as error:
             fail(str(error), error=error.error)
         except Unreachable as error:
             fail(str(error), error.code)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol):
-            fail(self._nobody(), NO_SERVER)
-        except (httpx2.HTTPError, ValueError, KeyError) as error:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            fail(nobody(self.root, error), NO_SERVER)
+        except (httpx2.HTTPError, ValueError) as error:
             fail(f"The server at {self.root} broke off: {error or type(error).__name__}.")
-
-    def upload(self, path: Path, purpose: str = "fine-tune") -> str:
-        """Send a file and return its id; failures end the command with one line."""
-        return str(self.send_file(path, purpose)["id"])
-
-    def send_file(self, path: Path, purpose: str = "fine-tune") -> dict[str, Any]:
-        """Send a file and return its object; failures end the command with one line."""
-        try:
-            with path.open("rb") as file:
-                files = {"file": (path.name, file)}
-                return self._told("POST", "/v1/files", data={"purpose": purpose}, files=files)
-        except OSError as error:
-            fail(f"{path} cannot be read: {error.strerror or error}.", USAGE)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request and return the JSON object of the answer; anything else ends the command with one line."""
@@ -169,24 +212,34 @@ class Client:
         """
         import httpx2
 
+        self._check(path)
         try:
             response = self._http.request(method, path, **content)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol) as error:
-            raise Unreachable(self._nobody()) from error
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise Unreachable(nobody(self.root, error)) from error
         except httpx2.HTTPError as error:
             raise Unreachable(f"The server at {self.root} did not answer: {error or type(error).__name__}.") from error
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
+        answer = _json(response)
         if isinstance(answer, dict) and not response.is_error:
             return answer
-        error = answer.get("error") if isinstance(answer, dict) else None
-        said = f"{self.root} answered {response.status_code} and no JSON object: is it a Tunesmith server?"
-        raise Refused(response.status_code, error if isinstance(error, dict) else {"message": error or said})
+        raise self._refused(path, response)
 
-    def _nobody(self) -> str:
-        return f"No server answers at {self.root}. Start one with `tunesmith serve`, or name yours with --base-url."
+    def _refused(self, path: str, response: "httpx2.Response") -> Refused:
+        answer = _json(response)
+        error = answer.get("error") if isinstance(answer, dict) else None
+        told = error if isinstance(error, dict) else {}
+        # what is not there of Tunesmith's own names the parameter that says which
+        if path.startswith(OURS) and response.status_code in ABSENT and not told.get("param"):
+            return Refused(response.status_code, {"message": self._not_ours(path)})
+        said = f"{self.root} answered {response.status_code} and no JSON object: is it a Tunesmith server?"
+        return Refused(response.status_code, told or {"message": error or said})
+
+
+def _json(response: "httpx2.Response") -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def fail(message: str, code: int = REFUSED, *, error: dict[str, Any] | None = None) -> NoReturn:
@@ -194,7 +247,8 @@ def fail(message: str, code: int = REFUSED, *, error: dict[str, Any] | None = No
     line = " ".join(message.split())
     if asked_for_json.get():
         kind = "connection_error" if code == NO_SERVER else "invalid_request_error"
-        typer.echo(json.dumps({"error": error or {"message": line, "type": kind, "param": None, "code": None}}), err=True)
+        told = {"message": line, "type": kind, "param": None, "code": None, **(error or {})}
+        typer.echo(json.dumps({"error": told}), err=True)
     else:
         typer.echo(f"tunesmith: {line}", err=True)
     raise typer.Exit(code)

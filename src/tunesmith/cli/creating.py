@@ -11,6 +11,7 @@ from tunesmith.cli.client import INTERRUPTED, Client, fail
 from tunesmith.cli.job_calls import JOBS
 from tunesmith.cli.output import tell
 from tunesmith.cli.preflight import FILES, PATH
+from tunesmith.cli.stored import upload
 
 
 def create(client: Client, wanted: dict[str, Any], *, look: bool, ask: bool, quiet: bool) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def _send(client: Client, name: str, said: str) -> str:
     if not path.is_file():
         flag = name.replace("_", "-")
         fail(f"--{flag}: there is no file {said}, and no id begins so (ids begin with file-).", 2)
-    file_id = client.upload(path)
+    file_id = upload(client, path, "fine-tune")["id"]
     tell(f"{path} is sent as {file_id}.")
     return file_id
 

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail, segment
 from tunesmith.cli.output import AsJson, print_json
 from tunesmith.cli.progress import counting
 from tunesmith.cli.tars import N_CHUNK_BYTES, temporary, unpack
@@ -53,7 +52,7 @@ def export(
         fail(f"{output} is a folder, and a GGUF file is to be written: name the file, such as {output / 'model.gguf'}.", 2)
     if output.exists():
         fail(f"{output} is there already and is not written over: name another, or remove it first.", 2)
-    path = f"/tunesmith/v1/models/{quote(name, safe='')}/export?format={wanted}&type={numbers}"
+    path = f"/tunesmith/v1/models/{segment(name)}/export?format={wanted}&type={numbers}"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with (

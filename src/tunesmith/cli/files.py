@@ -3,11 +3,10 @@
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, USAGE, BaseUrl, Client, fail
+from tunesmith.cli.client import DEFAULT_BASE_URL, USAGE, BaseUrl, Client, fail, segment
 from tunesmith.cli.completion import complete_files
 from tunesmith.cli.output import AsJson, print_json, table, tell, when, whole_list
 
@@ -137,7 +136,7 @@ def delete(
     told: list[dict[str, Any]] = []
     with Client(base_url) as client:
         for each in file:
-            told.append(client.call("DELETE", f"/v1/files/{quote(each, safe='')}"))
+            told.append(client.call("DELETE", f"/v1/files/{segment(each)}"))
             if not as_json:
                 typer.echo(f"{each} is deleted.")
     if as_json:

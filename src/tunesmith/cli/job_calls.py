@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from tunesmith.cli.client import ABSENT, Client, Refused, Unreachable, fail
+from tunesmith.cli.client import ABSENT, Client, Refused, Unreachable, fail, segment
 
 JOBS: Final = "/v1/fine_tuning/jobs"
 DETAILS: Final = "/tunesmith/v1/fine_tuning/jobs"
@@ -20,7 +20,7 @@ N_SEARCHED: Final = 1000
 
 def at(job_id: str, more: str = "", *, prefix: str = JOBS) -> str:
     """Return a job's path."""
-    return f"{prefix}/{quote(job_id, safe='')}{more}"
+    return f"{prefix}/{segment(job_id)}{more}"
 
 
 def find(client: Client, said: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def result(client: Client, job: dict[str, Any]) -> str:
     if not job.get("result_files"):
         way = "it is written when the job succeeds" if job["status"] not in ENDED else "`tunesmith jobs logs` tells why"
         fail(f"{job['id']} has no result file: it is {job['status']}, and {way}.")
-    with client.download(f"/v1/files/{quote(job['result_files'][0], safe='')}/content") as response:
+    with client.download(f"/v1/files/{segment(job['result_files'][0])}/content") as response:
         content = response.read()
     if not content.startswith(b"step"):  # OpenAI's own come in base64
         with contextlib.suppress(binascii.Error):

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, segment
 from tunesmith.cli.output import AsJson, print_json, table, when, whole_list
 
 KEYS: Final = "/tunesmith/v1/keys"
@@ -77,7 +77,7 @@ def revoke_key(
 ) -> None:
     """Revoke a key; the next request with it is refused."""
     with Client(base_url) as client:
-        gone = client.call("DELETE", f"{KEYS}/{quote(key, safe='')}")
+        gone = client.call("DELETE", f"{KEYS}/{segment(key)}")
     print_json(gone) if as_json else typer.echo(f"{key} is revoked.")
 
 
@@ -122,5 +122,5 @@ def archive_project(
 ) -> None:
     """Archive a project: its keys are refused from now on, what belongs to it stays."""
     with Client(base_url) as client:
-        told = client.call("POST", f"{PROJECTS}/{quote(project, safe='')}/archive")
+        told = client.call("POST", f"{PROJECTS}/{segment(project)}/archive")
     print_json(told) if as_json else typer.echo(f"{project} is archived.")

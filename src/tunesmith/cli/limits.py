@@ -1,11 +1,10 @@
 """`tunesmith projects limits`: what one project may have, shown and changed through a running server."""
 
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail, segment
 from tunesmith.cli.keys import N_PAGE, PROJECTS
 from tunesmith.cli.output import AsJson, print_json, table
 
@@ -24,7 +23,7 @@ def limits(
 ) -> None:
     """Show what a project may have and has, or change it: training_slots, queued_jobs, files, file_bytes."""
     with Client(base_url) as client:
-        path = f"/tunesmith/v1/projects/{quote(_id(client, project), safe='')}/limits"
+        path = f"/tunesmith/v1/projects/{segment(_id(client, project))}/limits"
         told = client.call("GET", path)
         if changes:
             own = {name: told["limits"][name] for name in told["own"]}

@@ -9,6 +9,7 @@ from typing import IO, Any, BinaryIO
 
 from tunesmith.cli.client import fail
 from tunesmith.data.arrays import is_array
+from tunesmith.data.jsonl import is_utf16
 
 #: Longest line that is read; the server's own limit unless it was set.
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -28,6 +29,10 @@ def opened(path: Path, *, arrays: bool = False) -> Generator[BinaryIO]:
         stream.seek(0)
         if not start:
             fail(f"{path} is empty.")
+        if is_utf16(start):
+            fail(f"{path} is UTF-16, and JSONL is UTF-8: `iconv -f UTF-16 -t UTF-8 {path}` prints it so.")
+        if b"\0" in start[:512]:
+            fail(f"{path} is no text: unpack it, or write its rows as JSONL, a JSON object on each line.")
         if not arrays and is_array(start):
             fail(
                 f"{path} is one JSON array, and JSONL has an object on each line: `tunesmith files convert {path}` writes "
@@ -65,6 +70,8 @@ def json_object(source: str) -> dict[str, Any]:
         said = json.loads(text)
     except OSError as error:
         fail(f"{source} cannot be read: {error.strerror or error}.", 2)
+    except UnicodeDecodeError as error:
+        fail(f"{source} is not UTF-8: {error.reason} at byte {error.start + 1}.", 2)
     except ValueError as error:
         fail(f"{source} is not JSON: {error}.", 2)
     if not isinstance(said, dict):

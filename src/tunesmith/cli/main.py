@@ -1,6 +1,7 @@
 """The `tunesmith` command: its verbs; what a verb does lives in a file of its own that is imported when it is asked for."""
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typer.exceptions import TyperException
 from tunesmith.cli import audit, backup, files, grader_env, graders, integrations, jobs, keys, models, webhooks
 from tunesmith.cli import gc as letting_go
 from tunesmith.cli.chat import chat
-from tunesmith.cli.client import INTERRUPTED, USAGE, asked_for_json, fail
+from tunesmith.cli.client import INTERRUPTED, REFUSED, USAGE, Unreachable, asked_for_json, fail
 from tunesmith.cli.export import export
 from tunesmith.cli.flags import SettingsVerb, load
 from tunesmith.cli.limits import limits
@@ -31,22 +32,43 @@ class Verbs(TyperGroup):
         except typer.Abort:
             sys.exit(INTERRUPTED)
         except TyperException as error:
-            code = _misused(error)
+            code = _misused(error, options.get("args") or sys.argv[1:])
+        except Unreachable as error:
+            code = _failed(str(error), error.code)
+        except OSError as error:  # a disk that is full, a folder that vanished: whatever no verb has words of its own for
+            about = f"{error.filename} cannot be used" if error.filename else "What the command read or wrote broke off"
+            code = _failed(f"{about}: {error.strerror or error}.", REFUSED)
         sys.exit(code or 0)
 
 
-def _misused(error: TyperException) -> int:
+def _misused(error: TyperException, words: list[str]) -> int:
     """Tell what is wrong with a command line in one line, and return the exit code."""
     context: typer.Context | None = getattr(error, "ctx", None)
     said = error.format_message()
     if said.startswith("Usage:"):  # a group without a verb shows its help
         typer.echo(said, err=True)
         return USAGE
-    if "--json" in sys.argv:
+    if "--json" in words:
         asked_for_json.set(True)
-    path = context.command_path if context is not None else "tunesmith"
+    path = context.command_path if context is not None else _verb(words)
+    return _failed(f"{said}{'' if said[-1] in '.?' else '.'} `{path} --help` shows what it takes.", error.exit_code)
+
+
+def _verb(words: list[str]) -> str:
+    """Return the verb that was typed, for errors that do not know."""
+    command: Any = typer.main.get_command(app)
+    path = ["tunesmith"]
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
+
+
+def _failed(message: str, code: int) -> int:
     try:
-        fail(f"{said}{'' if said[-1] in '.?' else '.'} `{path} --help` shows what it takes.", error.exit_code)
+        fail(message, code)
     except typer.Exit as end:
         return end.exit_code
 
@@ -129,4 +151,6 @@ def demo(
 
 def main() -> None:
     """Run the command line."""
+    if sys.stdout is None:  # closed by who started it
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the process's life
     app()

@@ -2,11 +2,10 @@
 
 import time
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, fail, segment
 from tunesmith.cli.export import export
 from tunesmith.cli.output import AsJson, print_json, table, when
 from tunesmith.core.machine import readable_bytes
@@ -113,7 +112,7 @@ def remove(
 ) -> None:
     """Remove a model or an alias. What was downloaded or tuned is deleted; your own folders are not touched."""
     with Client(base_url) as client:
-        gone = client.call("DELETE", f"{'/v1/models' if name.startswith('ft:') else PATH}/{quote(name, safe='')}")
+        gone = client.call("DELETE", f"{'/v1/models' if name.startswith('ft:') else PATH}/{segment(name)}")
     print_json(gone) if as_json else typer.echo(f"{name} is removed.")
 
 
@@ -139,7 +138,7 @@ def unalias(
 ) -> None:
     """Free an alias."""
     with Client(base_url) as client:
-        gone = client.call("DELETE", f"{ALIASES}/{quote(alias, safe='')}")
+        gone = client.call("DELETE", f"{ALIASES}/{segment(alias)}")
     print_json(gone) if as_json else typer.echo(f"{alias} is free.")
 
 
@@ -164,7 +163,7 @@ def _watch(client: Client, base: dict[str, Any]) -> dict[str, Any]:
         task = bar.add_task(f"Downloading {base['name']}", total=None)
         while base["status"] == "loading":
             time.sleep(POLL_S)
-            base = client.call("GET", f"{PATH}/{quote(base['name'], safe='')}")
+            base = client.call("GET", f"{PATH}/{segment(base['name'])}")
             done, total = base["downloaded_bytes"] or 0, base["total_bytes"]
             bar.update(task, completed=done, total=total)
             if total and not console.is_terminal and 10 * done // total > told:

@@ -39,8 +39,10 @@ def preflight(  # noqa: PLR0913 - its arguments are the command's flags
     for name, said in zip(FILES, (training_file, validation_file), strict=True):
         if said is not None:
             wanted[name] = said
-    with Client(base_url) as client, uploaded(client, wanted, keep=keep) as sent:
-        told = client.call("POST", PATH, sent)
+    with Client(base_url) as client:
+        client.require(PATH)
+        with uploaded(client, wanted, keep=keep) as sent:
+            told = client.call("POST", PATH, sent)
     if as_json:
         print_json(told)
     else:
@@ -83,6 +85,8 @@ def job_body(
 @contextlib.contextmanager
 def uploaded(client: Client, wanted: dict[str, Any], *, keep: bool) -> Generator[dict[str, Any]]:
     """Yield the body with local files replaced by uploaded ones, which are deleted in the end unless they are to stay."""
+    from tunesmith.cli.stored import upload
+
     sent, ours = dict(wanted), list[str]()
     try:
         for name in FILES:
@@ -92,7 +96,7 @@ def uploaded(client: Client, wanted: dict[str, Any], *, keep: bool) -> Generator
                 if not path.is_file():
                     flag = name.replace("_", "-")
                     fail(f"--{flag}: there is no file {said}, and no id begins so (ids begin with file-).", 2)
-                sent[name] = client.upload(path)
+                sent[name] = upload(client, path, "fine-tune")["id"]
                 ours.append(sent[name])
         yield sent
     finally:

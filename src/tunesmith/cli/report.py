@@ -77,7 +77,9 @@ def show_errors(screen: Console, errors: Sequence[Mapping[str, Any]], n_errors: 
     for error in errors[:_N_ERRORS]:
         where = f"{_NAMES[error['param']]} " if "param" in error else ""
         field = f" {error['field']}" if error["field"] else ""
-        screen.print(f"  {where}line {error['line']}{escape(field)}: {escape(error['message'])}")
+        message = error["message"].removeprefix(begin := f"Line {error['line']} ")
+        gap = " " if error["message"].startswith(begin) else ": "
+        screen.print(f"  {where}line {error['line']}{escape(field)}{gap}{escape(message)}")
     if n_errors > _N_ERRORS:
         screen.print(f"  and {n_errors - min(_N_ERRORS, len(errors)):,} more")
 

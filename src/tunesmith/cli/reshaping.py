@@ -24,6 +24,8 @@ def split(file: Path, train: Path, valid: Path, *, fraction: float, seed: int, a
     """Write the two parts of a file, each row as it stands there."""
     if not 0 < fraction < 1:
         fail(f"--validation-fraction {fraction:g} leaves nothing on one side: it is between 0 and 1, such as 0.1.", 2)
+    if train.absolute() == valid.absolute():
+        fail(f"--training and --validation both name {train}: the parts are two files.", 2)
     try:
         with opened(file) as stream:
             edge, n_train, n_valid = threshold(stream, fraction=fraction, seed=seed, max_line_bytes=MAX_LINE_BYTES)

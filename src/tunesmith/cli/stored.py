@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import USAGE, Client, Refused, Unreachable, fail
+from tunesmith.cli.client import USAGE, Client, Refused, Unreachable, fail, segment
 from tunesmith.cli.local import made
 from tunesmith.cli.output import clean, when
 from tunesmith.cli.progress import counting
@@ -22,6 +21,8 @@ FILES: Final = "/v1/files"
 UPLOADS: Final = "/v1/uploads"
 RESULTS: Final = "fine-tune-results"
 MIB: Final = 1024 * 1024
+#: The largest part that OpenAI's uploads take.
+PART_BYTES: Final = 64 * MIB
 #: A part that is lost on its way is sent again.
 N_TRIES: Final = 4
 N_PIECE_BYTES: Final = 256 * 1024
@@ -53,10 +54,10 @@ class _Read:
 
 def at(file_id: str) -> str:
     """Return a file's path."""
-    return f"{FILES}/{quote(file_id, safe='')}"
+    return f"{FILES}/{segment(file_id)}"
 
 
-def upload(client: Client, path: Path, purpose: str, *, part_bytes: int) -> dict[str, Any]:
+def upload(client: Client, path: Path, purpose: str, *, part_bytes: int = PART_BYTES) -> dict[str, Any]:
     """Send a file, in parts where it is larger than one, and return its object; what fails ends the command."""
     try:
         file = path.open("rb")

@@ -14,8 +14,8 @@ from tunesmith.cli.plotting import sparkline
 POLL_S: Final = 0.5
 #: How long a server may be away before a watch gives up.
 PATIENCE_S: Final = 600.0
-#: What stands before a server that starts answers so.
-_AWAY: Final = (502, 503, 504)
+#: So answers what stands before a server that starts, and one that has too much to do, or stumbles.
+_AWAY: Final = (408, 429, 500, 502, 503, 504)
 _CODES: Final = {"succeeded": 0, "failed": JOB_FAILED, "cancelled": JOB_CANCELLED}
 _BAR: Final = 24
 _CURVE: Final = 20

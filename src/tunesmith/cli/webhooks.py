@@ -1,11 +1,10 @@
 """`tunesmith webhooks`: the endpoints of a project, through a running server."""
 
 from typing import Annotated, Final
-from urllib.parse import quote
 
 import typer
 
-from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client
+from tunesmith.cli.client import DEFAULT_BASE_URL, BaseUrl, Client, segment
 from tunesmith.cli.output import AsJson, print_json, table
 
 PATH: Final = "/v1/webhook_endpoints"
@@ -89,7 +88,7 @@ def send_sample(
 def deliveries(endpoint: EndpointId, as_json: AsJson = False, base_url: BaseUrl = DEFAULT_BASE_URL) -> None:
     """List what was and is to be sent to an endpoint, the newest event first."""
     with Client(base_url) as client:
-        found = client.call("GET", f"{OURS}/webhook_endpoints/{quote(endpoint, safe='')}/deliveries?limit=100")
+        found = client.call("GET", f"{OURS}/webhook_endpoints/{segment(endpoint)}/deliveries?limit=100")
     if as_json:
         print_json(found)
         return
@@ -109,9 +108,9 @@ def redeliver(
 ) -> None:
     """Send an event again, under the id that it had."""
     with Client(base_url) as client:
-        told = client.call("POST", f"{OURS}/webhook_deliveries/{quote(delivery, safe='')}/redeliver")
+        told = client.call("POST", f"{OURS}/webhook_deliveries/{segment(delivery)}/redeliver")
     print_json(told) if as_json else typer.echo(f"{delivery} is sent again.")
 
 
 def _at(endpoint: str) -> str:
-    return f"{PATH}/{quote(endpoint, safe='')}"
+    return f"{PATH}/{segment(endpoint)}"

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from pydantic_core import from_json
 
 _BOM: Final = b"\xef\xbb\xbf"
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"[\x00", b"\x00[")
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -167,16 +167,21 @@ def _blank(line: Line) -> bool:
     return content is not None and (not content or content.isspace())
 
 
+def is_utf16(start: bytes | bytearray) -> bool:
+    """Return whether a file that begins so is JSON in UTF-16, with a byte order mark or without."""
+    return bytes(start[:2]) in _UTF16
+
+
 def _why(content: bytes | bytearray, number: int, said: str) -> str:
     """Put the parser's complaint in a user's terms."""
+    utf16 = "; the file looks like UTF-16, save it as UTF-8" if number == 1 and is_utf16(content) else ""
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        utf16 = number == 1 and content.startswith(_UTF16)
-        hint = "; the file looks like UTF-16, save it as UTF-8" if utf16 else ""
-        return f"is not valid UTF-8: byte 0x{content[error.start]:02x} at position {error.start + 1}{hint}"
+        return f"is not valid UTF-8: byte 0x{content[error.start]:02x} at position {error.start + 1}{utf16}"
     hint = "; an object stands on one line" if "EOF" in said and content.lstrip()[:1] in (b"{", b"[") else ""
-    return f"is not valid JSON: {said.replace(' at line 1 column ', ' at column ')}; it begins with {_begin(content)}{hint}"
+    why = said.replace(" at line 1 column ", " at column ")
+    return f"is not valid JSON: {why}; it begins with {_begin(content)}{utf16 or hint}"
 
 
 def _begin(content: bytes | bytearray) -> str:

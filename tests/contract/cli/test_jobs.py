@@ -248,6 +248,22 @@ def test_ctrl_c_asks(
     assert client.fine_tuning.jobs.retrieve(job).status == status
 
 
+def test_what_is_created_is_watched_and_its_log_followed(served: Any, start: Any, training_file: str) -> None:
+    watching = start("create", "--model", MODEL, "--training-file", training_file, "--yes", "--watch")
+    watching.until("is created; `tunesmith jobs watch ")
+    job = watching.until("`").rstrip("`")
+    move(served, job, Status.QUEUED)
+    move(served, job, Status.RUNNING)
+    following = start("logs", job, "--follow")
+    following.until(f"info  Created fine-tuning job: {job}")
+    step(served, job, 1)
+    following.until("info  Step 1/20: training loss=4.00")
+    watching.until("step 1/20")
+    move(served, job, Status.SUCCEEDED, fine_tuned_model="ft:nano:me::3", finished_at=9e9)
+    assert (following.end()[0], watching.end()[0]) == (0, 0)
+    assert "ft:nano:me::3 is ready, " in watching.text
+
+
 def test_a_watch_in_a_pipe_writes_lines_and_json_is_the_job(
     served: Any, client: openai.OpenAI, training_file: str, done: str
 ) -> None:
@@ -302,13 +318,18 @@ def test_the_shell_is_offered_ids_and_nothing_where_no_server_answers(
     assert offered("tunesmith jobs show ftjob-") == []
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["openai", "another"])
 def test_a_server_without_tunesmith_s_own_paths_does(
-    served: Any, serve_app: Any, done: str, other: str, training_file: str, monkeypatch: pytest.MonkeyPatch
+    known: bool, served: Any, serve_app: Any, done: str, other: str, training_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenAI's server has none of them, and its result files come in base64."""
+    """OpenAI's server has none of them, and its result files come in base64; it is not even asked for them."""
     whole = create_app(served.composed.services)
+    asked: set[str] = set()
+    if known:
+        monkeypatch.setattr("tunesmith.cli.client.OPENAI", "127.0.0.1")
 
     async def openais(scope: Any, receive: Any, send: Any) -> None:
+        asked.add(scope["path"])
         if scope["path"].startswith("/tunesmith/"):
             await JSONResponse({"error": {"message": "Invalid URL", "type": "invalid_request_error"}}, 404)(
                 scope, receive, send
@@ -327,3 +348,10 @@ def test_a_server_without_tunesmith_s_own_paths_does(
         assert "train_loss\t0.2\t4" in tunesmith("compare", done, other).stdout
         job = tunesmith("create", "--model", MODEL, "--training-file", training_file).stdout.strip()
         assert told("cancel", job)["status"] == "cancelled"
+        assert CliRunner().invoke(app, ["models", "list"]).stdout.startswith("tunesmith-nano\t")
+        for verb in ("keys list", "gc", "audit", "models add a b", "webhooks deliveries a", "preflight -"):
+            refused = CliRunner().invoke(app, [*verb.split(), "--json"], input="{}")
+            line = json.loads(refused.stderr)["error"]["message"]
+            assert refused.exit_code == 1, verb
+            assert "which is Tunesmith's own: this verb is for a Tunesmith server, named by --base-url." in line
+    assert known != any(path.startswith("/tunesmith/") for path in asked)

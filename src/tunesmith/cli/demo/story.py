@@ -37,6 +37,8 @@ def tell(keep: Path | None) -> int:
     except ImportError:
         fail("The demonstration speaks through the openai package: pip install 'tunesmith[demo]'")
     folder = Path(tempfile.mkdtemp(prefix="tunesmith-demo-")) if keep is None else keep.absolute()
+    if folder.exists() and not folder.is_dir():
+        fail(f"{folder} is a file: name a folder that is new for --keep.", 2)
     if keep is not None and folder.exists() and any(folder.iterdir()):
         fail(f"{folder} is not empty: name a folder that is new for --keep.", 2)
     folder.mkdir(parents=True, exist_ok=True)
