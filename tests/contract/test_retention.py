@@ -40,20 +40,27 @@ def test_a_policy_is_put_whole_and_told_as_it_was_put(http: httpx2.Client) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "param"),
+    ("body", "param", "told"),
     [
-        ({"files": {"keep": 3}}, "files.keep"),
-        ({"files": {"older_than_days": 0}}, "files.older_than_days"),
-        ({"checkpoints": {"keep": "worst"}}, "checkpoints.keep"),
-        ({"checkpoints": {"keep": 0}}, "checkpoints.keep"),
-        ({"rollouts": {"keep": "best"}}, "rollouts.keep"),
-        ({"models": {}}, "models"),
+        ({"files": {"keep": 3}}, "files.keep", "Unknown parameter"),
+        ({"files": {"older_than_days": 0}}, "files.older_than_days", "must be greater than or equal to 1 (got 0)"),
+        ({"checkpoints": {"keep": "worst"}}, "checkpoints.keep", "must be 'best', 'last', or a whole number from 1 to"),
+        (
+            {"checkpoints": {"keep": 0}},
+            "checkpoints.keep",
+            "must be 'best', 'last', or a whole number from 1 to 10000 (got 0)",
+        ),
+        ({"rollouts": {"keep": "best"}}, "rollouts.keep", "must be 'last', or a whole number from 1 to 10000 (got 'best')"),
+        ({"models": {}}, "models", "Unknown parameter"),
     ],
 )
-def test_a_wrong_policy_names_its_field(http: httpx2.Client, body: dict[str, Any], param: str) -> None:
+def test_a_wrong_policy_names_its_field_and_what_would_do(
+    http: httpx2.Client, body: dict[str, Any], param: str, told: str
+) -> None:
     answer = http.put(RETENTION, json=body)
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"].startswith(param)
+    assert answer.json()["error"]["param"] == param
+    assert told in answer.json()["error"]["message"]
     assert http.get(RETENTION).json() == NOTHING
 
 

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.deps import Admin, Served
@@ -18,7 +19,22 @@ GC: Final = "/tunesmith/v1/gc"
 STORAGE: Final = "/tunesmith/v1/storage"
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
-Newest = Annotated[int, Field(ge=1, le=10_000)]
+N_MAX_KEPT: Final = 10_000
+Newest = Annotated[int, Field(ge=1, le=N_MAX_KEPT)]
+
+
+def _or_newest(words: str) -> WrapValidator:
+    """Have a field that is none of these words and no number of the newest say what it may be."""
+
+    def vetted(value: object, take: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return take(value)
+        except ValidationError as error:
+            raise PydanticCustomError(
+                "value", "must be {words}, or a whole number from 1 to {most}", {"words": words, "most": N_MAX_KEPT}
+            ) from error
+
+    return WrapValidator(vetted)
 
 
 class ByAge(WireRequest):
@@ -34,7 +50,7 @@ class ByAge(WireRequest):
 class OfCheckpoints(WireRequest):
     """Which of a job's earlier checkpoints stay, and how old the others have to be."""
 
-    keep: Literal["best", "last"] | Newest | None = None
+    keep: Annotated[Literal["best", "last"] | Newest | None, _or_newest("'best', 'last'")] = None
     older_than_days: Days | None = None
 
     def rule(self) -> Rule:
@@ -45,7 +61,7 @@ class OfCheckpoints(WireRequest):
 class OfRollouts(OfCheckpoints):
     """Of how many of a job's steps what was sampled stays; none is the best."""
 
-    keep: Literal["last"] | Newest | None = None  # pyright: ignore[reportIncompatibleVariableOverride] - it takes less
+    keep: Annotated[Literal["last"] | Newest | None, _or_newest("'last'")] = None  # pyright: ignore[reportIncompatibleVariableOverride] - it takes less
 
 
 class PutRetention(WireRequest):
