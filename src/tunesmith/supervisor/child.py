@@ -36,7 +36,7 @@ def start(command: list[str], *, log: int) -> Child:
     if pid == 0:
         try:
             os.setsid()
-            _stand_back()
+            stand_back()
             tree.die_with_parent(parent)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
@@ -53,7 +53,7 @@ def start(command: list[str], *, log: int) -> Child:
     return Child(pid, reports, control)
 
 
-def _stand_back() -> None:
+def stand_back() -> None:
     """Lower the priority before anything is imported; where the kernel shares the processor among sessions, its own."""
     os.nice(NICENESS)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:  # noqa: PTH123 - as in tree.py

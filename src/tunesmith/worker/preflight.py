@@ -5,7 +5,6 @@ told row by row. Files that take longer than the spec allows are read in part, a
 """
 
 import json
-import os
 import resource
 import sys
 from typing import Any, Final
@@ -18,7 +17,7 @@ from tunesmith.data.survey import Survey, Watched
 from tunesmith.data.tally import Tally
 from tunesmith.domain.ports import Blobs
 from tunesmith.domain.tasks import DryRunSpec
-from tunesmith.supervisor.child import NICENESS
+from tunesmith.supervisor.child import stand_back
 from tunesmith.supervisor.tree import LINUX, die_with_parent
 from tunesmith.worker.compose import open_blobs
 from tunesmith.worker.sources import (
@@ -147,7 +146,7 @@ def main() -> int:
     """Read the spec, look, and write what was found."""
     spec = DryRunSpec.from_mapping(json.load(sys.stdin))
     die_with_parent(spec.parent)
-    os.nice(NICENESS)
+    stand_back()
     if LINUX:
         resource.setrlimit(resource.RLIMIT_DATA, (N_MAX_BYTES, N_MAX_BYTES))
     failpoint("worker.preflight")

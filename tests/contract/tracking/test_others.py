@@ -1,6 +1,7 @@
 """TensorBoard, MLflow and trackio, each by its real package where that is installed, and read back by it."""
 
 import asyncio
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.domain import recording
 from tunesmith.domain.recording import End, Row, Run
 from tunesmith.notify.processes import TrackerProcesses
+from tunesmith.supervisor.child import NICENESS
 
 RUN: dict[str, Any] = {
     "job_id": "ftjob-x", "place": 0, "project": "tunesmith", "name": "ftjob-x", "entity": None, "tags": ["openai/finetune"],
@@ -30,6 +32,8 @@ def told_twice(folder: Path, kind: Any, **settings: Any) -> None:
     async def tell() -> None:
         run = await trackers.open(Run(kind=kind, **RUN))
         await run.tell(rows[:3])
+        own, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, run._process.pid))
+        assert its == min(19, own + NICENESS), "a training never waits for the processor that a tracker has"
         await run.rest()
         run = await trackers.open(Run(kind=kind, **RUN))
         await run.tell([row for row in rows if row.step > run.last_step])

@@ -11,12 +11,14 @@ from typing import Any, TextIO
 
 from tunesmith.domain.recording import End, Row, Run
 from tunesmith.notify.trackers.tracker import Place, Tracker
+from tunesmith.supervisor.child import stand_back
 from tunesmith.supervisor.tree import die_with_parent
 
 
 def main(kind: str, parent: int) -> None:
     """Serve until the other side closes the pipe."""
     die_with_parent(parent)
+    stand_back()  # a package takes seconds to import, which a training or an answer may be in need of
     sys.modules["torch"] = None  # type: ignore[assignment] - no tracker needs it, and one that looks for it waits for seconds
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what a package prints is no answer
