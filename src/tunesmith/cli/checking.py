@@ -79,7 +79,7 @@ def check(
 
 def _read(file: Path, survey: Survey, *, n_min: int) -> _Read:
     read = _Read(Tally(), Problems(n_shown=N_ERRORS), Oddities(survey.context))
-    with opened(file) as stream:
+    with opened(file, "Checking") as stream:
         try:
             for seen in survey.read(stream, read.problems):
                 read.tally.add(seen.row, seen.measures, survey.context)

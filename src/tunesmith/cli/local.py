@@ -2,22 +2,39 @@
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Final
 
 from tunesmith.cli.client import fail
 from tunesmith.data.arrays import is_array
 from tunesmith.data.jsonl import is_utf16
 
 #: Longest line that is read; the server's own limit unless it was set.
-MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+#: What is smaller is read before anybody asks how far it is.
+_LARGE_BYTES: Final = 8 * 1024 * 1024
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, stream: BinaryIO, told: Callable[[int], None]) -> None:
+        self._stream, self._told = stream, told
+
+    def read(self, n_bytes: int, /) -> bytes:
+        data = self._stream.read(n_bytes)
+        self._told(self._stream.tell())
+        return data
+
+    def seek(self, offset: int, /) -> int:
+        return self._stream.seek(offset)
 
 
 @contextmanager
-def opened(path: Path, *, arrays: bool = False) -> Generator[BinaryIO]:
-    """Open a file of rows; with `arrays` it may be one JSON array."""
+def opened(path: Path, doing: str = "", *, arrays: bool = False) -> Generator["BinaryIO | _Counted"]:
+    """Open a file of rows; with `arrays` it may be one JSON array. How far a large one is read is told as `doing`."""
     try:
         stream = path.open("rb")
     except IsADirectoryError:
@@ -38,7 +55,13 @@ def opened(path: Path, *, arrays: bool = False) -> Generator[BinaryIO]:
                 f"{path} is one JSON array, and JSONL has an object on each line: `tunesmith files convert {path}` writes "
                 "its rows so."
             )
-        yield stream
+        if not doing or path.stat().st_size < _LARGE_BYTES:
+            yield stream
+            return
+        from tunesmith.cli.progress import counting
+
+        with counting(f"{doing} {path.name}", path.stat().st_size, of_bytes=True) as told:
+            yield _Counted(stream, told)
 
 
 @contextmanager

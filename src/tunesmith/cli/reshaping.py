@@ -1,9 +1,10 @@
 """What `tunesmith files split` and `convert` do: they stream, write whole files or none, and overwrite nothing."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import typer
 
@@ -11,7 +12,7 @@ from tunesmith.cli.client import REFUSED, fail
 from tunesmith.cli.local import MAX_LINE_BYTES, made, opened
 from tunesmith.cli.output import print_json
 from tunesmith.data.arrays import elements, is_array
-from tunesmith.data.converting import FORMATS, NotConvertible, format_of
+from tunesmith.data.converting import FORMATS, NotConvertible, format_of, left_out
 from tunesmith.data.jsonl import NotJson, parse_object, read_lines
 from tunesmith.data.splitting import key_of, rank, rows, threshold
 
@@ -27,7 +28,7 @@ def split(file: Path, train: Path, valid: Path, *, fraction: float, seed: int, a
     if train.absolute() == valid.absolute():
         fail(f"--training and --validation both name {train}: the parts are two files.", 2)
     try:
-        with opened(file) as stream:
+        with opened(file, "Splitting") as stream:
             edge, n_train, n_valid = threshold(stream, fraction=fraction, seed=seed, max_line_bytes=MAX_LINE_BYTES)
             stream.seek(0)
             with made(train) as training, made(valid) as validation:
@@ -49,13 +50,15 @@ def convert(file: Path, output: Path, wanted: str | None, *, as_json: bool) -> i
     """Write the chats of a file; return the exit code."""
     kind, n_written, n_refused = wanted, 0, 0
     refused: list[dict[str, Any]] = []
-    with opened(file, arrays=True) as stream, made(output) as out:
+    lost: Counter[str] = Counter()
+    with opened(file, "Converting", arrays=True) as stream, made(output) as out:
         try:
             for line, row in _rows(stream):
                 kind = kind or _told(file, line, row)
                 try:
                     out.write(_chat(row, kind))
                     n_written += 1
+                    lost.update(left_out(row, kind))
                 except NotConvertible as error:
                     n_refused += 1
                     if len(refused) < _N_KEPT:
@@ -66,9 +69,13 @@ def convert(file: Path, output: Path, wanted: str | None, *, as_json: bool) -> i
             first = f": line {refused[0]['line']} {refused[0]['message']}" if refused else ""
             fail(f"{file} has no row that can be converted{first}.")
     if as_json:
-        print_json({"file": str(output), "from": kind, "examples": n_written, "n_errors": n_refused, "errors": refused})
+        told = {"file": str(output), "from": kind, "examples": n_written, "left_out": dict(lost)}
+        print_json({**told, "n_errors": n_refused, "errors": refused})
         return REFUSED if n_refused else 0
     typer.echo(f"{output}: {n_written:,} examples from {kind}")
+    if lost:
+        columns = ", ".join(f"{name} ({n:,} rows)" for name, n in lost.most_common())
+        typer.echo(f"Columns that chat has no place for were left out: {columns}.", err=True)
     for error in refused[:_N_SHOWN]:
         typer.echo(f"line {error['line']}: {error['message']}", err=True)
     if n_refused:
@@ -76,7 +83,7 @@ def convert(file: Path, output: Path, wanted: str | None, *, as_json: bool) -> i
     return REFUSED if n_refused else 0
 
 
-def _rows(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
+def _rows(stream: Any) -> Iterator[tuple[int, Any]]:
     """Yield rows with the numbers of their lines, or of their elements; a line that is none is its error."""
     start = stream.read(4096)
     stream.seek(0)

@@ -151,3 +151,18 @@ def test_rows_that_cannot_be_converted_are_left_out_and_told(told: Callable[...,
     assert "no row that can be converted" in run("convert", write("y.jsonl", {"instruction": "a"}), code=1).stderr
     assert not Path("x.chat.jsonl").exists()
     assert not list(Path().glob("*.part"))
+
+
+def test_a_large_file_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.cli.local._LARGE_BYTES", 1)
+    monkeypatch.setattr("tunesmith.cli.progress.QUIET_S", -1.0)
+    file = write("t.jsonl", *[chat(f"q{n}") for n in range(10)])
+    size = file.stat().st_size
+    for verb, doing in (("check", "Checking"), ("split", "Splitting"), ("convert", "Converting")):
+        assert f"{doing} t.jsonl: {size} B of {size} B\n" in run(verb, file).stderr
+
+
+def test_columns_without_a_place_are_told(told: Callable[..., dict[str, Any]]) -> None:
+    rows = [{"instruction": "i", "output": "o", "source": "s"}, {"instruction": "i", "output": "o", "source": None}]
+    assert told("convert", write("a.jsonl", *rows), "-o", "b.jsonl")["left_out"] == {"source": 1}
+    assert "were left out: source (1 rows)." in run("convert", "a.jsonl", "-o", "c.jsonl").stderr
