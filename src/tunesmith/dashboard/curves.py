@@ -21,7 +21,9 @@ CHARTS: Final = (
 PALETTE: Final = ("#0f8a7f", "#d97706", "#6366f1", "#db2777", "#65a30d", "#0284c7", "#a16207", "#9333ea")
 #: A validation metric is a mark now and then, not a line at every step.
 RARE: Final = 200
-_GREY: Final = "#8a8f98"
+#: Read on light and on dark.
+_GREY: Final = "#7b818a"
+_DASHES: Final = (("full_valid", "dotted"), ("valid", "dashed"))
 
 
 def smoothed(points: Sequence[Sequence[float]], weight: float) -> list[list[float]]:
@@ -69,39 +71,55 @@ class Drawings:
 
 
 def option(title: str, columns: Sequence[str], runs: Mapping[str, Mapping[str, Any]], weight: float) -> dict[str, Any]:
-    """Return what ECharts draws: every column of every run as a line, the names of the runs told where there are several."""
+    """Return what ECharts draws: every column of every run as a line.
+
+    One run has a colour for each of its columns, several have one each; what is validated is dashed or dotted.
+    """
     series: list[dict[str, Any]] = []
+    several = len(runs) > 1
     for run, (name, curves) in enumerate(runs.items()):
+        drawn = set[str]()
         for place, column in enumerate(columns):
             found = points(curves, column)
             if not found:
                 continue
             training = column.startswith("train") or "valid" not in column
-            color = PALETTE[(run * len(columns) + place) % len(PALETTE)]
+            color = PALETTE[(run if several else place) % len(PALETTE)]
+            dashes = next((dashes for begin, dashes in _DASHES if column.startswith(begin)), "solid")
             series.append(
                 {
-                    "name": column if len(runs) == 1 else f"{name} · {column}",
+                    "name": f"{name} · {column}" if several else column,
                     "type": "line",
                     "data": [[step, _short(value)] for step, value in (smoothed(found, weight) if training else found)],
                     "showSymbol": not training and len(found) <= RARE,
                     "symbolSize": 6,
-                    "lineStyle": {"width": 1.5, "type": "solid" if training else "dashed"},
+                    "lineStyle": {"width": 1.5, "type": dashes, "opacity": 0.5 if several and dashes in drawn else 1},
                     "itemStyle": {"color": color},
                     "connectNulls": True,
                 }
             )
+            drawn.add(dashes)
     return {
         "title": {"text": title, "left": 8, "textStyle": {"fontSize": 14, "color": _GREY}},
         "animation": False,
         "aria": {"enabled": True},
         "grid": {"left": 56, "right": 20, "top": 64, "bottom": 56},
-        "legend": {"top": 28, "left": 8, "type": "scroll", "textStyle": {"color": _GREY}},
+        "legend": {
+            "top": 28, "left": 8, "type": "scroll", "textStyle": {"color": _GREY}, "pageTextStyle": {"color": _GREY},
+            "itemStyle": {"opacity": 0},
+        },
         "tooltip": {"trigger": "axis", "confine": True},
         "dataZoom": [{"type": "inside"}, {"type": "slider", "height": 16, "bottom": 8}],
-        "xAxis": {"type": "value", "name": "step", "min": "dataMin", "max": "dataMax", "splitLine": {"show": False}},
-        "yAxis": {"type": "value", "scale": True, "splitLine": {"lineStyle": {"color": "rgba(128,128,128,0.2)"}}},
+        "xAxis": {
+            "type": "value", "min": "dataMin", "max": "dataMax", "minInterval": 1, "splitLine": {"show": False},
+            "axisLabel": {"color": _GREY}, "axisPointer": {"label": {"precision": 0, "formatter": "step {value}"}},
+        },
+        "yAxis": {
+            "type": "value", "scale": True, "splitLine": {"lineStyle": {"color": "rgba(128,128,128,0.2)"}},
+            "axisLabel": {"color": _GREY},
+        },
         "series": series,
-    }
+    }  # fmt: skip
 
 
 def _short(value: float) -> float:

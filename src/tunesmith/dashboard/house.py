@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import urlencode
 
 import httpx2
 from nicegui import app, ui
@@ -94,7 +95,8 @@ class House:
             if error.status == UNAUTHORIZED:
                 if self._keys.get(_browser()) == api.key:  # another may have been given while this one was refused
                     self.log_out()
-                ui.navigate.to("/login")
+                asked = {"back": _here(), **({"refused": True} if api.key else {})}
+                ui.navigate.to(f"/login?{urlencode(asked)}")
                 return None
         return api
 
@@ -102,7 +104,9 @@ class House:
     def frame(self, title: str, api: Api | None = None, *, here: str = "") -> Generator[None]:
         """Draw what stands around every page, and the page inside it."""
         ui.page_title(f"{title} · Tunesmith")
-        ui.colors(primary="#0f6d66", secondary="#475569", accent="#b45309", positive="#15803d", negative="#b91c1c")
+        ui.colors(
+            primary="#0f6d66", secondary="#475569", accent="#b45309", positive="#15803d", negative="#b91c1c", info="#0369a1"
+        )
         ui.add_css(STYLE)
         browser, me = _browser(), Me() if api is None else api.me
         dark = ui.dark_mode(self._dark.get(browser))
@@ -182,10 +186,14 @@ def page_content() -> Element:
 
 
 def dialog_of_page(title: str) -> ui.dialog:
-    """Return a dialog that is not of the line whose button was pressed: that may be drawn anew while it is open."""
+    """Return a dialog that is not of the line whose button was pressed: that may be drawn anew while it is open.
+
+    It is deleted once it is out of sight; sooner, and the focus would not go back to where it was.
+    """
     with page_content():
         dialog = ui.dialog()
     dialog.props["aria-label"] = title
+    dialog.on("hide", dialog.delete)
     return dialog
 
 
@@ -204,6 +212,13 @@ def on_page(call: Callable[[], object]) -> Callable[[], Awaitable[None]]:
 
 def _browser() -> str:
     return str(app.storage.browser["id"])
+
+
+def _here() -> str:
+    """Return the path, below the dashboard's, of the page that is asked for."""
+    url = ui.context.client.request.url
+    path = url.path.removeprefix(str(ui.context.client.request.scope.get("root_path", "")))
+    return f"{path or '/'}?{url.query}" if url.query else path or "/"
 
 
 def tell(error: Refused) -> None:
@@ -234,15 +249,12 @@ def verbatim(text: str = "") -> ui.label:
 
 async def sure(question: str, verb: str, *, color: str = "negative") -> bool:
     """Ask before something is done that others feel; True means yes."""
-    dialog = dialog_of_page(question)
-    with dialog, ui.card().classes("max-w-md"):
+    with dialog_of_page(question) as dialog, ui.card().classes("max-w-md"):
         ui.label(question).classes("break-words")
         with ui.row().classes("w-full justify-end"):
             ui.button("Leave it", on_click=lambda: dialog.submit(False)).props("flat")
             ui.button(verb, color=color, on_click=lambda: dialog.submit(True))
-    answer = await dialog
-    dialog.delete()
-    return bool(answer)
+    return bool(await dialog)
 
 
 def every(seconds: float, look: Callable[[], Awaitable[None]]) -> ui.timer:
@@ -257,7 +269,9 @@ def every(seconds: float, look: Callable[[], Awaitable[None]]) -> ui.timer:
             await look()
             away = False
         except Refused as error:
-            if not away:
+            if error.status == UNAUTHORIZED:  # the key has gone, and with it what this page could show
+                ui.navigate.reload()
+            elif not away:
                 tell(error)
             away = True
 

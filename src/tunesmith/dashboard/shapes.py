@@ -1,7 +1,7 @@
 """What the pages say in words: times, durations, sizes, states; and which jobs a filter leaves."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 #: The colour that stands for a state; the word always stands beside it.
@@ -9,7 +9,7 @@ COLORS: Final = {
     "validating_files": "blue-8",
     "queued": "blue-grey-7",
     "running": "teal-8",
-    "paused": "amber-10",
+    "paused": "brown-6",
     "succeeded": "green-9",
     "failed": "red-9",
     "cancelled": "grey-8",
@@ -108,6 +108,13 @@ def pairs(text: str) -> dict[str, str]:
             raise ValueError(f"'{part}' is no pair: write key=value, several with commas between them.")
         found[key.strip()] = value.strip()
     return found
+
+
+def newest(models: Sequence[str]) -> str:
+    """Return the tuned model that was made last, sooner a whole one than a checkpoint; without any the first base."""
+    tuned = [model for model in models if model.startswith("ft:")]  # the server lists the newest first
+    whole = [model for model in tuned if ":ckpt-step-" not in model]
+    return [*whole, *tuned, models[0]][0]
 
 
 def split(field: str) -> tuple[str, str]:

@@ -46,9 +46,7 @@ class Form(Generic[Made]):
         with self._buttons:
             ui.button("Leave it", on_click=lambda: self._dialog.submit(None)).props("flat")
             button = ui.button(verb, on_click=press)
-        found = await self._dialog
-        self._dialog.delete()
-        return found
+        return await self._dialog
 
 
 async def show_once(title: str, secret: str, note: str) -> None:
@@ -61,7 +59,6 @@ async def show_once(title: str, secret: str, note: str) -> None:
         with ui.row().classes("w-full justify-end"):
             ui.button("I have it", on_click=lambda: dialog.submit(None))
     await dialog
-    dialog.delete()
 
 
 class Lines:

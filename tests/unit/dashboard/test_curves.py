@@ -32,6 +32,15 @@ def test_charts_are_those_with_columns_and_runs_are_named_where_there_are_severa
     assert both["series"][0]["itemStyle"] != both["series"][1]["itemStyle"]
 
 
+def test_a_run_has_one_colour_and_what_is_validated_another_line():
+    columns = ["train_loss", "valid_loss", "full_valid_loss"]
+    curves = {"columns": ["step", *columns], "rows": [[1, 4.0, 3.0, 2.0]]}
+    lines = option("Loss", columns, {"a": curves, "b": curves, "c": curves}, 0.0)["series"]
+    assert [line["lineStyle"]["type"] for line in lines] == ["solid", "dashed", "dotted"] * 3
+    assert len({line["itemStyle"]["color"] for line in lines}) == 3
+    assert len({line["itemStyle"]["color"] for line in option("Loss", columns, {"a": curves}, 0.0)["series"]}) == 3
+
+
 def test_thinning_keeps_the_extremes_the_ends_and_what_is_rare():
     rows = [[step, 1.0, None] for step in range(1, 10_001)]
     rows[4_321][1], rows[7_000][1], rows[5_555][2] = 9.0, -9.0, 0.5

@@ -8,7 +8,7 @@ import pytest
 from tunesmith.dashboard import snippets
 from tunesmith.dashboard.me import Me
 from tunesmith.dashboard.rows import first_rows, rows_at, said
-from tunesmith.dashboard.shapes import filtered, lasting, number, pairs, size, split
+from tunesmith.dashboard.shapes import filtered, lasting, newest, number, pairs, size, split
 
 JOB = {"id": "ftjob-1", "user_provided_suffix": "Tone", "model": "m", "status": "running", "method": {"type": "dpo"}}
 JOB |= {"fine_tuned_model": None, "metadata": {"team": "a"}}
@@ -40,6 +40,13 @@ def test_metadata_as_it_is_written():
         pairs("a=1, c")
 
 
+def test_the_playground_begins_with_the_model_that_was_made_last():
+    models = ["base", "ft:base:o::b:ckpt-step-9", "ft:base:o:new:a", "ft:base:o:old:a"]
+    assert newest(models) == "ft:base:o:new:a"
+    assert newest(models[:2]) == models[1]
+    assert newest(models[:1]) == "base"
+
+
 def test_the_request_as_code_is_the_request():
     body = snippets.request(
         "reinforcement", hyperparameters={"n_epochs": 2}, grader={"type": "string_check"}, model="m", training_file="file-1",
@@ -52,12 +59,31 @@ def test_the_request_as_code_is_the_request():
             "reinforcement": {"hyperparameters": {"n_epochs": 2}, "grader": {"type": "string_check"}},
         },
     }  # fmt: skip
-    words = shlex.split(snippets.curl("http://x/v1", body).replace("\\\n", " "))
+    server = snippets.Server("http://x/v1")
+    words = shlex.split(snippets.curl(server, body).replace("\\\n", " "))
     assert json.loads(words[-1]) == body
     called = {}
-    code = snippets.python("http://x/v1", body).partition("client.fine_tuning.jobs.create")[2].partition("\nprint")[0]
+    code = snippets.python(server, body).partition("client.fine_tuning.jobs.create")[2].partition("\nprint")[0]
     exec(f"called.update(dict{code})", {"called": called})
     assert called == body
+
+
+def test_code_names_the_project_and_a_key_where_they_are_wanted():
+    keyed = snippets.Server("http://x/v1", project="proj_a")
+    assert "project='proj_a'" in snippets.python(keyed, {})
+    assert "api_key" not in snippets.python(keyed, {})
+    assert "-H 'OpenAI-Project: proj_a'" in snippets.curl(keyed, {})
+    assert "Bearer $OPENAI_API_KEY" in snippets.curl(keyed, {})
+    free = snippets.Server("http://x/v1", keyed=False)
+    assert "api_key='none-needed'" in snippets.python(free, {})
+    assert "Authorization" not in snippets.curl(free, {})
+
+
+def test_code_is_as_narrow_as_its_place():
+    grader = {"type": "multi", "graders": {name: {"type": "string_check", "name": name} for name in ("exact", "near")}}
+    body = snippets.request("reinforcement", hyperparameters={"n_epochs": 2}, grader=grader, model="m")
+    lines = snippets.python(snippets.Server("http://127.0.0.1:8000/v1", keyed=False), body).splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 def test_rows_are_shown_as_they_are_and_told_where_they_are_not():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -50,7 +51,8 @@ class _Form:
     def __init__(self, api: Api, pages_url: str) -> None:
         self._api = api
         # As the visitor reaches the server, which may be by another name than its own.
-        self._base_url = f"{pages_url.rstrip('/').removesuffix('/dashboard')}/v1"
+        base_url = f"{pages_url.rstrip('/').removesuffix('/dashboard')}/v1"
+        self._server = snippets.Server(base_url, keyed=api.me.key_id is not None, project=api.project)
         self._numbers: dict[str, ui.number] = {}
         self._content = b""
 
@@ -77,7 +79,10 @@ class _Form:
                         self._curl = verbatim()
                 self._previewed = section(FIRST)
                 self._preview = ui.column().classes("w-full gap-2")
-                self._report = ui.column().classes("w-full gap-1")
+                with self._preview:
+                    ui.label("Choose a training file, or upload one, and its rows are shown here.").classes(
+                        "text-sm opacity-70"
+                    )
         self._changed()
 
     def _draw_fields(self, models: list[str], model: str, files: dict[str, str]) -> None:
@@ -87,7 +92,9 @@ class _Form:
         self._validation = ui.select(files, label="Validation file", clearable=True, on_change=self._changed)
         for field in (self._model, self._training, self._validation):
             field.props("outlined dense").classes("w-full")
-        upload(self._api, self._uploaded)
+        with ui.row().classes("gap-3"):
+            upload(self._api, partial(self._uploaded, self._training), "Upload training file")
+            upload(self._api, partial(self._uploaded, self._validation), "Upload validation file")
         self._suffix = ui.input("Suffix (a name for the model)", on_change=self._changed)
         self._metadata = ui.input("Metadata (key=value, …)", on_change=self._changed)
         self._seed = ui.number("Seed", min=0, precision=0, on_change=self._changed)
@@ -103,8 +110,9 @@ class _Form:
             self._grader.on_value_change(self._changed)
         self._problem = ui.label().classes("text-negative whitespace-pre-wrap").props("role=alert")
         with ui.row():
-            ui.button("Create job", icon="rocket_launch", on_click=self._create)
-            ui.button("Check first", icon="fact_check", on_click=self._check).props("outline")
+            create = ui.button("Create job", icon="rocket_launch", on_click=self._create)
+            self._buttons = [create, ui.button("Check first", icon="fact_check", on_click=self._check).props("outline")]
+        self._report = ui.column().classes("w-full gap-1")
         self._draw_numbers()
 
     def _draw_numbers(self) -> None:
@@ -126,13 +134,11 @@ class _Form:
         found = (await self._api.get(f"/v1/files?{asked}"))["data"]
         return {file["id"]: f"{file['filename']} ({size(file['bytes'])}, …{file['id'][-6:]})" for file in found}
 
-    async def _uploaded(self, file: dict[str, Any]) -> None:
+    async def _uploaded(self, field: ui.select, file: dict[str, Any]) -> None:
         files = {file["id"]: f"{file['filename']} ({size(file['bytes'])}, …{file['id'][-6:]})", **await self._files()}
-        chosen = self._training.value
         self._training.set_options(files)
         self._validation.set_options(files)
-        # The first that comes is what is trained on; the second what it is validated with.
-        (self._validation if chosen else self._training).value = file["id"]
+        field.value = file["id"]
 
     async def _file_changed(self) -> None:
         self._changed()
@@ -143,6 +149,8 @@ class _Form:
         try:
             file = await self._api.get(path_of("v1", "files", self._training.value))
             if file["bytes"] > LOOKED_BYTES:
+                with self._preview:
+                    ui.label(f"It is larger than {size(LOOKED_BYTES)}: no row of it is shown.").classes("text-sm opacity-70")
                 return
             self._content = await self._api.content(path_of("v1", "files", self._training.value, "content"))
         except Refused as error:
@@ -183,17 +191,20 @@ class _Form:
     def _changed(self) -> None:
         for field in self._fields().values():
             field.error = None
+        self._report.clear()  # it was about another request
         try:
             body = self._body()
         except ValueError as error:
             self._problem.text = str(error)
             return
         self._problem.text = ""
-        self._python.text = snippets.python(self._base_url, body)
-        self._curl.text = snippets.curl(self._base_url, body)
+        self._python.text = snippets.python(self._server, body)
+        self._curl.text = snippets.curl(self._server, body)
 
     async def _asked(self, path: str) -> dict[str, Any] | None:
         self._problem.text = ""
+        for button in self._buttons:
+            button.disable()
         try:
             return await self._api.call("POST", path, self._body())
         except ValueError as error:
@@ -201,6 +212,9 @@ class _Form:
         except Refused as error:
             self._problem.text = str(error)
             self._mark(str((error.body.get("error") or {}).get("param") or ""), str(error))
+        finally:
+            for button in self._buttons:
+                button.enable()
         return None
 
     def _mark(self, param: str, why: str) -> None:

@@ -11,11 +11,16 @@ from nicegui.elements.upload_files import FileUpload
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
 from tunesmith.dashboard.house import House, dialog_of_page, every, heading, on_page, sure, tell, verbatim
-from tunesmith.dashboard.rows import Row, first_rows, said
+from tunesmith.dashboard.rows import N_ROWS, Row, first_rows, said
 from tunesmith.dashboard.shapes import size, when
 
 #: A file over this is downloaded, not looked into.
 LOOKED_BYTES: Final = 64 * 1024**2
+#: Of a file that has no rows, how much is shown.
+N_CHARACTERS: Final = 200_000
+#: How many files are shown, and how many more are asked for.
+N_PAGE: Final = 200
+N_MOST: Final = 10_000
 
 
 def add(house: House) -> None:
@@ -44,19 +49,22 @@ def add(house: House) -> None:
                 return
             heading(file["filename"])
             ui.button("Download", icon="download", on_click=lambda: fetch(file_id))
-            verbatim(text[:200_000].decode("utf-8", "replace"))
+            verbatim(text[:N_CHARACTERS].decode("utf-8", "replace"))
 
 
 class _Files:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._seen: object = None
+        self._n_wanted = N_PAGE
 
     async def draw(self, opened: str) -> None:
         heading("Files")
         if self._api.me.changes:
             upload(self._api, self._uploaded)
         self._list = ui.column().classes("w-full gap-2")
+        self._older = ui.button("Load older files", on_click=self._load).props("flat")
+        self._older.visible = False
         every(3.0, self._look)
         if opened:
             await self._open(opened)
@@ -65,11 +73,19 @@ class _Files:
         await self._look(fresh_s=0)
         await self._open(file["id"])
 
+    async def _load(self) -> None:
+        self._n_wanted = min(self._n_wanted + N_PAGE, N_MOST)
+        try:
+            await self._look()
+        except Refused as error:
+            tell(error)
+
     async def _look(self, fresh_s: float = FRESH_S) -> None:
-        answer = await self._api.get("/v1/files?" + urlencode({"limit": 200, "order": "desc"}), fresh_s)
+        answer = await self._api.get("/v1/files?" + urlencode({"limit": self._n_wanted, "order": "desc"}), fresh_s)
         if answer is self._seen:
             return
         self._seen = answer
+        self._older.visible = answer["has_more"] and self._n_wanted < N_MOST
         self._list.clear()
         with self._list:
             if not answer["data"]:
@@ -96,20 +112,22 @@ class _Files:
         except Refused as error:
             tell(error)
             return
-        dialog = dialog_of_page(file["filename"])
-        dialog.open()
-        with dialog, ui.card().classes("w-full max-w-3xl gap-2"):
-            with ui.row().classes("w-full items-center"):
-                ui.label(file["filename"]).classes("text-lg font-semibold")
+        with dialog_of_page(file["filename"]) as dialog, ui.card().classes("w-full max-w-3xl gap-2"):
+            with ui.row().classes("w-full items-center no-wrap"):
+                ui.label(file["filename"]).classes("text-lg font-semibold break-all").props("role=heading aria-level=2")
                 ui.space()
                 ui.button(icon="close", on_click=dialog.close).props('flat dense aria-label="Close"')
-            for row in first_rows(content):
-                draw_row(row)
+            if file["filename"].endswith((".jsonl", ".json")) or file["purpose"] == "fine-tune":
+                _draw_rows(first_rows(content))
+            else:
+                verbatim(content[:N_CHARACTERS].decode("utf-8", "replace"))
+        dialog.open()
 
     async def _delete(self, file_id: str) -> None:
-        if not await sure(f"Delete {file_id}? Jobs that are done keep their models.", "Delete"):
-            return
         try:
+            name = (await self._api.get(path_of("v1", "files", file_id)))["filename"]
+            if not await sure(f"Delete {name} ({file_id})? Jobs that are done keep their models.", "Delete"):
+                return
             await self._api.call("DELETE", path_of("v1", "files", file_id))
             await self._look(fresh_s=0)
         except Refused as error:
@@ -125,8 +143,8 @@ def _button(icon: str, what: str, file: dict[str, Any], call: Any) -> None:
     ui.button(icon=icon, on_click=on_page(lambda: call(file["id"]))).props(f'flat dense aria-label="{what}"').tooltip(what)
 
 
-def upload(api: Api, uploaded: Any) -> ui.upload:
-    """Draw the field that takes a JSONL file; `uploaded` is called with the file object."""
+def upload(api: Api, uploaded: Any, what: str = "Upload JSONL") -> ui.upload:
+    """Draw the button that takes a JSONL file; `uploaded` is called with the file object."""
 
     async def take(event: events.UploadEventArguments) -> None:
         with event.sender:
@@ -143,7 +161,7 @@ def upload(api: Api, uploaded: Any) -> ui.upload:
 
     # Quasar's own field has parts without a name, which a screen reader cannot tell; the button stands for it.
     field = ui.upload(auto_upload=True, on_upload=take).classes("hidden").props('accept=".jsonl,.json"')
-    ui.button("Upload JSONL", icon="upload", on_click=lambda: field.run_method("pickFiles")).props("outline")
+    ui.button(what, icon="upload", on_click=lambda: field.run_method("pickFiles")).props("outline")
     return field
 
 
@@ -154,6 +172,15 @@ async def _sent(api: Api, file: FileUpload) -> dict[str, Any]:
         await file.save(path)
         with path.open("rb") as stream:
             return await api.call("POST", "/v1/files", data={"purpose": "fine-tune"}, files={"file": (file.name, stream)})
+
+
+def _draw_rows(rows: Sequence[Row]) -> None:
+    for row in rows:
+        draw_row(row)
+    if len(rows) == N_ROWS:
+        ui.label(f"These are the first {N_ROWS} rows: the download has them all.").classes("text-sm opacity-80")
+    if not rows:
+        ui.label("There is no row in this file.").classes("text-sm opacity-80")
 
 
 def draw_row(row: Row, wrong: Sequence[str] = ()) -> None:

@@ -11,11 +11,12 @@ from tunesmith.dashboard.shapes import lasting, number, size
 
 #: How many bad rows are listed.
 N_ERRORS: Final = 50
+N_ROWS: Final = 10
 
 
 def draw(found: Mapping[str, Any]) -> None:
     """Draw the answer of a dry run."""
-    section("What it will be")
+    section("What it will be" if found["valid"] else "What is wrong")
     words = "This job can run." if found["valid"] else str((found["error"] or {}).get("message") or "This job would fail.")
     ui.label(words).classes("text-positive" if found["valid"] else "text-negative").props("role=status")
     facts = list(_facts(found))
@@ -39,12 +40,13 @@ def draw(found: Mapping[str, Any]) -> None:
         if found["n_errors"] > N_ERRORS:
             ui.label(f"{found['n_errors']:,} in all.").classes("text-sm")
     if found["grader"]:
+        ui.label("What the grader makes of some rows").classes("font-semibold")
         _table(
             (("line", "Line"), ("sample", "Sample"), ("reward", "Reward"), ("errors", "Errors")),
             [
                 {
                     "line": row["line"],
-                    "sample": f"{row['sample']}: {row['model_sample']}",
+                    "sample": f"{row['sample']}: {row['model_sample']}" if row["model_sample"] else row["sample"],
                     "reward": number(row["reward"]),
                     "errors": json.dumps(row["errors"]) if row["errors"] else "",
                 }
@@ -59,7 +61,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = [
         ("Examples", number(training.get("examples"))),
         ("Tokens of a pass", number(training.get("tokens"))),
-        ("Trained on of these", number(training.get("trainable_tokens"))),
+        ("Trained on of these", number(training.get("trainable_tokens") or None)),
         ("Steps", number(found["total_steps"])),
         ("Tokens in all", number(found["trained_tokens"])),
         ("Time", f"{lasting(seconds[0])} ({lasting(seconds[1])} to {lasting(seconds[2])})" if seconds[0] else ""),
@@ -72,6 +74,5 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _table(columns: tuple[tuple[str, str], ...], rows: list[dict[str, Any]]) -> None:
     told = [{"name": name, "label": label, "field": name, "align": "left"} for name, label in columns]
     numbered = [{"id": index, **row} for index, row in enumerate(rows)]
-    ui.table(columns=told, rows=numbered, row_key="id", pagination=10).classes("w-full").props(
-        "flat bordered dense wrap-cells"
-    )
+    shown = ui.table(columns=told, rows=numbered, row_key="id", pagination=N_ROWS).classes("w-full")
+    shown.props("flat bordered dense wrap-cells" + (" hide-pagination" if len(rows) <= N_ROWS else ""))

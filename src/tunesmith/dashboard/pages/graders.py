@@ -84,10 +84,10 @@ class _Bench:
 
     async def _run(self) -> None:
         self._problem.text = ""
+        self._told.clear()
         grader = self._said()
         if grader is None:
             return
-        self._told.clear()
         lines = [line for line in (self._rows.value or "").splitlines() if line.strip()]
         for place, line in enumerate(lines, 1):
             try:
@@ -114,7 +114,7 @@ def _draw(place: int, sample: str, filled: list[Mapping[str, Any]], grade: Mappi
             ui.label(f"Row {place}").classes("font-semibold")
             if grade is not None:
                 ui.badge(f"reward {number(grade['reward'])}").props("color=teal-9").classes("px-2 py-1")
-                ui.label(f"{told['execution_time'] * 1000:.0f} ms").classes("text-sm opacity-80")
+                ui.label(f"{told['execution_time'] * 1000:.3g} ms").classes("text-sm opacity-80")
         ui.label(shortened(sample)).classes("whitespace-pre-wrap break-words")
         for flag, value in told["errors"].items():
             if value is True:

@@ -14,9 +14,9 @@ from tunesmith.dashboard.shapes import COLORS, UNFINISHED, lasting, left, name_o
 
 #: What a verb does, told before it is done.
 QUESTIONS: Final = {
-    "cancel": "Cancel this job? It ends at once and for good; its complete checkpoints stay and can be used.",
     "pause": "Pause this job? It writes a checkpoint after its current step, frees its slot, and can be resumed from there.",
     "resume": "Resume this job? It waits for its turn and goes on from its last checkpoint, as if it had never stopped.",
+    "cancel": "Cancel this job? It ends at once and for good; its complete checkpoints stay and can be used.",
 }
 ALLOWED: Final = {
     "cancel": UNFINISHED,
@@ -33,7 +33,7 @@ def add(house: House) -> None:
         api = await house.enter()
         if api is None:
             return
-        with house.frame("Job", api):
+        with house.frame("Job", api, here="/"):
             try:
                 found = await api.get(path_of("v1", "fine_tuning", "jobs", job_id))
             except Refused as error:
@@ -67,15 +67,13 @@ class _Page:
             self._progress = ui.label().classes("text-sm tabular-nums")
         self._note = ui.label().classes("text-sm").props("role=status")
         self._error = ui.label().classes("text-negative whitespace-pre-wrap").props("role=alert")
-        self._facts = (
-            ui.element("dl").classes("grid gap-x-6 gap-y-1 text-sm").style("grid-template-columns: max-content 1fr")
-        )
+        self._facts = ui.element("dl").classes("w-full text-sm gap-x-8 lg:columns-2")
         self._drawn: object = None
         panels: list[Panel] = [Curves(self._api, self._job), Events(self._api, self._job), Checkpoints(self._api, self._job)]
         if self._job["method"]["type"] == "reinforcement":
             panels.append(Rollouts(self._api, self._job))
         panels.append(Answers(self._api, self._job))
-        with ui.tabs().classes("w-full").props("align=left inline-label mobile-arrows") as tabs:
+        with ui.tabs().classes("w-full").props("align=left inline-label mobile-arrows outside-arrows") as tabs:
             for panel in panels:
                 ui.tab(panel.name, icon=panel.icon)
             ui.tab("Parameters", icon="list")
@@ -118,17 +116,18 @@ class _Page:
         self._bar.value = step / total if total else 0.0
         rest = left(job, time.time())
         self._progress.text = (f"step {step:,} of {total:,}" if total else "") + (f" · {rest} remaining" if rest else "")
-        self._note.text = self._waits
-        self._error.text = (job["error"] or {}).get("message") or ""
+        for label, text in ((self._note, self._waits), (self._error, (job["error"] or {}).get("message") or "")):
+            label.text, label.visible = text, bool(text)
         facts = self._told()
         if facts != self._drawn:
             self._drawn = facts
             self._facts.clear()
             with self._facts:
                 for term, value in facts:
-                    ui.element("dt").classes("opacity-70").props(f'innerText="{term}"')
-                    with ui.element("dd").classes("break-all"):
-                        _value(term, value, asks=self._api.me.changes)
+                    with ui.element("div").classes("flex no-wrap gap-x-4 py-0.5 break-inside-avoid"):
+                        ui.element("dt").classes("opacity-70 w-36 shrink-0").props(f'innerText="{term}"')
+                        with ui.element("dd").classes("min-w-0 break-all"):
+                            _value(term, value, asks=self._api.me.changes)
             self._draw_parameters()
 
     def _told(self) -> list[tuple[str, Any]]:
@@ -143,7 +142,7 @@ class _Page:
             ("Finished", when(job["finished_at"])),
             ("Took", lasting(took(job, time.time())) if job["finished_at"] else ""),
             ("Examples", number(counts.get("n_examples"))),
-            ("Validation examples", number(counts.get("n_validation_examples"))),
+            ("Validation examples", number(counts.get("n_validation_examples") or None)),
             ("Tokens trained", number(job["trained_tokens"])),
             ("Training file", job["training_file"]),
             ("Validation file", job["validation_file"]),

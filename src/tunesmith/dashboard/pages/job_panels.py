@@ -77,7 +77,7 @@ class Curves(Panel):
             self._others = ui.select({}, label="Compare with", multiple=True, on_change=self._changed)
             self._others.props("dense outlined use-chips").classes("min-w-64")
         self._empty = ui.label("No step has been taken yet.").classes("text-sm opacity-70")
-        self._grid = ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full")
+        self._grid = ui.element("div").classes("grid grid-cols-1 lg:grid-cols-2 gap-4 w-full overflow-hidden")
         self._charts: dict[str, ui.echart] = {}
         self._runs: dict[str, dict[str, Any]] = {}
 
@@ -116,7 +116,9 @@ class Curves(Panel):
             self._charts = {}
             with self._grid:
                 for title, _ in wanted:
-                    self._charts[title] = ui.echart({}).classes("w-full h-72").props(f'role=img aria-label="{title}"')
+                    self._charts[title] = (
+                        ui.echart({}).classes("w-full min-w-0 h-72").props(f'role=img aria-label="{title}"')
+                    )
         for title, columns in wanted:
             # As a text, which the page evaluates: NiceGUI looks into every number of options that are objects.
             self._charts[title].props[":options"] = _DRAWINGS.text(title, columns, self._runs, self._weight.value or 0.0)
@@ -132,12 +134,14 @@ class Events(Panel):
     def draw(self) -> None:
         """Draw the panel, empty."""
         columns = [
-            {"name": key, "label": label, "field": key, "align": "left"}
-            for key, label in (("at", "Time"), ("level", "Level"), ("message", "Message"))
-        ]
+            {"name": key, "label": label, "field": key, "align": "left", "classes": classes}
+            for key, label, classes in (
+                ("at", "Time", "whitespace-nowrap"), ("level", "Level", ""), ("message", "Message", "wrap-anywhere"),
+            )
+        ]  # fmt: skip
         self._steps = ui.switch("Show steps", value=True, on_change=self._show)
         self._table = ui.table(columns=columns, rows=[], row_key="id", pagination=50).classes("w-full")
-        self._table.props("flat bordered dense wrap-cells")
+        self._table.props('flat bordered dense wrap-cells no-data-label="No event yet."')
         self._events: list[dict[str, Any]] = []
 
     async def look(self, job: dict[str, Any]) -> None:
@@ -190,7 +194,11 @@ class Checkpoints(Panel):
                             ui.link("Train on", "/new?" + urlencode({"model": model}))
                         if self.api.me.administers:
                             act("Share", "group", partial(share, self.api, model), about=model)
-                    told = [f"{key} {number(value)}" for key, value in checkpoint["metrics"].items() if value is not None]
+                    told = [
+                        f"{key} {number(value)}"
+                        for key, value in checkpoint["metrics"].items()
+                        if value is not None and key not in ("step", "type")  # the page says both already
+                    ]
                     ui.label(" · ".join(told)).classes("text-sm opacity-80")
 
 

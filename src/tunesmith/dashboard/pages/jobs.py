@@ -21,7 +21,7 @@ COLUMNS: Final = [
     {"name": "method", "label": "Method", "field": "method", "align": "left", "sortable": True},
     {"name": "model", "label": "Model", "field": "model", "align": "left", "sortable": True},
     {"name": "created", "label": "Created", "field": "created", "align": "left", "sortable": True},
-    {"name": "took", "label": "Took", "field": "took", "align": "right"},
+    {"name": "took", "label": "Elapsed", "field": "took", "align": "right"},
     {"name": "left", "label": "Remaining", "field": "left", "align": "right"},
 ]
 STATUS: Final = """
@@ -70,10 +70,12 @@ class _Jobs:
             )
             self._models = ui.select([], label="Model", multiple=True, on_change=self._filter)
             for select in (self._states, self._methods, self._models):
-                select.props("dense outlined use-chips").classes("min-w-36")
+                select.props("dense outlined use-chips").classes("flex-1 min-w-36")
             self._metadata = ui.input("Metadata (key=value)", on_change=self._again).props(
                 "dense outlined clearable debounce=400"
             )
+            for field in (self._text, self._metadata):
+                field.classes("flex-1 min-w-48")
         self._table = (
             ui.table(columns=COLUMNS, rows=[], row_key="id", pagination=25)
             .classes("w-full")

@@ -10,10 +10,12 @@ def add(house: House) -> None:
     """Give the page its path."""
 
     @ui.page("/login")
-    def login() -> None:
+    def login(back: str = "/", refused: bool = False) -> None:
         with house.frame("Log in"), ui.card().classes("max-w-md w-full mx-auto"):
             heading("Log in")
             ui.label("This server wants an API key. It is kept in the server's memory for this browser until you log out.")
+            if refused:
+                ui.label("The key that this browser had is not accepted any more.").classes("text-negative")
             key = ui.input("API key", password=True, password_toggle_button=True).classes("w-full").props("autofocus")
             problem = ui.label().classes("text-negative").props("role=alert")
 
@@ -25,7 +27,7 @@ def add(house: House) -> None:
                     problem.text = str(error)
                     return
                 house.log_in(given)
-                ui.navigate.to("/")
+                ui.navigate.to(back if back.startswith("/") else "/")  # a path is one of the dashboard's, whoever wrote it
 
             key.on("keydown.enter", enter)
             ui.button("Log in", on_click=enter)

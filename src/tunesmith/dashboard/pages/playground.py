@@ -8,6 +8,7 @@ from nicegui import ui
 from tunesmith.dashboard.api import Api, Refused
 from tunesmith.dashboard.house import House, heading, only_changing, tell
 from tunesmith.dashboard.pages.files import draw_message
+from tunesmith.dashboard.shapes import newest
 
 
 def add(house: House) -> None:
@@ -27,8 +28,7 @@ def add(house: House) -> None:
                 tell(error)
                 return
             models += [each for each in (left, right) if each and each not in models]
-            tuned = [each for each in models if each.startswith("ft:")]
-            right = right or (tuned[-1] if tuned else models[0])
+            right = right or newest(models)
             left = left or (right.split(":")[1] if right.startswith("ft:") else models[0])
             _Playground(api, models).draw(left if left in models else models[0], right)
 
@@ -94,7 +94,7 @@ class _Playground:
         with self._talk:
             draw_message("user", text)
             with ui.element("div").classes("grid grid-cols-1 md:grid-cols-2 gap-3 w-full"):
-                said = [draw_message(str(select.value), "") for select in self._chosen]
+                said = [draw_message(str(select.value), "…") for select in self._chosen]
         system = [{"role": "system", "content": self._system.value}] if self._system.value else []
         body: dict[str, Any] = {
             "models": [select.value for select in self._chosen],
@@ -105,12 +105,17 @@ class _Playground:
         if self._n_tokens.value:
             body["max_completion_tokens"] = int(self._n_tokens.value)
         whole = ["", ""]
-        async for chunk in self._api.stream("/tunesmith/v1/compare", body):
-            index = chunk["index"]
-            if "error" in chunk:
-                said[index].text = str(chunk["error"].get("message"))
-            for choice in chunk["chunk"]["choices"] if "chunk" in chunk else ():
-                whole[index] += choice["delta"].get("content") or ""
-                said[index].text = whole[index]
+        try:
+            async for chunk in self._api.stream("/tunesmith/v1/compare", body):
+                index = chunk["index"]
+                if "error" in chunk:
+                    said[index].text = str(chunk["error"].get("message"))
+                for choice in chunk["chunk"]["choices"] if "chunk" in chunk else ():
+                    whole[index] += choice["delta"].get("content") or ""
+                    said[index].text = whole[index] or "…"
+        finally:
+            for label in said:
+                if label.text == "…":
+                    label.text = "(no word)"
         # What goes on from here is the right model's conversation: the one that is being judged.
         self._messages.append({"role": "assistant", "content": whole[1]})

@@ -140,7 +140,6 @@ class _Webhooks:
 
             every(2.0, look)
         await dialog
-        dialog.delete()
 
 
 def _draw_delivery(api: Api, delivery: Mapping[str, Any]) -> None:
