@@ -28,6 +28,11 @@ const element = document.querySelector("[aria-label*=Loss]:has(canvas)");
 const series = getElement(Number(element?.id.slice(1)))?.chart?.getOption()?.series ?? [];
 return series.map(each => each.name);
 """
+#: What a page fetched from elsewhere.
+OUTSIDE = """
+const fetched = performance.getEntriesByType("resource").map(each => new URL(each.name));
+return fetched.filter(each => each.host != location.host && each.protocol.startsWith("http")).map(String);
+"""
 PAGES = ("/", f"/jobs/{LONG}", "/new", "/models", "/playground", "/files", "/graders", "/server", "/login")
 
 ROWS = "\n".join(
@@ -265,6 +270,7 @@ def test_narrow_and_dark_and_without_complaints_of_the_browser(browser):
             lambda: browser.driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"),
             f"{path} fits a narrow screen",
         )
+        assert browser.driver.execute_script(OUTSIDE) == []
         browser.picture(f"narrow{path.replace('/', '-')}")
     told = [line for line in browser.driver.get_log("browser") if line["level"] == "SEVERE"]
     assert not told

@@ -152,6 +152,20 @@ def test_an_admin_makes_a_project_and_a_key_which_opens_it_until_it_is_revoked(b
     browser.sees("/v1/organization/projects/{project_id}/archive")
 
 
+def test_a_revoked_key_leads_to_the_page_that_asks_for_one_and_that_leads_back(browser, ask):
+    made = ask("POST", "/tunesmith/v1/keys", json={"name": "short", "role": "member"}).json()
+    log_in(browser, made["value"])
+    browser.open("/jobs/ftjob-long")
+    browser.sees("step 50 of 50")
+    browser.tab("Events")
+    ask("DELETE", f"/tunesmith/v1/keys/{made['id']}").raise_for_status()
+    browser.sees("not accepted any more")
+    browser.picture("revoked")
+    browser.write("API key", f"{KEY}\n")
+    browser.sees("step 50 of 50")
+    assert browser.driver.current_url.endswith("/dashboard/jobs/ftjob-long")
+
+
 def test_a_reader_sees_everything_and_can_touch_nothing(browser, ask):
     made = ask("POST", "/tunesmith/v1/keys", json={"name": "guest", "role": "reader"}).json()
     ask("POST", "/v1/files", data={"purpose": "user_data"}, files={"file": ("seen.txt", b"x")})

@@ -82,6 +82,7 @@ class Server:
     def __init__(self, data_dir: Path, **settings: Any) -> None:
         self.data_dir = data_dir
         self.settings = settings
+        self.port = 0
         self.failpoints = ""
         self.more: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
@@ -97,7 +98,7 @@ class Server:
             environment["TUNESMITH_FAILPOINTS"] = self.failpoints
         with (self.data_dir.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--data-dir", str(self.data_dir)],
+                [sys.executable, "-m", "tunesmith", "serve", "--port", str(self.port), "--data-dir", str(self.data_dir)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import httpx2
@@ -34,14 +34,17 @@ ADMIN_PAGES: Final = (
 #: How long an answer may take: inspecting and exporting read whole models.
 TIMEOUT: Final = httpx2.Timeout(600.0, connect=5.0)
 UNAUTHORIZED: Final = 401
-#: What can be read: links, and on a dark page light colours with dark words on them.
+#: What can be read: links, on a dark page light colours with dark words on them; what has the focus is not under the bar.
 STYLE: Final = """
+html { scroll-padding-top: 56px; }
 .nicegui-content a.nicegui-link { color: #1d4ed8; }
 .template-values { grid-template-columns: minmax(8rem, 1fr) minmax(0, 2fr); }
 .body--dark .nicegui-content a.nicegui-link { color: #93c5fd; }
 .body--dark { --q-primary: #5ad1c5 !important; --q-negative: #fca5a5 !important; }
 .body--dark :is(.bg-primary, .bg-negative), .body--dark :is(.bg-primary, .bg-negative) * { color: #04211e !important; }
 """
+#: What pages are asking just now.
+_ASKED: Final = set[tuple[str, str]]()
 BAR: Final = "background-color: #0f6d66"
 
 
@@ -197,6 +200,19 @@ def dialog_of_page(title: str) -> ui.dialog:
     return dialog
 
 
+async def answer(dialog: ui.dialog) -> Any:
+    """Return what a dialog is answered with; None where the page asks the same already, as after a double click."""
+    asked = (ui.context.client.id, dialog.props["aria-label"])
+    if asked in _ASKED:
+        dialog.delete()
+        return None
+    _ASKED.add(asked)
+    try:
+        return await dialog
+    finally:
+        _ASKED.discard(asked)
+
+
 def on_page(call: Callable[[], object]) -> Callable[[], Awaitable[None]]:
     """Return a handler whose dialogs and notices belong to the page: a button in a list may be drawn anew meanwhile."""
     content = page_content()
@@ -254,7 +270,7 @@ async def sure(question: str, verb: str, *, color: str = "negative") -> bool:
         with ui.row().classes("w-full justify-end"):
             ui.button("Leave it", on_click=lambda: dialog.submit(False)).props("flat")
             ui.button(verb, color=color, on_click=lambda: dialog.submit(True))
-    return bool(await dialog)
+    return bool(await answer(dialog))
 
 
 def every(seconds: float, look: Callable[[], Awaitable[None]]) -> ui.timer:

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 from nicegui import ui
 
 from tunesmith.dashboard.api import Refused
-from tunesmith.dashboard.house import dialog_of_page, on_page, verbatim
+from tunesmith.dashboard.house import answer, dialog_of_page, on_page, verbatim
 
 Made = TypeVar("Made")
 
@@ -46,7 +46,7 @@ class Form(Generic[Made]):
         with self._buttons:
             ui.button("Leave it", on_click=lambda: self._dialog.submit(None)).props("flat")
             button = ui.button(verb, on_click=press)
-        return await self._dialog
+        return await answer(self._dialog)
 
 
 async def show_once(title: str, secret: str, note: str) -> None:
@@ -58,7 +58,7 @@ async def show_once(title: str, secret: str, note: str) -> None:
         ui.label(note).classes("text-sm")
         with ui.row().classes("w-full justify-end"):
             ui.button("I have it", on_click=lambda: dialog.submit(None))
-    await dialog
+    await answer(dialog)
 
 
 class Lines:

@@ -10,7 +10,7 @@ from nicegui import ui
 from nicegui.elements.mixins.validation_element import ValidationElement
 
 from tunesmith.dashboard import snippets
-from tunesmith.dashboard.api import Api, Refused, path_of
+from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
 from tunesmith.dashboard.house import House, heading, only_changing, section, tell, verbatim
 from tunesmith.dashboard.pages import forecast
 from tunesmith.dashboard.pages.files import LOOKED_BYTES, draw_row, upload
@@ -129,13 +129,13 @@ class _Form:
         self._draw_numbers()
         self._changed()
 
-    async def _files(self) -> dict[str, str]:
-        asked = urlencode({"purpose": "fine-tune", "limit": 200, "order": "desc"})
-        found = (await self._api.get(f"/v1/files?{asked}"))["data"]
+    async def _files(self, fresh_s: float = FRESH_S) -> dict[str, str]:
+        asked = urlencode({"purpose": "fine-tune", "limit": 1000, "order": "desc"})
+        found = (await self._api.get(f"/v1/files?{asked}", fresh_s))["data"]
         return {file["id"]: f"{file['filename']} ({size(file['bytes'])}, …{file['id'][-6:]})" for file in found}
 
     async def _uploaded(self, field: ui.select, file: dict[str, Any]) -> None:
-        files = {file["id"]: f"{file['filename']} ({size(file['bytes'])}, …{file['id'][-6:]})", **await self._files()}
+        files = await self._files(fresh_s=0)  # with those that were uploaded just before
         self._training.set_options(files)
         self._validation.set_options(files)
         field.value = file["id"]
@@ -144,18 +144,23 @@ class _Form:
         self._changed()
         self._preview.clear()
         self._previewed.text, self._content = FIRST, b""
-        if not self._training.value:
+        chosen = self._training.value
+        if not chosen:
             return
         try:
-            file = await self._api.get(path_of("v1", "files", self._training.value))
+            file = await self._api.get(path_of("v1", "files", chosen))
             if file["bytes"] > LOOKED_BYTES:
                 with self._preview:
                     ui.label(f"It is larger than {size(LOOKED_BYTES)}: no row of it is shown.").classes("text-sm opacity-70")
                 return
-            self._content = await self._api.content(path_of("v1", "files", self._training.value, "content"))
+            content = await self._api.content(path_of("v1", "files", chosen, "content"))
         except Refused as error:
             tell(error)
             return
+        if chosen != self._training.value:  # another was chosen meanwhile
+            return
+        self._content = content
+        self._preview.clear()
         with self._preview:
             for row in first_rows(self._content, N_PREVIEW):
                 draw_row(row)

@@ -54,7 +54,7 @@ class _Models:
         with self._tuned:
             if not tuned:
                 ui.label("No tuned model yet: it appears here when its job has succeeded.").classes("opacity-70")
-            for model in reversed(tuned):
+            for model in tuned:  # the server lists the newest first
                 self._draw_tuned(model, [alias for alias, name in names.items() if name == model["id"]])
         self._bases.clear()
         with self._bases:

@@ -47,9 +47,10 @@ class _Playground:
                 ui.select(self._models, label=label, value=value, with_input=True).props("outlined dense")
                 for label, value in (("Left model", left), ("Right model", right))
             ]
-        with ui.expansion("Settings", icon="tune").classes("w-full"), ui.row().classes("gap-4 items-center"):
-            self._system = ui.textarea("System message").props("outlined dense autogrow").classes("w-96")
+        with ui.expansion("Settings", icon="tune").classes("w-full"), ui.row().classes("gap-4 items-start"):
+            self._system = ui.textarea("System message").props("outlined dense autogrow").classes("w-96 max-w-full")
             self._temperature = ui.number("Temperature", value=0.0, min=0, max=2, step=0.1).props("outlined dense")
+            self._temperature.classes("w-32")
             self._n_tokens = ui.number("Most tokens", min=1, precision=0, placeholder="as many as it likes").props(
                 "outlined dense"
             )
@@ -90,7 +91,8 @@ class _Playground:
             self._stop.visible = False
 
     async def _ask(self, text: str) -> None:
-        self._messages.append({"role": "user", "content": text})
+        talk = self._messages
+        talk.append({"role": "user", "content": text})
         with self._talk:
             draw_message("user", text)
             with ui.element("div").classes("grid grid-cols-1 md:grid-cols-2 gap-3 w-full"):
@@ -98,7 +100,7 @@ class _Playground:
         system = [{"role": "system", "content": self._system.value}] if self._system.value else []
         body: dict[str, Any] = {
             "models": [select.value for select in self._chosen],
-            "messages": [*system, *self._messages],
+            "messages": [*system, *talk],
             "temperature": self._temperature.value,
             "stream": True,
         }
@@ -117,5 +119,8 @@ class _Playground:
             for label in said:
                 if label.text == "…":
                     label.text = "(no word)"
-        # What goes on from here is the right model's conversation: the one that is being judged.
-        self._messages.append({"role": "assistant", "content": whole[1]})
+            # What goes on from here is the right model's conversation: the one that is being judged, as far as it came.
+            if whole[1]:
+                talk.append({"role": "assistant", "content": whole[1]})
+            else:
+                talk.pop()

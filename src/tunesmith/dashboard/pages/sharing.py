@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
-from tunesmith.dashboard.house import dialog_of_page, every, on_page, sure, tell
+from tunesmith.dashboard.house import answer, dialog_of_page, every, on_page, sure, tell
 from tunesmith.dashboard.shapes import when
 from tunesmith.dashboard.widgets import Lines, act, line
 
@@ -44,8 +44,7 @@ class _Sharing:
                 self._chosen = ui.select({}, label="Project").props("outlined dense").classes("min-w-0 flex-1")
                 ui.button("Let it use it", on_click=on_page(self._grant)).props("outline no-caps")
             every(5.0, self._look)
-        await dialog
-        dialog.delete()
+        await answer(dialog)
 
     async def _look(self, fresh_s: float = FRESH_S) -> None:
         projects = (await self._api.get(PROJECTS, 10.0))["data"]

@@ -7,7 +7,7 @@ from typing import Any, Final
 from nicegui import ui
 
 from tunesmith.dashboard.api import FRESH_S, Api, Refused, path_of
-from tunesmith.dashboard.house import House, dialog_of_page, every, heading, sure, tell
+from tunesmith.dashboard.house import House, answer, dialog_of_page, every, heading, sure, tell
 from tunesmith.dashboard.shapes import when
 from tunesmith.dashboard.widgets import Form, Lines, act, line, show_once
 
@@ -139,7 +139,7 @@ class _Webhooks:
                 lines.show((await self._api.get(f"{path}?limit=100"))["data"])
 
             every(2.0, look)
-        await dialog
+        await answer(dialog)
 
 
 def _draw_delivery(api: Api, delivery: Mapping[str, Any]) -> None:
