@@ -125,7 +125,7 @@ def test_an_admin_makes_a_project_and_a_key_which_opens_it_until_it_is_revoked(b
     browser.picture("key-once")
     browser.agree("I have it")
     browser.sees("never used")
-    assert secret not in browser.driver.page_source
+    browser.until(lambda: secret not in browser.driver.page_source, "the secret is gone")
     assert ask("GET", "/v1/files", secret).json()["data"] == []
     assert ask("GET", "/tunesmith/v1/me", secret).json()["project"]["id"] == project["id"]
 
