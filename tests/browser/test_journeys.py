@@ -18,7 +18,10 @@ from flow.conftest import LIKENESS, ROWS
 #: Where the server listens, so that it can be started again at the same address.
 ADDRESS = "return location.port"
 SHOWN = "return [...document.querySelectorAll('[aria-label=Code]')].find(each => each.offsetParent).textContent"
-FOCUS = "return document.activeElement.ariaLabel || document.activeElement.textContent"
+FOCUS = """
+const at = document.activeElement.closest("button") ?? document.activeElement;
+return at.ariaLabel || at.textContent;
+"""
 SAME = ("model", "training_file", "validation_file", "method", "metadata", "seed", "user_provided_suffix")
 #: Moves the pointer's line to a step of the first chart and reads what is told there.
 HOVER = """

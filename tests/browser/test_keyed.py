@@ -295,7 +295,7 @@ def test_an_admin_registers_a_key_of_a_tracker_which_is_never_shown(browser, ask
     browser.fill("Server of your own", "https://wandb.example.com")
     browser.agree("Register")
     browser.sees("A key for https://wandb.example.com")
-    assert "w" * 40 not in browser.driver.page_source
+    browser.until(lambda: "w" * 40 not in browser.driver.page_source, "the key is gone from the page")
     browser.sees("TensorBoard")
     browser.picture("trackers")
     [registered] = ask("GET", "/tunesmith/v1/integrations").json()["data"]
