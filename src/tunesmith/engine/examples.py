@@ -63,19 +63,25 @@ class Examples:
     def take(self, step: int) -> Taken:
         """Return the documents of a step."""
         rows = self._order.rows(step)
-        documents = self._documents("train", self._train, rows)
+        documents = self._documents("train", rows)
         return Taken(documents, rows, sum(document.n_counted for document in documents))
 
     def validate(self, step: int, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the step's figures with loss and figures on the validation file."""
+        """Return the step's figures with loss and figures on the validation file.
+
+        Raises:
+            FloatingPointError: where an epoch, and with it a checkpoint, ends, the model says what is no number.
+        """
         valid = self._valid
         at_end = step % self._steps_per_epoch == 0
+        if valid is None and at_end:
+            self._score(step, "train", self._order.rows(step)[:1], "")
         if valid is None or not (at_end or step % VALID_EVERY == 0):
             return values
         n_rows = min(len(valid), max(N_VALID_ROWS, self._bench.run.batch_size))
         start = (step // VALID_EVERY) * n_rows
-        values = values | self._score(step, valid, [(start + i) % len(valid) for i in range(n_rows)], "valid_")
-        return values | (self._score(step, valid, range(len(valid)), "full_valid_") if at_end else {})
+        values = values | self._score(step, "valid", [(start + i) % len(valid) for i in range(n_rows)], "valid_")
+        return values | (self._score(step, "valid", range(len(valid)), "full_valid_") if at_end else {})
 
     def saves_at(self, step: int) -> bool:
         """Say whether an epoch ends here."""
@@ -85,20 +91,23 @@ class Examples:
         """Return what the reference has said so far."""
         return {} if self._reference is None else self._reference.tensors()
 
-    def _documents(self, split: str, source: Rows, rows: Sequence[int]) -> list[Document]:
+    def _documents(self, split: str, rows: Sequence[int]) -> list[Document]:
+        source = self._train if split == "train" else self._valid
+        assert source is not None
         if self._reference is None:
             return [document for row in rows for document in source[row]]
         return self._reference.complete(split, [(row, document) for row in rows for document in source[row]])
 
-    def _score(self, step: int, valid: Rows, rows: Iterable[int], prefix: str) -> dict[str, float]:
+    def _score(self, step: int, split: str, rows: Iterable[int], prefix: str) -> dict[str, float]:
         bench, tally = self._bench, Tally()
         picked = list(rows)
         for start in range(0, len(picked), _N_ROWS_AT_ONCE):
-            documents = self._documents("valid", valid, picked[start : start + _N_ROWS_AT_ONCE])
+            documents = self._documents(split, picked[start : start + _N_ROWS_AT_ONCE])
             run = bench.run
             micros = micro_batches(documents, token_budget=run.token_budget, tree_budget=run.tree_budget)
             evaluate(bench.base, bench.lora, bench.tuning, micros, tally, ranks=bench.ranks)
         means = tally.pooled(bench.ranks).means(prefix)
         if not math.isfinite(means.get(f"{prefix}loss", 0.0)):
-            raise FloatingPointError(f"the loss on the validation file after step {step} is not finite")
+            file = "training" if split == "train" else "validation"
+            raise FloatingPointError(f"the loss on the {file} file after step {step} is not finite")
         return means

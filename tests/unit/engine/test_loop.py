@@ -218,6 +218,15 @@ def test_a_rate_beyond_reason_is_told_as_divergence(
         go(run, make_base(), Examples(documents), blobs, told())
 
 
+def test_an_adapter_that_the_last_step_broke_is_not_kept(
+    plan: Plan, make_base: MakeBase, documents: list[list[Document]], blobs: LocalBlobs, told: type
+) -> None:
+    run = replace(plan(), learning_rate_multiplier=1e30, n_epochs=1, batch_size=len(documents))
+    with pytest.raises(FloatingPointError, match=r"the training file after step 1 is not finite; .* example 1, 2,"):
+        go(run, make_base(), Examples(documents), blobs, told())
+    assert not blobs.keys(f"{run.output_key}/checkpoints")
+
+
 def test_a_process_killed_while_it_writes_leaves_no_checkpoint_that_counts(tmp_path: Path) -> None:
     """Between the files and the manifest: what lies there is incomplete and refused; the one before is whole."""
     script = tmp_path / "write.py"
