@@ -47,6 +47,7 @@ from tunesmith.lm.load import Base, wrap
 from tunesmith.lm.lora import LoraModel
 from tunesmith.methods.reinforcement import CLIP, Reinforcement
 from tunesmith.sampler.direct import DirectSampler
+from tunesmith.worker.further import Silent
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -131,9 +132,8 @@ class Ours:
             "output_key": "o",
         }
         run = Run(method=Reinforcement(), recipe={}, token_budget=10_000, **settings)
-        nobody: Any = None
         tuning = tuning_of(Reinforcement(), self.policy)
-        source.attach(Bench(run, self.base, self.lora, tuning, None, 1, nobody, NoPause(), ALONE), {})
+        source.attach(Bench(run, self.base, self.lora, tuning, None, 1, Silent(), NoPause(), ALONE), {})
         with torch.no_grad():
             self.taken: Taken = source.take(1)
         self.drawn = [(tuple(prompt), tuple(one.tokens)) for prompt, one in sampler.drawn]
