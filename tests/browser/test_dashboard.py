@@ -227,6 +227,7 @@ def test_a_model_is_exported_and_one_is_deleted(browser, server, downloads):
     browser.picture("export")
     browser.click("//a[contains(., 'Adapter')]")
     [fetched] = browser.until(lambda: [*downloads.glob("*.tar")], "the archive is there")
+    assert fetched.name == "ft-tiny-tunesmith-stays-AbCdEfGh-adapter.tar"
     with tarfile.open(fetched) as archive:
         inside = {name.rpartition("/")[2] for name in archive.getnames()}
     assert inside == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
@@ -278,3 +279,7 @@ def test_narrow_and_dark_and_without_complaints_of_the_browser(browser):
 
 def test_those_who_do_not_see_or_use_a_mouse_find_their_way(browser):
     assert not browser.faults(PAGES)
+    browser.open("/files?open=file-none")
+    words, close = "//*[@role='alert'][contains(., 'file-none')]", "//*[@role='alert']//button[contains(., 'Close')]"
+    colors = [browser.find(each).value_of_css_property("color") for each in (words, close)]
+    assert colors[0] == colors[1], "what closes a refusal is as easy to read as the refusal"

@@ -97,7 +97,7 @@ def test_a_gguf_file_comes_as_it_is(house: Any, tmp_path: Path) -> None:
 def test_a_base_is_exported_too_but_for_an_adapter(house: Any, http: httpx2.Client) -> None:
     answer = http.get(f"{PATH}/{NANO}/export", params={"format": "merged"})
     assert answer.headers["content-type"] == "application/x-tar"
-    assert answer.headers["content-disposition"] == 'attachment; filename="tunesmith-nano.tar"'
+    assert answer.headers["content-disposition"] == 'attachment; filename="tunesmith-nano-merged.tar"'
     folder = Path(house.composed.services.bases.get(NANO).path)
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
         weights = tar.extractfile("model.safetensors")

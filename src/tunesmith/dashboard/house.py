@@ -239,7 +239,9 @@ def _here() -> str:
 
 def tell(error: Refused) -> None:
     """Show a refusal until it is closed."""
-    ui.notify(str(error), type="negative", multi_line=True, close_button="Close", timeout=0)
+    # Quasar's own button to close it is dark on the dark red.
+    close = {"label": "Close", "color": "white"}
+    ui.notify(str(error), type="negative", multi_line=True, timeout=0, actions=[close])
 
 
 def heading(text: str) -> ui.label:

@@ -110,7 +110,7 @@ class Exports:
             await turn.enter_async_context(self._turns)
             process, n_bytes = await self._begun(turn, order)
             log.info("model.export", model=order["name"], format=wanted, bytes=n_bytes)
-            filename = re.sub(r"[^A-Za-z0-9._-]+", "-", order["name"]) + (".gguf" if wanted == "gguf" else ".tar")
+            filename = re.sub(r"[^A-Za-z0-9._-]+", "-", order["name"]) + (".gguf" if wanted == "gguf" else f"-{wanted}.tar")
             media_type = "application/octet-stream" if wanted == "gguf" else "application/x-tar"
             return Export(filename, media_type, n_bytes, process, turn.pop_all())
 
