@@ -174,9 +174,12 @@ class Limits:
         where = f"{base} in project {scope.project_id} on {short}"
         limit = bucket.per_minute
         if n > limit:
+            way_out = {
+                "requests": "Ask fewer models at once, or have an admin raise the limit.",
+                "tokens": "The input or output tokens must be reduced in order to run successfully.",
+            }[name]
             raise RequestTooLarge(
-                f"Request too large for {where}: Limit {limit}, Requested {n}. The input or output tokens must be "
-                "reduced in order to run successfully.",
+                f"Request too large for {where}: Limit {limit}, Requested {n}. {way_out}",
                 kind=name,
                 headers=admitted.told(now),
             )

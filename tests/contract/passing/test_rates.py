@@ -84,6 +84,9 @@ def test_a_request_over_a_minutes_worth_is_not_to_be_sent_again(chat: openai.Ope
     assert (raised.value.code, raised.value.type) == ("rate_limit_exceeded", "tokens")
     assert raised.value.response.headers["x-should-retry"] == "false"
     assert "retry-after" not in raised.value.response.headers
+    limited(max_requests_per_1_minute=0)
+    with pytest.raises(openai.RateLimitError, match=r"Limit 0, Requested 1\. .* have an admin raise the limit"):
+        ask(chat)
 
 
 def test_the_client_waits_as_told_and_is_served(
