@@ -28,6 +28,12 @@ N_POINTS = 50_000
 LONG = "ftjob-long"
 #: Models that jobs of long ago left.
 STAYS, GOES = "ft:tiny:tunesmith:stays:AbCdEfGh", "ft:tiny:tunesmith:goes:IjKlMnOp"
+#: Looks at a page whose colours have come to rest.
+LOOK = """
+const changing = document.getAnimations().filter(each => each instanceof CSSTransition);
+const rested = Promise.allSettled(changing.map(each => each.finished));
+rested.then(() => axe.run()).then(arguments[arguments.length - 1]);
+"""
 #: Where screenshots are kept for people to look at.
 ARTEFACTS = os.environ.get("TUNESMITH_TEST_ARTEFACTS")
 
@@ -124,7 +130,7 @@ class Browser:
         if not axe.exists():
             pytest.skip("no axe-core here: name the folder of its node_modules in TUNESMITH_SDK_NODE")
         self.driver.execute_script(axe.read_text())
-        looked = self.driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        looked = self.driver.execute_async_script(LOOK)
         return [
             f"{fault['id']} {[node['html'][:150] for node in fault['nodes'][:3]]}"
             for fault in looked["violations"]
