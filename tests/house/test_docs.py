@@ -1,6 +1,6 @@
 """The documentation is true: links lead somewhere, code blocks are what they seem, nothing names a machine or a registry.
 
-What Python blocks do is tried by `tests/flow/test_documentation.py`.
+What Python blocks and commands do is tried by `tests/contract/test_documentation.py`.
 """
 
 import ast
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from docsite import commands
+from laws.documented_shell import blocks, lines, words
 from tunesmith.core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -40,17 +41,6 @@ def _places(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
-def _blocks(page: Path, *languages: str) -> list[str]:
-    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [re.sub(f"^{indent}", "", text, flags=re.MULTILINE) for indent, language, text in found if language in languages]
-
-
-def _lines(page: Path) -> list[str]:
-    """Return the commands of a page, each on one line, without what stands before or after a pipe."""
-    joined = "\n".join(_blocks(page, "", "sh", "bash", "text")).replace("\\\n", " ")
-    return [re.sub(r"^(\w+=\S+ )+", "", line.strip()) for line in joined.splitlines()]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
 def test_relative_links_lead_to_files_and_to_places_in_them(page: Path) -> None:
     for link in _links(page):
@@ -62,34 +52,27 @@ def test_relative_links_lead_to_files_and_to_places_in_them(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
 def test_python_json_and_toml_blocks_parse(page: Path) -> None:
-    for block in _blocks(page, "python"):
+    for block in blocks(page, "python"):
         ast.parse(block)
-    for block in _blocks(page, "json"):
+    for block in blocks(page, "json"):
         json.loads(block)
-    for block in _blocks(page, "toml"):
+    for block in blocks(page, "toml"):
         assert set(tomllib.loads(block)) <= set(Settings.model_fields)
-
-
-#: What stands for something in a command of the docs, and a word that the command line takes in its place.
-_STANDS_FOR = {r"\s#.*$": "", r"\[[^]]*\]": "", r"(\w+)(\|\w+)+": r"\1", "…": "x"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
 def test_the_command_line_takes_every_command_of_a_page(page: Path) -> None:
-    for line in _lines(page):
+    for line in lines(page):
         if line.startswith("tunesmith "):
-            for pattern, word in _STANDS_FOR.items():
-                line = re.sub(pattern, word, line)
-            words = shlex.split(re.split(r" (?:&&|\||<|>|2>) ", line)[0])
-            assert commands.refusal(words[1:]) is None, line
+            assert commands.refusal(words(line)[1:]) is None, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
 def test_what_a_page_sends_by_curl_is_json(page: Path) -> None:
-    for line in _lines(page):
+    for line in lines(page):
         if line.startswith("curl "):
-            words = shlex.split(line)
-            bodies = [words[place + 1] for place, word in enumerate(words) if word in ("-d", "--data")]
+            typed = shlex.split(line)
+            bodies = [typed[place + 1] for place, word in enumerate(typed) if word in ("-d", "--data")]
             assert all(isinstance(json.loads(body), dict) for body in bodies), line
 
 
