@@ -9,7 +9,7 @@ optimisation, Shao et al. 2024, arXiv 2402.03300).
   trainer and sampler disagree.
 - Length bias: the sum over all tokens of the step is divided by their number (Yu et al. 2025, arXiv 2503.14476), not sample
   by sample, so that a long wrong answer is not cheaper than a short one.
-- KL: there is no penalty for leaving the starting weights; low-rank adapters and few steps keep near them.
+- KL: there is no penalty for leaving the starting weights, as in Yu et al.; low-rank adapters and few steps keep near them.
 
 `learning_rate` was measured on `examples/reinforcement` (`auto`, the embedded base, three seeds; mean reward of 120 held-out
 sums, which the base alone brings to 0.25): 0.2: 0.92, 0.4: 0.95, 0.8: 0.93, and at 0.4 alone no fewer numbers are right.
