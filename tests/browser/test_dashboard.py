@@ -119,7 +119,7 @@ def test_from_a_file_to_an_answer(browser, server, tmp_path: Path):
     browser.tab("Checkpoints")
     browser.sees(":ckpt-step-")
     browser.tab("Before and after")
-    browser.until(lambda: "number " in browser.text or "held-out rows" in browser.text, "answers, or when they come")
+    browser.until(lambda: "number " in browser.text or "No row was answered" in browser.text, "answers, or when they come")
     browser.tab("Parameters")
     browser.sees("learning_rate_multiplier")
     browser.sees("auto")

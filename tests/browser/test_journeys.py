@@ -165,6 +165,13 @@ def test_a_table_is_looked_into_as_text(browser, server):
     assert "not JSON" not in browser.text
 
 
+def test_an_address_without_a_page_leads_on(browser):
+    browser.open("/nothing/here")
+    browser.sees("No such page")
+    browser.click("//*[@role='main']//a")
+    browser.sees(LONG)
+
+
 def test_a_page_comes_back_with_its_server(browser, server):
     server.port = int(browser.driver.execute_script(ADDRESS) or 0)
     browser.open(f"/jobs/{LONG}")

@@ -38,6 +38,8 @@ UNAUTHORIZED: Final = 401
 STYLE: Final = """
 html { scroll-padding-top: 56px; }
 .nicegui-content a.nicegui-link { color: #1d4ed8; }
+.over-text { background: #fff; }
+.body--dark .over-text { background: #1d1d1d; }
 .template-values { grid-template-columns: minmax(8rem, 1fr) minmax(0, 2fr); }
 .body--dark .nicegui-content a.nicegui-link { color: #93c5fd; }
 .body--dark { --q-primary: #5ad1c5 !important; --q-negative: #fca5a5 !important; }
@@ -261,7 +263,7 @@ def verbatim(text: str = "") -> ui.label:
         shown.props('tabindex=0 role=region aria-label="Code"')
         ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(shown.text)).props(
             'flat dense size=sm aria-label="Copy"'
-        ).classes("absolute top-1 right-1")
+        ).classes("absolute top-1 right-1 over-text")
     return shown
 
 

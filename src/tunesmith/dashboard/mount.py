@@ -44,12 +44,14 @@ class Dashboard:
 
         from tunesmith.dashboard import pages
         from tunesmith.dashboard.house import House
+        from tunesmith.dashboard.pages import missing
 
         house = House(self.api_url)
         pages.add(house)
         around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         ui.run_with(
             around,
+            root=missing.page(house),
             mount_path=PATH,
             title="Tunesmith",
             dark=None,

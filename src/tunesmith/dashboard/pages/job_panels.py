@@ -3,7 +3,7 @@
 import json
 import time
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from urllib.parse import urlencode
 
 from nicegui import ui
@@ -111,6 +111,7 @@ class Curves(Panel):
     def _redraw(self) -> None:
         wanted = charts(self._runs)
         self._empty.visible = not any(curves["rows"] for curves in self._runs.values())
+        self._empty.text = "No step was taken." if self.job["finished_at"] else "No step has been taken yet."
         if [title for title, _ in wanted] != list(self._charts):
             self._grid.clear()
             self._charts = {}
@@ -254,6 +255,14 @@ def _rollout(rollout: dict[str, Any]) -> None:
             ui.label(rollout["error"]).classes("text-negative text-sm whitespace-pre-wrap")
 
 
+_ANSWERS_TO_COME: Final = "When the run has ended, some rows are answered here by the base and by the tuned model."
+_NO_ANSWERS: Final = {
+    "succeeded": "No row was answered: a twentieth of the run's time was too short for it, or the events tell why.",
+    "failed": "The run ended without a tuned model.",
+    "cancelled": "The run ended without a tuned model.",
+}
+
+
 class Answers(Panel):
     """Held-out rows as base and tuned model answer them."""
 
@@ -276,7 +285,11 @@ class Answers(Panel):
         self._list.clear()
         with self._list:
             if not answer["rows"]:
-                ui.label("When the run has ended, held-out rows are answered here by the base and by the tuned model.")
+                ui.label(_NO_ANSWERS.get(job["status"], _ANSWERS_TO_COME)).classes("text-sm opacity-70")
+            elif not any(row["held_out"] for row in answer["rows"]):
+                ui.label("These rows are of the training file: the job has no validation file.").classes(
+                    "text-sm opacity-70"
+                )
             for row in answer["rows"]:
                 _compared(row)
 
