@@ -62,7 +62,7 @@ class _Jobs:
             heading("Jobs")
             if self._api.me.changes:
                 ui.button("New job", icon="add", on_click=lambda: ui.navigate.to("/new"))
-        with ui.row().classes("w-full items-center gap-3"):
+        with ui.row().classes("w-full items-start gap-3"):
             self._text = ui.input("Search", on_change=self._filter).props("dense outlined clearable debounce=200")
             self._states = ui.select(list(COLORS), label="Status", multiple=True, on_change=self._filter)
             self._methods = ui.select(
