@@ -231,6 +231,8 @@ def prove(base: Base) -> None:
     finally:
         model.set_attn_implementation(attention.NAME)
     theirs_TV = torch.cat(theirs)
+    if not theirs_TV.isfinite().all():
+        raise BaseRefused(f"{type(model).__name__} says what is no number: its weights are broken")
     distance = ((ours_TV - theirs_TV).norm() / theirs_TV.norm().clamp(min=1e-9)).item()
     if not distance <= _PROOF_TOLERANCE.get(base.dtype, 5e-2):
         raise BaseRefused(

@@ -104,6 +104,12 @@ def test_weights_that_are_absent_are_not_made_up(copy: Path) -> None:
         inspect(copy)
 
 
+def test_weights_that_are_no_numbers_are_refused(copy: Path) -> None:
+    _reweigh(copy, lambda tensors: tensors["model.norm.weight"].fill_(torch.nan))
+    with pytest.raises(Refused, match="says what is no number: its weights are broken"):
+        inspect(copy)
+
+
 def test_a_head_that_is_said_to_be_there_and_is_not_is_not_made_up(copy: Path) -> None:
     _edit(copy / "config.json", tie_word_embeddings=False)
     with pytest.raises(Refused, match=r"files lack weights of LlamaForCausalLM: lm_head\.weight"):
