@@ -323,7 +323,10 @@ def _wire(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Com
 
 def _database(folder: DataFolder, settings: Settings, clock: Clock, ids: Ids) -> Database:
     """Return the database, held and up to date."""
-    db = Database(settings.database_url or f"sqlite:///{folder.path / 'tunesmith.db'}", clock=clock, ids=ids)
+    file = folder.path / "tunesmith.db"
+    if settings.database_url is None:
+        file.touch(mode=0o600)
+    db = Database(settings.database_url or f"sqlite:///{file}", clock=clock, ids=ids)
     db.hold()
     db.migrate()
     return db

@@ -227,6 +227,7 @@ def test_the_admin_key_of_the_environment_is_one_as_long_as_it_stands_there(tmp_
 
     assert roles(admin_key="x" * 20) == {"key_environment": "TUNESMITH_ADMIN_KEY"}
     assert not (tmp_path / "data" / "admin-key").exists()
+    assert (tmp_path / "data" / "tunesmith.db").stat().st_mode & 0o777 == 0o600
     assert roles(admin_key="y" * 20) == {"key_environment": "TUNESMITH_ADMIN_KEY"}
     [made] = roles().values()
     assert made == "first admin key"

@@ -20,6 +20,8 @@ SOCKET_FOLDER_BYTES: Final = 70
 #: What lies in the folder beside the database, the blobs and the bases, and is to be kept: the keys of secrets and the first
 #: admin key.
 KEPT_FILES: Final = ("VERSION", "secrets.key", "admin-key")
+#: Made so that other users of the machine read nobody's rows and models; who wants otherwise changes it, and it stays so.
+CLOSED_FOLDERS: Final = ("blobs", "run", "attempts")
 
 
 class FolderRefused(Exception):
@@ -44,8 +46,9 @@ class DataFolder:
         try:
             self._hold()
             self._check_version()
-            for name in ("blobs", "run", "attempts", "bases"):
-                (self.path / name).mkdir(exist_ok=True)
+            for name in CLOSED_FOLDERS:
+                (self.path / name).mkdir(mode=0o700, exist_ok=True)
+            (self.path / "bases").mkdir(exist_ok=True)
             self.run = self._socket_folder()
         except OSError as error:
             self.close()

@@ -23,6 +23,12 @@ def test_a_folder_is_made_with_what_the_server_needs(tmp_path: Path) -> None:
         assert (folder.path / "VERSION").read_text() == f"{VERSION}\n"
         assert (folder.path / "lock").read_text() == f"{os.getpid()}\n"
         assert folder.run.stat().st_mode & 0o777 == 0o700
+        assert {name: (folder.path / name).stat().st_mode & 0o077 for name in ("blobs", "attempts")} == {
+            "blobs": 0, "attempts": 0
+        }  # fmt: skip
+        (folder.path / "blobs").chmod(0o750)
+    with DataFolder(tmp_path / "new" / "data") as folder:
+        assert (folder.path / "blobs").stat().st_mode & 0o777 == 0o750, "as its owner wants it"
 
 
 def test_it_is_opened_again_after_it_was_closed(tmp_path: Path) -> None:
