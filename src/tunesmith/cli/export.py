@@ -40,7 +40,7 @@ def export(
             help="adapter: a PEFT folder; merged: a whole folder for transformers; gguf: a file for llama.cpp.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="The new folder, or the new GGUF file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder, or the new GGUF file.")],
     numbers: Annotated[
         Type, typer.Option("--type", help="The numbers of a GGUF file; auto: those that the base is stored in.")
     ] = Type.AUTO,

@@ -184,7 +184,9 @@ def split(
 @app.command()
 def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file, or one JSON array of rows.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; left out, FILE.chat.jsonl.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write, - for stdout; left out, FILE.chat.jsonl.")
+    ] = None,
     from_: Annotated[Format | None, typer.Option("--from", help="The format; left out, the first row tells.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -194,4 +196,6 @@ def convert(
     """
     from tunesmith.cli.reshaping import convert as run
 
+    if str(output) == "-" and as_json:
+        fail("--json and --output - both take stdout: leave one out.", USAGE)
     raise typer.Exit(run(file, output or file.with_name(f"{file.stem}.chat.jsonl"), from_, as_json=as_json))

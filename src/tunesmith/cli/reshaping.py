@@ -1,8 +1,10 @@
 """What `tunesmith files split` and `convert` do: they stream, write whole files or none, and overwrite nothing."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +53,11 @@ def convert(file: Path, output: Path, wanted: str | None, *, as_json: bool) -> i
     kind, n_written, n_refused = wanted, 0, 0
     refused: list[dict[str, Any]] = []
     lost: Counter[str] = Counter()
-    with opened(file, "Converting", arrays=True) as stream, made(output) as out:
+    to_stdout = str(output) == "-"
+    with (
+        opened(file, "Converting", arrays=True) as stream,
+        nullcontext(sys.stdout.buffer) if to_stdout else made(output) as out,
+    ):
         try:
             for line, row in _rows(stream):
                 kind = kind or _told(file, line, row)
@@ -72,7 +78,7 @@ def convert(file: Path, output: Path, wanted: str | None, *, as_json: bool) -> i
         told = {"file": str(output), "from": kind, "examples": n_written, "left_out": dict(lost)}
         print_json({**told, "n_errors": n_refused, "errors": refused})
         return REFUSED if n_refused else 0
-    typer.echo(f"{output}: {n_written:,} examples from {kind}")
+    typer.echo(f"{output}: {n_written:,} examples from {kind}", err=to_stdout)
     if lost:
         columns = ", ".join(f"{name} ({n:,} rows)" for name, n in lost.most_common())
         typer.echo(f"Columns that chat has no place for were left out: {columns}.", err=True)

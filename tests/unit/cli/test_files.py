@@ -166,3 +166,12 @@ def test_columns_without_a_place_are_told(told: Callable[..., dict[str, Any]]) -
     rows = [{"instruction": "i", "output": "o", "source": "s"}, {"instruction": "i", "output": "o", "source": None}]
     assert told("convert", write("a.jsonl", *rows), "-o", "b.jsonl")["left_out"] == {"source": 1}
     assert "were left out: source (1 rows)." in run("convert", "a.jsonl", "-o", "c.jsonl").stderr
+
+
+def test_what_is_converted_goes_into_a_pipe() -> None:
+    write("a.jsonl", {"prompt": "a", "completion": "b"})
+    done = run("convert", "a.jsonl", "-o", "-")
+    assert json.loads(done.stdout) == chat("a", "b")
+    assert done.stderr == "-: 1 examples from prompt-completion\n"
+    assert not Path("-").exists()
+    assert "both take stdout" in run("convert", "a.jsonl", "-o", "-", "--json", code=2).stderr
