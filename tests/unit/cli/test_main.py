@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -205,3 +207,27 @@ def test_each_server_gets_its_own_key(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert own_key(host) == ({"Authorization": f"Bearer {expected}"} if expected else {})
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_is_offered_verbs_flags_and_files() -> None:
+    """By the script that `--install-completion` puts in its place; zsh and bash ask in the same way."""
+    Path("few.jsonl").touch()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    script = subprocess.run(
+        ["tunesmith"], env={"PATH": path, "_TUNESMITH_COMPLETE": "source_fish"}, capture_output=True, text=True, check=True
+    ).stdout
+
+    def offered(words: str) -> list[str]:
+        asked = subprocess.run(
+            ["fish", "--no-config", "-c", f"{script}\ncomplete -C '{words}'"],
+            env={"PATH": path, "HOME": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line.split("\t")[0] for line in asked.stdout.splitlines()]
+
+    assert offered("tunesmith jobs pl") == ["plot"]
+    assert offered("tunesmith jobs create --mod") == ["--model"]
+    assert offered("tunesmith files check f") == ["few.jsonl"]
