@@ -136,6 +136,14 @@ def test_what_the_server_does_by_itself_is_told_too(
     assert deleted["action"] == "DELETE /v1/files/{file_id}"
 
 
+def test_the_address_is_what_the_nearest_proxy_says(admin: httpx2.Client) -> None:
+    for number, forwarded in enumerate(("10.0.0.7", "6.6.6.6, 10.0.0.8", None)):
+        headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+        body = {"alias": f"proxied{number}", "model": MODEL}
+        assert admin.post("/tunesmith/v1/aliases", json=body, headers=headers).status_code == 200
+    assert [entry["address"] for entry in log(admin, limit=3)] == ["127.0.0.1", "10.0.0.8", "10.0.0.7"]
+
+
 def test_the_first_admin_key_is_told_as_the_server_s_own(keyed: Any, admin: httpx2.Client) -> None:
     first = log(admin, limit=1, order="asc")[0]
     keys = {key.id for key in keyed.composed.services.identity.every_key() if key.role == "admin"}
