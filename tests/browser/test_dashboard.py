@@ -159,6 +159,8 @@ def test_what_a_step_sampled_is_shown_with_its_grades(browser, server):
     browser.sees("reward")
     browser.sees("sample 2")
     browser.picture("rollouts")
+    browser.tab("Parameters")
+    browser.sees('"type": "text_similarity"')
 
 
 def test_a_job_is_paused_resumed_and_cancelled_once_one_is_sure(browser, server):

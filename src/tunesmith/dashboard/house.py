@@ -42,8 +42,10 @@ html { scroll-padding-top: 56px; }
 .body--dark .over-text { background: #1d1d1d; }
 .template-values { grid-template-columns: minmax(8rem, 1fr) minmax(0, 2fr); }
 .body--dark .nicegui-content a.nicegui-link { color: #93c5fd; }
-.body--dark { --q-primary: #5ad1c5 !important; --q-negative: #fca5a5 !important; }
-.body--dark :is(.bg-primary, .bg-negative), .body--dark :is(.bg-primary, .bg-negative) * { color: #04211e !important; }
+.body--dark { --q-primary: #5ad1c5 !important; --q-negative: #fca5a5 !important; --q-positive: #86efac !important; }
+.body--dark :is(.bg-primary, .bg-negative, .bg-positive, .bg-primary *, .bg-negative *, .bg-positive *) {
+  color: #04211e !important;
+}
 """
 #: What pages are asking just now.
 _ASKED: Final = set[tuple[str, str]]()

@@ -1,5 +1,6 @@
 """A job's page: what it is, how far it is, what may be done with it; the panels below it lie in a file of their own."""
 
+import json
 import time
 from functools import partial
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 from nicegui import ui
 
 from tunesmith.dashboard.api import Api, Refused, path_of
-from tunesmith.dashboard.house import House, every, heading, sure, tell
+from tunesmith.dashboard.house import House, every, heading, sure, tell, verbatim
 from tunesmith.dashboard.pages.files import fetch
 from tunesmith.dashboard.pages.job_panels import Answers, Checkpoints, Curves, Events, Panel, Rollouts
 from tunesmith.dashboard.shapes import COLORS, UNFINISHED, lasting, left, name_of, number, took, when
@@ -169,7 +170,7 @@ class _Page:
             grader = self._job["method"].get("reinforcement", {}).get("grader")
             if grader:
                 ui.label("Grader").classes("font-semibold")
-                ui.json_editor({"content": {"json": grader}, "readOnly": True, "mode": "text"}).classes("w-full")
+                verbatim(json.dumps(grader, indent=2, ensure_ascii=False))
 
     async def _do(self, verb: str) -> None:
         if not await sure(QUESTIONS[verb], verb.capitalize(), color="negative" if verb == "cancel" else "primary"):
