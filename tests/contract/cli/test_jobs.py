@@ -311,6 +311,7 @@ def test_the_shell_is_offered_ids_and_nothing_where_no_server_answers(
         assert result.stderr == ""
         return result.stdout.split()
 
+    monkeypatch.setattr("tunesmith.cli.completion.PATIENCE_S", 20.0)  # of a machine that has other things to do
     assert offered(f"tunesmith jobs show {done[:12]}") == [done]
     assert training_file in offered("tunesmith jobs create --training-file ")
     assert offered("tunesmith jobs pl") == ["plot"]
