@@ -73,7 +73,7 @@ def live(server: Any, base: Path, eventually: Any) -> None:
     with server.client as client:
         for body in ({"name": "tiny", "source": str(base)}, {"name": "none", "source": "nobody/nothing"}):
             client.post(f"{root}/tunesmith/v1/models", cast_to=dict[str, Any], body=body, options={"timeout": 120})
-        hook: Any = {"name": "nobody", "url": "https://127.0.0.1/", "event_types": ["fine_tuning.job.cancelled"]}
+        hook: Any = {"name": "nobody", "url": "https://nobody.invalid/", "event_types": ["fine_tuning.job.cancelled"]}
         client.webhooks.create(**hook)
         client.put(f"{root}/tunesmith/v1/integrations/wandb", cast_to=dict[str, Any], body={"api_key": "k"})
         file = server.upload()
