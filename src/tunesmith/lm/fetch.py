@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -78,6 +79,11 @@ def fetch(hub_id: str, folder: Path) -> dict[str, Any]:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise Refused(
             f"The hub knows no model {hub_id}, or it is private (then start the server with HF_TOKEN set to your token)."
+        ) from error
+    except httpx2.TransportError as error:
+        raise Refused(
+            f"{repository} could not be downloaded: the hub ({HfApi().endpoint}) cannot be reached: {_first_line(error)}. "
+            "Where there is no network, fetch the model elsewhere and add its folder."
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise Refused(f"{repository} could not be downloaded: {_first_line(error)}") from error

@@ -36,6 +36,19 @@ def test_a_repository_without_safetensors_is_refused(names: list[str], reason: s
         wanted_weights("owner/tiny", names)
 
 
+def test_a_hub_out_of_reach_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "tunesmith.lm.fetch", "owner/tiny", str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = process.stdout.read()
+    assert process.returncode == 1
+    assert f"the hub ({endpoint}) cannot be reached" in told
+    assert "add its folder" in told
+
+
 def test_the_process_ends_with_the_one_that_holds_its_standard_input(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent_hub:
         endpoint = f"http://127.0.0.1:{silent_hub.getsockname()[1]}"
