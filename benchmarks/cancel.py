@@ -88,6 +88,7 @@ class Owner:
         n_epochs: int = 50,
         batch_size: int = 1,
         grader: dict[str, Any] | None = None,
+        **fields: Any,
     ) -> list[str]:
         """Create jobs that would train for long: by rewards where there is a grader."""
         file = file or self.upload(answered=grader is None)
@@ -96,7 +97,7 @@ class Owner:
         method: Any = {"type": kind, kind: block if grader is None else {**block, "grader": grader}}
         create = self.client.fine_tuning.jobs.create
         return [
-            create(model=self.model, training_file=file, validation_file=file, method=method, seed=1).id
+            create(model=self.model, training_file=file, validation_file=file, method=method, seed=1, **fields).id
             for _ in range(n_jobs)
         ]
 
