@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from laws import documented, documented_shell
+from near import lay_out
 from tunesmith.cli.job_calls import ENDED
 from tunesmith.domain.states import Status
 from tunesmith.store import jobs, metrics
@@ -33,7 +34,7 @@ class World:
         with self._served.composed.db.begin() as tx:
             for job in waiting:
                 for status in (Status.QUEUED, Status.RUNNING, Status.SUCCEEDED):
-                    also = done if status is Status.SUCCEEDED else {}
+                    also: Any = done if status is Status.SUCCEEDED else {}
                     assert jobs.swap(tx, self._served.scope, job, expect_status=list(Status), status=status, **also)
 
     @property
@@ -50,7 +51,7 @@ class World:
             "ENDPOINT": lambda _: self._post(
                 "/v1/webhook_endpoints", name="ci", url="https://example.com/x", event_types=["fine_tuning.job.failed"]
             ),
-            r"ft:tunesmith-nano\S*": lambda _: "tunesmith-nano",
+            r"(?<!models alias )(?<!models remove )ft:tunesmith-nano\S*": lambda _: "tunesmith-nano",
             "/backups|/srv": lambda _: str(self._folder / "elsewhere"),
             "tunesmith-new": lambda page: f"{page}-restored",
             "monday": lambda page: f"{page}-backup",
@@ -92,11 +93,13 @@ def world(fresh: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_every_python_block_and_command_of_the_docs_runs(fresh: Any, world: World, tmp_path: Path) -> None:
+    for name in documented_shell.tuned():
+        lay_out(fresh, name)
     said = documented.run_all(fresh.base_url, world.succeed)
     assert "step,train_loss" in said
     assert {"docs/migrate.md", "docs/howto/rewards.md", "docs/serving.md"} <= set(documented.pages())
     ran = documented_shell.run_all(fresh.root, tmp_path, world.made)
-    assert len(ran) > 40
+    assert len(ran) > 70
 
 
 def test_what_is_not_run_is_there() -> None:

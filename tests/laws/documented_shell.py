@@ -17,10 +17,9 @@ from tunesmith.cli.main import app
 
 #: What stands for something in a command of the docs, and a word that the command line takes in its place.
 STANDS_FOR = {r"\s#.*$": "", r"\[--[^]]*\]": "", r"(\w+)(\|\w+)+": r"\1", " …": ""}
-#: Servers, packages, models and receivers of elsewhere; what has only upper-case words to fill in; what needs a tuned model.
+#: Servers, packages, models and receivers of elsewhere; what has only upper-case words to fill in.
 NOT_RUN = re.compile(
-    r"serve\b|--install-completion|grader-env|--upstream|--kind|Qwen|\b(NAME|ALIAS|DELIVERY)\b"
-    r"|webhooks test|export|models \w+ ft:"
+    r"serve\b|--install-completion|grader-env|--upstream|--kind|Qwen|ft:qwen|\b(NAME|ALIAS|DELIVERY)\b|webhooks test"
 )
 MESSAGES = {"messages": [{"role": "user", "content": "What is 1 plus 2?"}, {"role": "assistant", "content": "3"}]}
 GRADER = {
@@ -61,10 +60,21 @@ def commands(page: Path) -> Iterator[str]:
             yield line
 
 
+def tuned() -> list[str]:
+    """Return the tuned models that commands steer by their names."""
+    typed = "\n".join(line for page in pages() for line in commands(page))
+    return sorted(set(re.findall(r"models \w+ (ft:tunesmith-nano\S+)", typed)))
+
+
+def pages() -> list[Path]:
+    """Return the pages that have commands."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def run_all(root: str, folder: Path, made: dict[str, Callable[[str], str]]) -> list[str]:
     """Run every page's commands in a folder; return what ran. `made` makes what a pattern stands for, by page."""
     ran: list[str] = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in pages():
         for line in commands(page):
             for name, text in FILES.items():
                 (folder / name).write_text(text)
