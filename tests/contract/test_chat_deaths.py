@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,12 @@ def text(answer: Any) -> str:
     return answer.choices[0].message.content
 
 
+def status(served: Any) -> dict[str, Any]:
+    return next(iter(asyncio.run(served.composed.inference.status()).values()))
+
+
 def pid(served: Any) -> int:
-    return next(iter(asyncio.run(served.composed.inference.status()).values()))["pid"]
+    return status(served)["pid"]
 
 
 @pytest.mark.parametrize("restart_after_s", [0.0, 3600.0], ids=["started again at once", "started again when asked"])
@@ -72,6 +77,9 @@ def test_a_killed_sampler_is_one_error_to_each_and_the_next_request_is_answered(
         events = iter(stream)
         while not next(events).choices[0].delta.content:
             pass
+        end = time.monotonic() + 30
+        while status(slow)["rows"] < 2 and time.monotonic() < end:
+            time.sleep(0.01)
         os.kill(first, signal.SIGKILL)
         with pytest.raises(openai.APIError, match=TELLS) as broken:
             for _ in events:
