@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +48,13 @@ class Browser:
         self.root = root
 
     def open(self, path: str) -> None:
-        self.driver.get(f"{self.root}/dashboard{path}")
+        from urllib3.exceptions import ReadTimeoutError
+
+        try:
+            self.driver.get(f"{self.root}/dashboard{path}")
+        except ReadTimeoutError:  # a browser of a busy machine that answers its driver no more, once in many runs
+            self.driver.again()
+            self.driver.get(f"{self.root}/dashboard{path}")
 
     def until(self, condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
         from selenium.common.exceptions import StaleElementReferenceException
@@ -162,6 +170,17 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.add_argument(f"--user-data-dir={profile}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     made = webdriver.Chrome(options=options, service=webdriver.ChromeService(steering))
+
+    def again() -> None:
+        """Start it anew in its own place, where it answers nobody any more."""
+        made.service.process.kill()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if profile.encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        made.__init__(options=options, service=webdriver.ChromeService(steering))
+
+    made.again = again
     yield made
     made.quit()
 
